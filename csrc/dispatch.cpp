@@ -1,0 +1,96 @@
+#include "dispatch.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <stdexcept>
+
+namespace pyreg {
+
+// PYREG_LEVELS is X(v2) X(v3) ...: the levels that CMakeLists.txt compiles, lowest first.
+#define X(level)                            \
+  extern const Kernels<float> f32_##level; \
+  extern const Kernels<double> f64_##level;
+PYREG_LEVELS
+#undef X
+
+namespace {
+
+struct Level {
+  const char* name;
+  bool (*supported)();
+  const Kernels<float>& f32;
+  const Kernels<double>& f64;
+};
+
+#if defined(__x86_64__)
+bool cpu_has_v2() { return __builtin_cpu_supports("x86-64-v2"); }
+bool cpu_has_v3() { return __builtin_cpu_supports("x86-64-v3"); }
+bool cpu_has_v4() { return __builtin_cpu_supports("x86-64-v4"); }
+#else
+bool cpu_has_baseline() { return true; }
+#endif
+
+const Level levels[] = {
+#define X(level) {#level, cpu_has_##level, f32_##level, f64_##level},
+    PYREG_LEVELS
+#undef X
+};
+
+std::atomic<const Level*> chosen{nullptr};
+
+std::string join(const std::vector<std::string>& names) {
+  std::string all;
+  for (const auto& name : names) all += (all.empty() ? "" : ", ") + name;
+  return all;
+}
+
+}  // namespace
+
+template <>
+const Kernels<float>& kernels<float>() {
+  return chosen.load(std::memory_order_relaxed)->f32;
+}
+template <>
+const Kernels<double>& kernels<double>() {
+  return chosen.load(std::memory_order_relaxed)->f64;
+}
+
+std::vector<std::string> isa_built() {
+  std::vector<std::string> names;
+  for (const Level& level : levels) names.push_back(level.name);
+  return names;
+}
+
+std::vector<std::string> isa_found() {
+  std::vector<std::string> names;
+  for (const Level& level : levels)
+    if (level.supported()) names.push_back(level.name);
+  return names;
+}
+
+std::string isa_chosen() { return chosen.load()->name; }
+
+void use_isa(const std::string& name) {
+  const std::string wanted = name == "baseline" ? levels[0].name : name;
+  for (const Level& level : levels) {
+    if (wanted != level.name) continue;
+    if (!level.supported())
+      throw std::invalid_argument("instruction-set level '" + name + "': this processor lacks it; it has " +
+                                  join(isa_found()));
+    chosen = &level;
+    return;
+  }
+  throw std::invalid_argument("instruction-set level '" + name + "' is unknown; built: " +
+                              join(isa_built()) + " ('baseline' is the lowest)");
+}
+
+void choose_isa() {
+  const std::vector<std::string> found = isa_found();
+  if (found.empty())
+    throw std::invalid_argument("this processor has none of the instruction-set levels built: " +
+                                join(isa_built()));
+  const char* cap = std::getenv("PYREG_ISA");
+  use_isa(cap && *cap ? cap : found.back());
+}
+
+}  // namespace pyreg

@@ -1,0 +1,30 @@
+// The sum of squares under the L2 penalty, in double: a float's square is exact there.
+#pragma once
+
+#include "kernels/lanes.h"
+
+namespace pyreg {
+namespace {
+
+template <typename T>
+double sum_of_squares(int64_t n, const T* x) {
+  constexpr int kCount = Lanes<double>::kCount;
+  Lanes<double> sum;
+  const auto add = [&](const T* group) PYREG_LAMBDA {
+    double wide[kCount];
+    for (int i = 0; i < kCount; ++i) wide[i] = static_cast<double>(group[i]);
+    const Lanes<double> value = Lanes<double>::load(wide);
+    sum = sum + value * value;
+  };
+  int64_t at = 0;
+  for (; at + kCount <= n; at += kCount) add(x + at);
+  if (at < n) {
+    T tail[kCount] = {};
+    for (int64_t i = at; i < n; ++i) tail[i - at] = x[i];
+    add(tail);
+  }
+  return sum.sum();
+}
+
+}  // namespace
+}  // namespace pyreg

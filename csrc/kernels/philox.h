@@ -1,0 +1,81 @@
+// Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11), in native vectors.
+//
+// Each 32-bit word of a counter stands in a 64-bit lane of its own: the widening multiply reads the low
+// half of a lane and fills the whole, so nothing is repacked between rounds. The high half of a lane
+// may hold anything; no step lets it reach a low half.
+#pragma once
+
+#include "kernels/lanes.h"
+
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+namespace pyreg {
+namespace {
+
+typedef uint64_t U64s __attribute__((vector_size(kVectorBytes)));
+constexpr int kPhiloxLanes = kVectorBytes / 8;  // blocks computed at once
+
+// Low half of each 64-bit lane of a, times the low half of b: the whole 64-bit product.
+PYREG_INLINE U64s multiply_low_halves(U64s a, U64s b) {
+#if defined(__AVX512F__)
+  return (U64s)_mm512_mul_epu32((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+  return (U64s)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+#elif defined(__x86_64__)
+  return (U64s)_mm_mul_epu32((__m128i)a, (__m128i)b);
+#elif defined(__aarch64__)
+  return (U64s)vmull_u32(vmovn_u64((uint64x2_t)a), vmovn_u64((uint64x2_t)b));
+#else
+  return (a & 0xffffffffu) * (b & 0xffffffffu);
+#endif
+}
+
+struct PhiloxCounters {
+  U64s word[4];
+};
+
+PYREG_INLINE PhiloxCounters philox(PhiloxCounters c, uint64_t key) {
+  constexpr uint64_t kMultiplier0 = 0xD2511F53, kMultiplier1 = 0xCD9E8D57;
+  constexpr uint32_t kWeyl0 = 0x9E3779B9, kWeyl1 = 0xBB67AE85;
+  uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
+#pragma GCC unroll 10
+  for (int round = 0; round < 10; ++round, k0 += kWeyl0, k1 += kWeyl1) {
+    const U64s product0 = multiply_low_halves(c.word[0], U64s{} + kMultiplier0);
+    const U64s product1 = multiply_low_halves(c.word[2], U64s{} + kMultiplier1);
+    c = {{(product1 >> 32) ^ c.word[1] ^ k0, product1, (product0 >> 32) ^ c.word[3] ^ k1, product0}};
+  }
+  return c;
+}
+
+typedef uint8_t Bytes __attribute__((vector_size(kVectorBytes)));
+constexpr int kBlockBytes = 16;
+
+// The bytes of blocks first, ..., first + kPhiloxLanes - 1 of the string (domain, digit), in order.
+struct PhiloxBytes {
+  Bytes low, high;
+};
+
+PYREG_INLINE PhiloxBytes philox_bytes(uint64_t first, uint32_t digit, uint32_t domain, uint64_t key) {
+  // Which block a lane computes: interleaving two registers below takes the even lanes first.
+  U64s block{};
+  for (int lane = 0; lane < kPhiloxLanes; ++lane)
+    block[lane] = lane / 2 + (lane % 2) * (kPhiloxLanes / 2);
+  block += first;
+  const PhiloxCounters out = philox({{block, block >> 32, U64s{} + digit, U64s{} + domain}}, key);
+  const U64s words01 = (out.word[0] & 0xffffffffu) | (out.word[1] << 32);
+  const U64s words23 = (out.word[2] & 0xffffffffu) | (out.word[3] << 32);
+#if defined(__AVX512F__)
+  return {(Bytes)_mm512_unpacklo_epi64((__m512i)words01, (__m512i)words23),
+          (Bytes)_mm512_unpackhi_epi64((__m512i)words01, (__m512i)words23)};
+#elif defined(__AVX2__)
+  return {(Bytes)_mm256_unpacklo_epi64((__m256i)words01, (__m256i)words23),
+          (Bytes)_mm256_unpackhi_epi64((__m256i)words01, (__m256i)words23)};
+#else
+  return {(Bytes)U64s{words01[0], words23[0]}, (Bytes)U64s{words01[1], words23[1]}};
+#endif
+}
+
+}  // namespace
+}  // namespace pyreg

@@ -1,0 +1,39 @@
+// Compiled once for each instruction-set level, with PYREG_LEVEL its name and the level's flags.
+//
+// Nothing here may leave this translation unit but the two tables: a function with a weak symbol would
+// be merged with its namesakes, and a processor without the level's instructions could be handed this
+// one. So the kernels stand in anonymous namespaces and use nothing of the standard library that
+// could be emitted out of line. tests/test_isa_isolation.py holds the built module to that.
+#include "kernels/table.h"
+
+#include "kernels/adam.h"
+#include "kernels/dropout.h"
+#include "kernels/l2_penalty.h"
+#include "kernels/layer_norm.h"
+#include "kernels/sgd.h"
+
+#define PYREG_PASTE(a, b) a##b
+#define PYREG_NAME(prefix, level) PYREG_PASTE(prefix, level)
+
+namespace pyreg {
+namespace {
+
+template <typename T>
+constexpr Kernels<T> kTable = {
+    .layer_norm_forward = layer_norm_forward<T>,
+    .layer_norm_backward = layer_norm_backward<T>,
+    .dropout = dropout<T>,
+    .dropout_mask = dropout_mask,
+    .adam = adam<T>,
+    .sgd = sgd<T>,
+    .sum_of_squares = sum_of_squares<T>,
+};
+
+}  // namespace
+
+extern const Kernels<float> PYREG_NAME(f32_, PYREG_LEVEL);
+extern const Kernels<double> PYREG_NAME(f64_, PYREG_LEVEL);
+const Kernels<float> PYREG_NAME(f32_, PYREG_LEVEL) = kTable<float>;
+const Kernels<double> PYREG_NAME(f64_, PYREG_LEVEL) = kTable<double>;
+
+}  // namespace pyreg

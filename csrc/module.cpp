@@ -1,0 +1,25 @@
+#include "ops/ops.h"
+
+#include <stdexcept>
+#include <string>
+
+#include "dispatch.h"
+#include "parallel.h"
+
+PYBIND11_MODULE(_core, m) {
+  using namespace pyreg;
+  try {
+    choose_isa();
+  } catch (const std::invalid_argument& error) {
+    throw py::import_error(std::string("pyreg: PYREG_ISA: ") + error.what());
+  }
+  prepare_for_fork();
+
+  bind_adam(m);
+  bind_config(m);
+  bind_dropout(m);
+  bind_l2_penalty(m);
+  bind_layer_norm(m);
+  bind_overlap(m);
+  bind_sgd(m);
+}

@@ -1,0 +1,47 @@
+#include "dispatch.h"
+#include "ops/ops.h"
+#include "parallel.h"
+
+namespace pyreg {
+namespace {
+
+constexpr int64_t kBlock = 32 * 1024;  // elements
+
+// index: that of the first element in the stream.
+void dropout(const py::array& x_array, uint64_t threshold, uint64_t key, uint64_t index,
+             py::array y_array) {
+  with_dtype(x_array, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t size = x_array.size();
+    const T* x = in<T>(x_array, size);
+    T* y = out<T>(y_array, size);
+
+    const py::gil_scoped_release release;
+    const auto kernel = kernels<T>().dropout;
+    parallel_blocks(size, kBlock, 2 * size * sizeof(T), [=](int64_t begin, int64_t end) {
+      kernel(end - begin, x + begin, threshold, key, index + begin, y + begin);
+    });
+  });
+}
+
+void dropout_mask(py::array kept_array, uint64_t threshold, uint64_t key, uint64_t index) {
+  const int64_t size = kept_array.size();
+  auto* kept = reinterpret_cast<uint8_t*>(out<bool>(kept_array, size));
+
+  const py::gil_scoped_release release;
+  const auto kernel = kernels<float>().dropout_mask;
+  parallel_blocks(size, kBlock, 8 * size, [=](int64_t begin, int64_t end) {
+    kernel(end - begin, threshold, key, index + begin, kept + begin);
+  });
+}
+
+}  // namespace
+
+void bind_dropout(py::module_& m) {
+  m.def("dropout", dropout, py::arg("x"), py::arg("threshold"), py::arg("key"), py::arg("index"),
+        py::arg("y"));
+  m.def("dropout_mask", dropout_mask, py::arg("kept"), py::arg("threshold"), py::arg("key"),
+        py::arg("index"));
+}
+
+}  // namespace pyreg

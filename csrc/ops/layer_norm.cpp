@@ -1,0 +1,102 @@
+#include <memory>
+
+#include "dispatch.h"
+#include "ops/ops.h"
+#include "parallel.h"
+
+namespace pyreg {
+namespace {
+
+constexpr int64_t kForwardBlockBytes = 64 * 1024;  // of x
+constexpr int64_t kColumnBlock = 1024;
+// Part of the result: dweight and dbias are summed over this many rows, then over the blocks of rows.
+constexpr int64_t kBackwardBlockRows = 64;
+
+// x, y: rows of n; weight, bias (n); mean, rstd: one per row, or none of them where not wanted.
+void layer_norm_forward(const py::array& x_array, int64_t n, const OptionalArray& weight_array,
+                        const OptionalArray& bias_array, double eps, py::array y_array,
+                        OptionalArray mean_array, OptionalArray rstd_array) {
+  with_dtype(x_array, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t size = x_array.size();
+    const int64_t rows = n > 0 ? size / n : mean_array ? mean_array->size() : 0;
+    require(rows * n == size && n >= 0, "_core: x is not rows of n");
+    const T* x = in<T>(x_array, size);
+    const T* weight = in<T>(weight_array, n);
+    const T* bias = in<T>(bias_array, n);
+    T* y = out<T>(y_array, size);
+    double* mean = out<double>(mean_array, rows);
+    T* rstd = out<T>(rstd_array, rows);
+
+    const py::gil_scoped_release release;
+    const int64_t row_bytes = n * sizeof(T);
+    const int64_t block_rows = std::max<int64_t>(1, kForwardBlockBytes / std::max<int64_t>(1, row_bytes));
+    const auto kernel = kernels<T>().layer_norm_forward;
+    parallel_blocks(rows, block_rows, 2 * size * sizeof(T), [=](int64_t begin, int64_t end) {
+      kernel(end - begin, n, x + begin * n, weight, bias, eps, y + begin * n,
+             mean ? mean + begin : nullptr, rstd ? rstd + begin : nullptr);
+    });
+  });
+}
+
+// sums (blocks, n), summed over the blocks in order, in double, into total (n).
+template <typename T>
+void sum_blocks(int64_t blocks, int64_t n, const T* sums, T* total) {
+  parallel_blocks(n, kColumnBlock, blocks * n * sizeof(T), [=](int64_t begin, int64_t end) {
+    double column[kColumnBlock] = {};
+    for (int64_t block = 0; block < blocks; ++block)
+      for (int64_t i = begin; i < end; ++i)
+        column[i - begin] += static_cast<double>(sums[block * n + i]);
+    for (int64_t i = begin; i < end; ++i) total[i] = static_cast<T>(column[i - begin]);
+  });
+}
+
+// dy, x, dx: rows of n; mean, rstd: one per row; weight, dweight, dbias (n), or none of them.
+void layer_norm_backward(const py::array& dy_array, const py::array& x_array,
+                         const py::array& mean_array, const py::array& rstd_array,
+                         const OptionalArray& weight_array, int64_t n, py::array dx_array,
+                         OptionalArray dweight_array, OptionalArray dbias_array) {
+  with_dtype(x_array, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t size = x_array.size(), rows = mean_array.size();
+    require(rows * n == size && n >= 0, "_core: x is not rows of n");
+    const T* dy = in<T>(dy_array, size);
+    const T* x = in<T>(x_array, size);
+    const double* mean = in<double>(mean_array, rows);
+    const T* rstd = in<T>(rstd_array, rows);
+    const T* weight = in<T>(weight_array, n);
+    T* dx = out<T>(dx_array, size);
+    T* dweight = out<T>(dweight_array, n);
+    T* dbias = out<T>(dbias_array, n);
+    require(!weight || (dweight && dbias), "_core: dweight and dbias go with weight");
+
+    const py::gil_scoped_release release;
+    const int64_t blocks = (rows + kBackwardBlockRows - 1) / kBackwardBlockRows;
+    // (blocks, n) each: the sums of a block of rows.
+    const std::unique_ptr<T[]> dweights(weight ? new T[blocks * n] : nullptr);
+    const std::unique_ptr<T[]> dbiases(weight ? new T[blocks * n] : nullptr);
+    const auto kernel = kernels<T>().layer_norm_backward;
+    parallel_blocks(rows, kBackwardBlockRows, 3 * size * sizeof(T), [&](int64_t begin, int64_t end) {
+      const int64_t block = begin / kBackwardBlockRows;
+      kernel(end - begin, n, dy + begin * n, x + begin * n, mean + begin, rstd + begin, weight,
+             dx + begin * n, weight ? &dweights[block * n] : nullptr,
+             weight ? &dbiases[block * n] : nullptr);
+    });
+    if (weight) {
+      sum_blocks(blocks, n, dweights.get(), dweight);
+      sum_blocks(blocks, n, dbiases.get(), dbias);
+    }
+  });
+}
+
+}  // namespace
+
+void bind_layer_norm(py::module_& m) {
+  m.def("layer_norm_forward", layer_norm_forward, py::arg("x"), py::arg("n"), py::arg("weight"),
+        py::arg("bias"), py::arg("eps"), py::arg("y"), py::arg("mean"), py::arg("rstd"));
+  m.def("layer_norm_backward", layer_norm_backward, py::arg("dy"), py::arg("x"), py::arg("mean"),
+        py::arg("rstd"), py::arg("weight"), py::arg("n"), py::arg("dx"), py::arg("dweight"),
+        py::arg("dbias"));
+}
+
+}  // namespace pyreg
