@@ -1,0 +1,45 @@
+"""LayerNorm, dropout and weight decay for NumPy arrays on a CPU.
+
+At memory speed, the same bits everywhere, and with a pure-Python twin of every function in
+`pyreg.reference`.
+"""
+
+try:
+    from pyreg import _core
+except ModuleNotFoundError as error:
+    if error.name != "pyreg._core":
+        raise
+    raise ImportError(
+        f"pyreg's compiled core is not in {__path__[0]!r}, a source tree that was not built in "
+        "place: run `pip install .` there and start Python elsewhere, or `pip install -e .`"
+    ) from None
+
+from pyreg import reference
+from pyreg._adam import adam_update, adamw_update
+from pyreg._config import show_config
+from pyreg._dropout import dropout, dropout_mask
+from pyreg._l2_penalty import l2_penalty
+from pyreg._layer_norm import layer_norm, layer_norm_backward, layer_norm_forward
+from pyreg._random_key import random_key
+from pyreg._sgd import sgd_update
+from pyreg._threads import get_num_threads, num_threads, set_num_threads
+
+__version__ = _core.__version__
+
+__all__ = [
+    "adam_update",
+    "adamw_update",
+    "dropout",
+    "dropout_mask",
+    "get_num_threads",
+    "l2_penalty",
+    "layer_norm",
+    "layer_norm_backward",
+    "layer_norm_forward",
+    "num_threads",
+    "random_key",
+    "reference",
+    "set_num_threads",
+    "sgd_update",
+    "show_config",
+]

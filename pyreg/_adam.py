@@ -1,0 +1,174 @@
+"""Adam and AdamW, in place."""
+
+from typing import SupportsIndex
+
+import numpy.typing as npt
+
+from pyreg import _check, _core
+from pyreg._check import FloatArray
+
+
+def adamw_update(
+    param: FloatArray,
+    grad: npt.ArrayLike,
+    exp_avg: FloatArray,
+    exp_avg_sq: FloatArray,
+    *,
+    step: SupportsIndex,
+    lr: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 1e-2,
+    max_exp_avg_sq: FloatArray | None = None,
+    maximize: bool = False,
+) -> None:
+    """Update a parameter in place by AdamW: Adam with decoupled weight decay.
+
+    With ``bc1 = 1 - beta1**step`` and ``bc2 = 1 - beta2**step`` [1]_::
+
+        exp_avg    += (1 - beta1) * (grad - exp_avg)
+        exp_avg_sq  = beta2 * exp_avg_sq + (1 - beta2) * grad * grad
+        param      -= lr / bc1 * exp_avg / (sqrt(exp_avg_sq) / sqrt(bc2) + eps)
+                      + lr * weight_decay * param
+
+    Parameters
+    ----------
+    param, exp_avg, exp_avg_sq : ndarray of float32 or float64
+        The parameter and its moments, zeros before the first step: **updated in place**. Of one dtype
+        and shape, C-contiguous, aligned, writeable.
+    grad : array_like, param's dtype and shape
+        The gradient. In any memory layout; one that cannot be streamed is copied once.
+    step : int
+        Which update this is, from 1 on.
+    lr : float, optional
+        The learning rate, at least 0.
+    betas : (float, float), optional
+        The decay rates of the two moments, each in [0, 1).
+    eps : float, optional
+        Added to the root of the second moment, at least 0.
+    weight_decay : float, optional
+        The decoupled decay, at least 0: each step shrinks the parameter by ``lr * weight_decay`` of
+        itself, whatever the gradient is.
+    max_exp_avg_sq : ndarray, optional
+        Like `exp_avg_sq`; where given, AMSGrad [2]_: it is **updated in place** to the largest
+        `exp_avg_sq` so far, which takes its place in the update.
+    maximize : bool, optional
+        Follow the gradient upwards.
+
+    Raises
+    ------
+    TypeError
+        Where an array has the wrong type or dtype, or a number is none.
+    ValueError
+        Where a shape does not match, an array cannot be updated in place, two arrays overlap, or a
+        number is out of range. Every array is then as it was.
+
+    See Also
+    --------
+    adam_update : The decay as an L2 term of the gradient, which Adam divides by the gradient's size.
+
+    References
+    ----------
+    .. [1] I. Loshchilov, F. Hutter, "Decoupled Weight Decay Regularization", ICLR 2019,
+       arXiv:1711.05101. Defaults and the place of eps are PyTorch's.
+    .. [2] S. J. Reddi, S. Kale, S. Kumar, "On the Convergence of Adam and Beyond", ICLR 2018.
+
+    Examples
+    --------
+    >>> import numpy as np, pyreg
+    >>> param, grad = np.array([1.0, -2.0]), np.array([0.5, 0.5])
+    >>> exp_avg, exp_avg_sq = np.zeros(2), np.zeros(2)
+    >>> pyreg.adamw_update(param, grad, exp_avg, exp_avg_sq, step=1, lr=0.1, weight_decay=0.1)
+    >>> param
+    array([ 0.89, -2.08])
+    """
+    _update(
+        param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay, max_exp_avg_sq,
+        maximize, decoupled=True,
+    )  # fmt: skip
+
+
+def adam_update(
+    param: FloatArray,
+    grad: npt.ArrayLike,
+    exp_avg: FloatArray,
+    exp_avg_sq: FloatArray,
+    *,
+    step: SupportsIndex,
+    lr: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    max_exp_avg_sq: FloatArray | None = None,
+    maximize: bool = False,
+) -> None:
+    """Update a parameter in place by the classic Adam, weight decay coupled.
+
+    The decay is a term of the gradient, that of the penalty ``weight_decay / 2 * sum(param**2)``:
+    ``grad + weight_decay * param`` takes the gradient's place, and the rest is `adamw_update` [1]_
+    without its decay.
+
+    Parameters
+    ----------
+    param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, max_exp_avg_sq, maximize
+        As in `adamw_update`.
+    weight_decay : float, optional
+        The coefficient of the L2 penalty, at least 0. Adam divides it, as a part of the gradient, by
+        the gradient's size: weights with large gradients decay less.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `adamw_update`.
+
+    References
+    ----------
+    .. [1] D. P. Kingma, J. Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015,
+       arXiv:1412.6980.
+
+    Examples
+    --------
+    >>> import numpy as np, pyreg
+    >>> param, grad = np.array([1.0, -2.0]), np.array([0.5, 0.5])
+    >>> exp_avg, exp_avg_sq = np.zeros(2), np.zeros(2)
+    >>> pyreg.adam_update(param, grad, exp_avg, exp_avg_sq, step=1, lr=0.1)
+    >>> param.round(6)
+    array([ 0.9, -2.1])
+    """
+    _update(
+        param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay, max_exp_avg_sq,
+        maximize, decoupled=False,
+    )  # fmt: skip
+
+
+def _update(
+    param: FloatArray,
+    grad: npt.ArrayLike,
+    exp_avg: FloatArray,
+    exp_avg_sq: FloatArray,
+    step: SupportsIndex,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+    max_exp_avg_sq: FloatArray | None,
+    maximize: bool,
+    decoupled: bool,
+) -> None:
+    grad = _check.adam_arrays(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq)
+    beta1, beta2 = _check.betas(betas)
+    _core.adam(
+        param,
+        grad,
+        exp_avg,
+        exp_avg_sq,
+        max_exp_avg_sq,
+        _check.step(step),
+        _check.number("lr", lr),
+        beta1,
+        beta2,
+        _check.number("eps", eps),
+        _check.number("weight_decay", weight_decay),
+        decoupled,
+        maximize,
+    )

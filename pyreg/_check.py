@@ -1,0 +1,324 @@
+"""Argument checks and their messages: what passes here, the kernels trust.
+
+Every check returns its argument in the form that the kernels take, or raises TypeError (the wrong kind
+of thing) or ValueError (the right kind, a value that cannot be) with the argument's name, what was
+expected and what came.
+"""
+
+import math
+import operator
+from numbers import Real
+from typing import Any, SupportsIndex
+
+import numpy as np
+import numpy.typing as npt
+
+from pyreg import _core
+
+FloatArray = npt.NDArray[Any]  # float32 or float64
+Shape = tuple[int, ...]
+
+_FLOAT32 = np.dtype(np.float32)
+_FLOAT64 = np.dtype(np.float64)
+
+
+# --- numbers
+
+
+def number(name: str, value: Any, *, low: float = 0.0, below: float = math.inf) -> float:
+    """A finite float in [low, below)."""
+    if type(value) is not float:
+        if not isinstance(value, Real) or isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"{name} must be a number, got {value!r} of type {_type_name(value)}")
+        value = float(value)
+    if not low <= value < below:  # false for NaN
+        wanted = f"finite and >= {low:g}" if below == math.inf else f"in [{low:g}, {below:g})"
+        raise ValueError(f"{name} must be {wanted}, got {value!r}")
+    return value
+
+
+def integer(name: str, value: SupportsIndex, *, low: int, high: int) -> int:
+    """An int in [low, high]."""
+    if type(value) is not int:
+        if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+            raise TypeError(f"{name} must be an integer, got {value!r} of type {_type_name(value)}")
+        value = operator.index(value)
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be in [{low}, {high}], got {value}")
+    return value
+
+
+def key(value: SupportsIndex) -> int:
+    return integer("key", value, low=0, high=2**64 - 1)
+
+
+def offset(value: SupportsIndex, size: int) -> int:
+    """The index in the random stream of the first of `size` elements."""
+    return integer("offset", value, low=0, high=2**64 - size)
+
+
+def dropout_threshold(p: float) -> int:
+    """T = round(p * 2**32): an element is kept where its 32-bit number is at least T."""
+    value = number("p", p, low=-math.inf)
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"p must be in [0, 1], got {p!r}")
+    return round(value * 2**32)
+
+
+def step(value: SupportsIndex) -> int:
+    return integer("step", value, low=1, high=2**63 - 1)
+
+
+def betas(value: tuple[float, float]) -> tuple[float, float]:
+    try:
+        beta1, beta2 = value
+    except (TypeError, ValueError):
+        raise TypeError(f"betas must be a pair of numbers, got {value!r}") from None
+    return number("betas[0]", beta1, below=1.0), number("betas[1]", beta2, below=1.0)
+
+
+# --- arrays to read
+
+
+def array(name: str, value: npt.ArrayLike) -> FloatArray:
+    """A float32 or float64 array that the kernels can stream, copied once where it has to be."""
+    if type(value) is np.ndarray and (value.dtype is _FLOAT32 or value.dtype is _FLOAT64):
+        flags = value.flags
+        if flags.c_contiguous and flags.aligned:
+            return value
+    try:
+        any_array = np.asarray(value)
+    except ValueError as error:
+        raise TypeError(f"{name} cannot be read as an array: {error}") from None
+    native = any_array.dtype.newbyteorder("=")
+    if native not in (_FLOAT32, _FLOAT64):
+        raise TypeError(f"{name} must be float32 or float64, got {any_array.dtype}")
+    streamable = np.asarray(any_array, dtype=native, order="C")
+    return streamable if streamable.flags.aligned else streamable.copy()
+
+
+def array_like(
+    name: str, value: npt.ArrayLike, dtype: np.dtype[Any], shape: Shape, whose: str
+) -> FloatArray:
+    """An array to read of the given dtype and shape, those of `whose`."""
+    result = array(name, value)
+    if result.dtype != dtype:
+        raise TypeError(f"{name} must be {dtype} like {whose}, got {result.dtype}")
+    if result.shape != shape:
+        raise ValueError(f"{name} must have shape {shape} like {whose}, got {result.shape}")
+    return result
+
+
+# --- arrays to write
+
+
+def writable(
+    name: str, value: Any, dtype: np.dtype[Any], shape: Shape, whose: str | None = None
+) -> FloatArray:
+    """An array to write into: exactly this dtype and shape, never a copy."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name} must be a numpy.ndarray, got {_type_name(value)}")
+    like = f" like {whose}" if whose else ""
+    if value.dtype != dtype:
+        raise TypeError(f"{name} must be {dtype}{like}, got {value.dtype}")
+    if value.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}{like}, got {value.shape}")
+    flags = value.flags
+    if not flags.carray:
+        if not flags.writeable:
+            raise ValueError(f"{name} is written in place and must be writeable, got a read-only array")
+        if not flags.c_contiguous:
+            raise ValueError(
+                f"{name} is written in place and must be C-contiguous, got strides {value.strides} "
+                f"for shape {value.shape} (of a transposed array pass the base, array.T)"
+            )
+        raise ValueError(f"{name} is written in place and must be aligned, got an unaligned array")
+    return value
+
+
+def updatable(name: str, value: Any) -> FloatArray:
+    """An array to update in place, of a dtype and shape of its own."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name} must be a numpy.ndarray, got {_type_name(value)}")
+    if value.dtype is not _FLOAT32 and value.dtype not in (_FLOAT32, _FLOAT64):
+        raise TypeError(f"{name} must be float32 or float64 in native byte order, got {value.dtype}")
+    return writable(name, value, value.dtype, value.shape)
+
+
+def disjoint(**arrays: FloatArray | None) -> None:
+    """Refuses arrays of which two share memory."""
+    pair = _core.first_overlap(*arrays.values())
+    if pair is not None:
+        first, second = (list(arrays)[i] for i in pair)
+        raise ValueError(f"{first} and {second} must not overlap, got arrays that share memory")
+
+
+def out(
+    value: Any,
+    like: FloatArray,
+    *,
+    may_be: dict[str, FloatArray],
+    apart_from: dict[str, FloatArray | None] | None = None,
+) -> FloatArray:
+    """`out=`, or a new array like `like` where it is None.
+
+    It may be one of `may_be` from end to end, but must not overlap it otherwise, nor any of
+    `apart_from` at all.
+    """
+    if value is None:
+        return np.empty(like.shape, like.dtype)
+    writable("out", value, like.dtype, like.shape, whose=next(iter(may_be)))
+    for name, other in may_be.items():
+        if _core.overlap_partly(value, other):
+            raise ValueError(f"out must be {name} itself or not overlap it, got a shifted view of it")
+    for name, apart in (apart_from or {}).items():
+        disjoint(**{"out": value, name: apart})
+    return value  # type: ignore[no-any-return]
+
+
+# --- LayerNorm
+
+
+def layer_norm(
+    x: npt.ArrayLike,
+    weight: npt.ArrayLike | None,
+    bias: npt.ArrayLike | None,
+    normalized_shape: SupportsIndex | Shape | None,
+    eps: float,
+) -> tuple[FloatArray, FloatArray | None, FloatArray | None, Shape, float]:
+    """The arguments of the forward pass, with the normalised shape that they come to."""
+    x = array("x", x)
+    if weight is not None:
+        weight = array("weight", weight)
+    if bias is not None:
+        bias = array("bias", bias)
+    if normalized_shape is not None:
+        normalized, whose = shape("normalized_shape", normalized_shape), "normalized_shape"
+    elif weight is not None:
+        normalized, whose = weight.shape, "weight"
+    elif bias is not None:
+        normalized, whose = bias.shape, "bias"
+    else:
+        normalized, whose = x.shape[-1:], "x"
+    if not normalized or x.shape[-len(normalized) :] != normalized:
+        raise ValueError(
+            f"{whose} must have the shape of the last axes of x, at least one, which has shape "
+            f"{x.shape}, got {normalized}"
+        )
+    if weight is not None:
+        array_like("weight", weight, x.dtype, normalized, "the normalised part of x")
+    if bias is not None:
+        array_like("bias", bias, x.dtype, normalized, "the normalised part of x")
+    return x, weight, bias, normalized, number("eps", eps)
+
+
+def layer_norm_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    mean: npt.ArrayLike,
+    rstd: npt.ArrayLike,
+    weight: npt.ArrayLike | None,
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray | None, Shape]:
+    """The arguments of the backward pass, with the normalised shape that they come to."""
+    x = array("x", x)
+    dy = array_like("dy", dy, x.dtype, x.shape, "x")
+    mean = array("mean", mean).astype(np.float64, copy=False)
+    leading = mean.ndim
+    if leading >= x.ndim or x.shape[:leading] != mean.shape:
+        raise ValueError(
+            f"mean must have the leading shape of x, which has shape {x.shape}, got {mean.shape}"
+        )
+    rstd = array_like("rstd", rstd, x.dtype, mean.shape, "x without the normalised axes")
+    normalized = x.shape[leading:]
+    if weight is not None:
+        weight = array_like("weight", weight, x.dtype, normalized, "the normalised part of x")
+    return dy, x, mean, rstd, weight, normalized
+
+
+# --- optimisers
+
+
+def adam_arrays(
+    param: FloatArray,
+    grad: npt.ArrayLike,
+    exp_avg: FloatArray,
+    exp_avg_sq: FloatArray,
+    max_exp_avg_sq: FloatArray | None,
+) -> FloatArray:
+    """The gradient, where all these arrays can be used together."""
+    updatable("param", param)
+    dtype, shape = param.dtype, param.shape
+    grad = array_like("grad", grad, dtype, shape, "param")
+    writable("exp_avg", exp_avg, dtype, shape, "param")
+    writable("exp_avg_sq", exp_avg_sq, dtype, shape, "param")
+    if max_exp_avg_sq is not None:
+        writable("max_exp_avg_sq", max_exp_avg_sq, dtype, shape, "param")
+    disjoint(
+        param=param,
+        grad=grad,
+        exp_avg=exp_avg,
+        exp_avg_sq=exp_avg_sq,
+        max_exp_avg_sq=max_exp_avg_sq,
+    )
+    return grad
+
+
+def sgd_arrays(
+    param: FloatArray, grad: npt.ArrayLike, momentum_buffer: FloatArray | None
+) -> FloatArray:
+    """The gradient, where all these arrays can be used together."""
+    updatable("param", param)
+    grad = array_like("grad", grad, param.dtype, param.shape, "param")
+    if momentum_buffer is not None:
+        writable("momentum_buffer", momentum_buffer, param.dtype, param.shape, "param")
+    disjoint(param=param, grad=grad, momentum_buffer=momentum_buffer)
+    return grad
+
+
+def sgd_numbers(
+    lr: float,
+    momentum: float,
+    dampening: float,
+    weight_decay: float,
+    nesterov: bool,
+    momentum_buffer: FloatArray | None,
+) -> tuple[float, float, float, float]:
+    lr, momentum = number("lr", lr), number("momentum", momentum)
+    dampening = number("dampening", dampening)
+    if momentum != 0 and momentum_buffer is None:
+        raise ValueError(f"momentum_buffer must be given where momentum is not 0, got None with {momentum}")
+    if nesterov and (momentum == 0 or dampening != 0):
+        raise ValueError(
+            "nesterov must go with momentum > 0 and dampening == 0, "
+            f"got momentum={momentum} and dampening={dampening}"
+        )
+    return lr, momentum, dampening, number("weight_decay", weight_decay)
+
+
+def l2_penalty(params: Any, weight_decay: float) -> tuple[list[FloatArray], float]:
+    if isinstance(params, np.ndarray):
+        params = [params]
+    try:
+        arrays = list(params)
+    except TypeError:
+        raise TypeError(
+            f"params must be an array or an iterable of arrays, got {_type_name(params)}"
+        ) from None
+    arrays = [array(f"params[{i}]", value) for i, value in enumerate(arrays)]
+    return arrays, number("weight_decay", weight_decay)
+
+
+# --- shapes
+
+
+def shape(name: str, value: SupportsIndex | tuple[SupportsIndex, ...]) -> Shape:
+    """A shape as a tuple of ints."""
+    lengths = (value,) if hasattr(value, "__index__") else value
+    try:
+        return tuple(integer(name, n, low=0, high=2**63 - 1) for n in lengths)  # type: ignore[union-attr]
+    except TypeError:
+        raise TypeError(f"{name} must be an integer or a tuple of integers, got {value!r}") from None
+
+
+def _type_name(value: object) -> str:
+    return type(value).__name__

@@ -1,0 +1,71 @@
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pyreg._check import FloatArray
+
+__version__: str
+compiler: str
+
+def isa_built() -> list[str]: ...
+def isa_found() -> list[str]: ...
+def isa_chosen() -> str: ...
+def use_isa(name: str) -> None: ...
+def get_num_threads() -> int: ...
+def set_num_threads(threads: int) -> None: ...
+def set_scoped_num_threads(threads: int) -> int: ...
+def openmp_runtime() -> str: ...
+def first_overlap(*args: npt.NDArray[Any] | None) -> tuple[int, int] | None: ...
+def overlap_partly(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool: ...
+def layer_norm_forward(
+    x: FloatArray,
+    n: int,
+    weight: FloatArray | None,
+    bias: FloatArray | None,
+    eps: float,
+    y: FloatArray,
+    mean: FloatArray | None,
+    rstd: FloatArray | None,
+) -> None: ...
+def layer_norm_backward(
+    dy: FloatArray,
+    x: FloatArray,
+    mean: FloatArray,
+    rstd: FloatArray,
+    weight: FloatArray | None,
+    n: int,
+    dx: FloatArray,
+    dweight: FloatArray | None,
+    dbias: FloatArray | None,
+) -> None: ...
+def dropout(x: FloatArray, threshold: int, key: int, index: int, y: FloatArray) -> None: ...
+def dropout_mask(kept: npt.NDArray[np.bool_], threshold: int, key: int, index: int) -> None: ...
+def adam(
+    param: FloatArray,
+    grad: FloatArray,
+    exp_avg: FloatArray,
+    exp_avg_sq: FloatArray,
+    max_exp_avg_sq: FloatArray | None,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+    maximize: bool,
+) -> None: ...
+def sgd(
+    param: FloatArray,
+    grad: FloatArray,
+    momentum_buffer: FloatArray | None,
+    first_step: bool,
+    lr: float,
+    momentum: float,
+    dampening: float,
+    weight_decay: float,
+    nesterov: bool,
+    maximize: bool,
+) -> None: ...
+def sum_of_squares(x: FloatArray) -> float: ...

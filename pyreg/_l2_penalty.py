@@ -1,0 +1,50 @@
+"""The explicit L2 penalty."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from pyreg import _check, _core
+
+
+def l2_penalty(params: npt.NDArray[np.floating] | Iterable[npt.ArrayLike], weight_decay: float) -> float:
+    """The penalty that weight decay stands for: ``weight_decay / 2 * sum(p**2)``.
+
+    As a term of the loss, its gradient for a parameter is ``weight_decay * p``: what `sgd_update` and
+    `adam_update` add.
+
+    Parameters
+    ----------
+    params : ndarray, or iterable of array_like, of float32 or float64
+        The parameters. In any memory layout; one that cannot be streamed is copied once.
+    weight_decay : float
+        The coefficient, at least 0.
+
+    Returns
+    -------
+    float
+        Summed in double precision, whatever the dtypes.
+
+    Raises
+    ------
+    TypeError
+        Where a parameter is not float32 or float64.
+    ValueError
+        Where `weight_decay` is negative or not finite.
+
+    References
+    ----------
+    A. Krogh, J. A. Hertz, "A Simple Weight Decay Can Improve Generalization", NIPS 1991.
+
+    Examples
+    --------
+    >>> import numpy as np, pyreg
+    >>> pyreg.l2_penalty([np.array([3.0, 4.0]), np.array([1.0])], 0.1)
+    1.3
+    """
+    arrays, weight_decay = _check.l2_penalty(params, weight_decay)
+    total = 0.0
+    for array in arrays:
+        total += _core.sum_of_squares(array)
+    return weight_decay / 2 * total

@@ -1,0 +1,208 @@
+"""LayerNorm, forward and backward."""
+
+import math
+from typing import SupportsIndex
+
+import numpy as np
+import numpy.typing as npt
+
+from pyreg import _check, _core
+from pyreg._check import FloatArray, Shape
+
+
+def layer_norm(
+    x: npt.ArrayLike,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    *,
+    normalized_shape: SupportsIndex | Shape | None = None,
+    eps: float = 1e-5,
+    out: FloatArray | None = None,
+) -> FloatArray:
+    """Normalise each sample over its last axes.
+
+    ``y = (x - mean) / sqrt(var + eps) * weight + bias``, with the mean and the (biased) variance of
+    each sample over the axes of `normalized_shape` [1]_.
+
+    Parameters
+    ----------
+    x : array_like of float32 or float64, shape (..., *normalized_shape)
+        In any memory layout; one that cannot be streamed is copied once.
+    weight, bias : array_like, shape `normalized_shape`, optional
+        Scale and shift of each normalised element, of x's dtype. Each may be left out.
+    normalized_shape : int or tuple of int, optional
+        The trailing shape that is normalised. Defaults to ``weight.shape``, else ``bias.shape``, else
+        the last axis.
+    eps : float, optional
+        Added to the variance, in the units of x squared. Finite, at least 0.
+    out : ndarray, optional
+        Where the result goes: of x's dtype and shape, C-contiguous, aligned, writeable. It may be x
+        itself, and must not overlap x otherwise, nor `weight` or `bias`.
+
+    Returns
+    -------
+    ndarray
+        y, of x's dtype and shape; `out` where that is given.
+
+    Raises
+    ------
+    TypeError
+        Where an array is not float32 or float64, or not of x's dtype.
+    ValueError
+        Where a shape does not match, `eps` is negative or not finite, or `out` cannot be written.
+
+    See Also
+    --------
+    layer_norm_forward : Also returns what the backward pass needs.
+
+    Notes
+    -----
+    The mean is corrected by the mean of the deviations from it, so float32 rows around 1e6 come out as
+    well as rows around 0. A row whose squares would overflow or underflow is brought near 1 by a power
+    of two first: all magnitudes that the dtype can hold are normalised. A sample with a NaN or an
+    infinity is NaN throughout.
+
+    References
+    ----------
+    .. [1] J. L. Ba, J. R. Kiros, G. E. Hinton, "Layer Normalization", 2016, arXiv:1607.06450.
+
+    Examples
+    --------
+    >>> import numpy as np, pyreg
+    >>> x = np.array([[1.0, 2.0, 3.0, 4.0], [10.0, 10.0, 30.0, 30.0]])
+    >>> pyreg.layer_norm(x).round(3)
+    array([[-1.342, -0.447,  0.447,  1.342],
+           [-1.   , -1.   ,  1.   ,  1.   ]])
+    """
+    x, weight, bias, shape, eps = _check.layer_norm(x, weight, bias, normalized_shape, eps)
+    y = _check.out(out, x, may_be={"x": x}, apart_from={"weight": weight, "bias": bias})
+    _core.layer_norm_forward(x, math.prod(shape), weight, bias, eps, y, None, None)
+    return y
+
+
+def layer_norm_forward(
+    x: npt.ArrayLike,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    *,
+    normalized_shape: SupportsIndex | Shape | None = None,
+    eps: float = 1e-5,
+    out: FloatArray | None = None,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """`layer_norm`, and the statistics that its backward pass needs.
+
+    Parameters
+    ----------
+    x, weight, bias, normalized_shape, eps, out
+        As in `layer_norm`.
+
+    Returns
+    -------
+    y : ndarray
+        The result, of x's dtype and shape; `out` where that is given.
+    mean : ndarray of float64
+        The mean of each sample, of x's leading shape: without the normalised axes. In float64 whatever
+        x's dtype: a float32 mean of a row around 1e6 would be off by a thirtieth.
+    rstd : ndarray
+        ``1 / sqrt(var + eps)``, of x's dtype and its leading shape.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `layer_norm`.
+
+    See Also
+    --------
+    layer_norm_backward : The gradients.
+
+    Notes
+    -----
+    Where the standard deviation is beyond about 8e37 (float32) or 4e307 (float64), `rstd` is a
+    subnormal number, and the gradients have fewer correct digits.
+
+    Examples
+    --------
+    >>> import numpy as np, pyreg
+    >>> x = np.array([[1.0, 2.0, 3.0, 4.0], [10.0, 10.0, 30.0, 30.0]])
+    >>> y, mean, rstd = pyreg.layer_norm_forward(x)
+    >>> mean
+    array([ 2.5, 20. ])
+    >>> rstd.round(3)
+    array([0.894, 0.1  ])
+    """
+    x, weight, bias, shape, eps = _check.layer_norm(x, weight, bias, normalized_shape, eps)
+    y = _check.out(out, x, may_be={"x": x}, apart_from={"weight": weight, "bias": bias})
+    leading = x.shape[: -len(shape)]
+    mean, rstd = np.empty(leading, np.float64), np.empty(leading, x.dtype)
+    _core.layer_norm_forward(x, math.prod(shape), weight, bias, eps, y, mean, rstd)
+    return y, mean, rstd
+
+
+def layer_norm_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    mean: npt.ArrayLike,
+    rstd: npt.ArrayLike,
+    weight: npt.ArrayLike | None = None,
+    *,
+    out: FloatArray | None = None,
+) -> tuple[FloatArray, FloatArray | None, FloatArray | None]:
+    """Gradients of `layer_norm` for x, weight and bias.
+
+    With ``xhat = (x - mean) * rstd`` and ``g = dy * weight``, and means over the normalised axes:
+    ``dx = (g - mean(g) - xhat * mean(g * xhat)) * rstd``; ``dweight`` and ``dbias`` are the sums of
+    ``dy * xhat`` and of ``dy`` over the samples.
+
+    Parameters
+    ----------
+    dy : array_like, x's dtype and shape
+        The gradient of the loss for the result.
+    x : array_like of float32 or float64, shape (..., *normalized_shape)
+        The input of the forward pass.
+    mean, rstd : array_like, shape of x without the normalised axes
+        As `layer_norm_forward` returned them: `rstd` of x's dtype; `mean` in float64 (one in float32 is
+        taken too, and is as accurate as float32 is).
+    weight : array_like, the normalised shape, optional
+        The weight of the forward pass.
+    out : ndarray, optional
+        Where dx goes: of x's dtype and shape, C-contiguous, aligned, writeable. It may be `dy` or `x`
+        itself, and must not overlap them otherwise, nor the other arrays.
+
+    Returns
+    -------
+    dx : ndarray
+        Of x's dtype and shape; `out` where that is given.
+    dweight, dbias : ndarray, or None where there is no weight
+        Of x's dtype and the normalised shape.
+
+    Raises
+    ------
+    TypeError
+        Where an array is not float32 or float64, or not of x's dtype.
+    ValueError
+        Where a shape does not match or `out` cannot be written.
+
+    Notes
+    -----
+    `dweight` and `dbias` are summed over blocks of 64 samples, then over the blocks in double
+    precision: the number of threads does not show in them.
+
+    Examples
+    --------
+    >>> import numpy as np, pyreg
+    >>> x, weight = np.array([[1.0, 2.0, 4.0]]), np.ones(3)
+    >>> y, mean, rstd = pyreg.layer_norm_forward(x, weight)
+    >>> dx, dweight, dbias = pyreg.layer_norm_backward(np.array([[1.0, 0.0, 0.0]]), x, mean, rstd, weight)
+    >>> dx.round(3)
+    array([[ 0.191, -0.286,  0.095]])
+    >>> dbias
+    array([1., 0., 0.])
+    """
+    dy, x, mean, rstd, weight, shape = _check.layer_norm_backward(dy, x, mean, rstd, weight)
+    apart = {"mean": mean, "rstd": rstd, "weight": weight}
+    dx = _check.out(out, x, may_be={"x": x, "dy": dy}, apart_from=apart)
+    dweight = dbias = None
+    if weight is not None:
+        dweight, dbias = np.empty(shape, x.dtype), np.empty(shape, x.dtype)
+    _core.layer_norm_backward(dy, x, mean, rstd, weight, math.prod(shape), dx, dweight, dbias)
+    return dx, dweight, dbias

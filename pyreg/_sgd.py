@@ -1,0 +1,92 @@
+"""Stochastic gradient descent, in place."""
+
+from typing import SupportsIndex
+
+import numpy.typing as npt
+
+from pyreg import _check, _core
+from pyreg._check import FloatArray
+
+
+def sgd_update(
+    param: FloatArray,
+    grad: npt.ArrayLike,
+    momentum_buffer: FloatArray | None = None,
+    *,
+    step: SupportsIndex,
+    lr: float = 1e-3,
+    momentum: float = 0.0,
+    dampening: float = 0.0,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+    maximize: bool = False,
+) -> None:
+    """Update a parameter in place by stochastic gradient descent, weight decay coupled.
+
+    With ``g = grad + weight_decay * param``, the gradient of the loss and of the penalty
+    ``weight_decay / 2 * sum(param**2)`` (see `l2_penalty`) [1]_::
+
+        momentum_buffer = momentum * momentum_buffer + (1 - dampening) * g    (at step 1: g)
+        param -= lr * momentum_buffer           (Nesterov: lr * (g + momentum * momentum_buffer))
+
+    Parameters
+    ----------
+    param : ndarray of float32 or float64
+        The parameter: **updated in place**. C-contiguous, aligned, writeable.
+    grad : array_like, param's dtype and shape
+        The gradient. In any memory layout; one that cannot be streamed is copied once.
+    momentum_buffer : ndarray, param's dtype and shape
+        **Updated in place**; needed where `momentum` is not 0, else left alone. Step 1 fills it, so what
+        it holds before does not matter.
+    step : int
+        Which update this is, from 1 on.
+    lr : float, optional
+        The learning rate, at least 0.
+    momentum, dampening : float, optional
+        At least 0.
+    weight_decay : float, optional
+        The coefficient of the L2 penalty, at least 0.
+    nesterov : bool, optional
+        Nesterov's momentum; needs a momentum, and no dampening.
+    maximize : bool, optional
+        Follow the gradient upwards.
+
+    Raises
+    ------
+    TypeError
+        Where an array has the wrong type or dtype, or a number is none.
+    ValueError
+        Where a shape does not match, an array cannot be updated in place, two arrays overlap, or a
+        number is out of range. Every array is then as it was.
+
+    References
+    ----------
+    .. [1] I. Sutskever et al., "On the importance of initialization and momentum in deep learning",
+       ICML 2013, in the form of PyTorch's ``torch.optim.SGD``.
+
+    Examples
+    --------
+    >>> import numpy as np, pyreg
+    >>> param, grad, momentum_buffer = np.array([1.0, -2.0]), np.array([0.5, 0.5]), np.zeros(2)
+    >>> pyreg.sgd_update(param, grad, momentum_buffer, step=1, lr=0.1, momentum=0.9)
+    >>> pyreg.sgd_update(param, grad, momentum_buffer, step=2, lr=0.1, momentum=0.9)
+    >>> param
+    array([ 0.855, -2.145])
+    """
+    grad = _check.sgd_arrays(param, grad, momentum_buffer)
+    lr, momentum, dampening, weight_decay = _check.sgd_numbers(
+        lr, momentum, dampening, weight_decay, nesterov, momentum_buffer
+    )
+    first_step = _check.step(step) == 1
+    _core.sgd(
+        param,
+        grad,
+        momentum_buffer,
+        first_step,
+        lr,
+        momentum,
+        dampening,
+        weight_decay,
+        nesterov,
+        maximize,
+    )

@@ -1,0 +1,25 @@
+"""Every function of pyreg in Python and NumPy, to be read and to be held against.
+
+Same names, same arguments, same errors, and the same bits. Each file here mirrors the one of its name in
+csrc/kernels: same functions, same order of arithmetic.
+"""
+
+from pyreg._random_key import random_key
+from pyreg.reference.adam import adam_update, adamw_update
+from pyreg.reference.dropout import dropout, dropout_mask
+from pyreg.reference.l2_penalty import l2_penalty
+from pyreg.reference.layer_norm import layer_norm, layer_norm_backward, layer_norm_forward
+from pyreg.reference.sgd import sgd_update
+
+__all__ = [
+    "adam_update",
+    "adamw_update",
+    "dropout",
+    "dropout_mask",
+    "l2_penalty",
+    "layer_norm",
+    "layer_norm_backward",
+    "layer_norm_forward",
+    "random_key",
+    "sgd_update",
+]

@@ -1,0 +1,122 @@
+"""Adam with coupled or decoupled weight decay."""
+
+import math
+from typing import SupportsIndex
+
+import numpy as np
+import numpy.typing as npt
+
+from pyreg import _check
+from pyreg._check import FloatArray
+
+
+def power(base: float, exponent: int) -> float:
+    """base**exponent by repeated squaring: multiplications alone, the same on every machine."""
+    result = 1.0
+    while exponent:
+        if exponent & 1:
+            result *= base
+        exponent >>= 1
+        base *= base
+    return result
+
+
+def adamw_update(
+    param: FloatArray,
+    grad: npt.ArrayLike,
+    exp_avg: FloatArray,
+    exp_avg_sq: FloatArray,
+    *,
+    step: SupportsIndex,
+    lr: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 1e-2,
+    max_exp_avg_sq: FloatArray | None = None,
+    maximize: bool = False,
+) -> None:
+    """`pyreg.adamw_update`, in Python.
+
+    Examples
+    --------
+    >>> import numpy as np, pyreg
+    >>> param, exp_avg, exp_avg_sq = np.array([1.0]), np.zeros(1), np.zeros(1)
+    >>> pyreg.reference.adamw_update(param, np.array([0.5]), exp_avg, exp_avg_sq, step=1, lr=0.1)
+    >>> param.round(6)
+    array([0.899])
+    """
+    _update(
+        param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay, max_exp_avg_sq,
+        maximize, decoupled=True,
+    )  # fmt: skip
+
+
+def adam_update(
+    param: FloatArray,
+    grad: npt.ArrayLike,
+    exp_avg: FloatArray,
+    exp_avg_sq: FloatArray,
+    *,
+    step: SupportsIndex,
+    lr: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    max_exp_avg_sq: FloatArray | None = None,
+    maximize: bool = False,
+) -> None:
+    """`pyreg.adam_update`, in Python.
+
+    Examples
+    --------
+    >>> import numpy as np, pyreg
+    >>> param, exp_avg, exp_avg_sq = np.array([1.0]), np.zeros(1), np.zeros(1)
+    >>> pyreg.reference.adam_update(param, np.array([0.5]), exp_avg, exp_avg_sq, step=1, lr=0.1)
+    >>> param.round(6)
+    array([0.9])
+    """
+    _update(
+        param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay, max_exp_avg_sq,
+        maximize, decoupled=False,
+    )  # fmt: skip
+
+
+def _update(
+    param: FloatArray,
+    grad: npt.ArrayLike,
+    exp_avg: FloatArray,
+    exp_avg_sq: FloatArray,
+    step: SupportsIndex,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+    max_exp_avg_sq: FloatArray | None,
+    maximize: bool,
+    decoupled: bool,
+) -> None:
+    grad = _check.adam_arrays(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq)
+    beta1, beta2 = _check.betas(betas)
+    step = _check.step(step)
+    lr, eps = _check.number("lr", lr), _check.number("eps", eps)
+    weight_decay = _check.number("weight_decay", weight_decay)
+
+    # Scalars in double, then rounded to the dtype once.
+    scalar = param.dtype.type
+    step_size = scalar(lr / (1 - power(beta1, step)))
+    sqrt_bias_correction2 = scalar(math.sqrt(1 - power(beta2, step)))
+
+    with np.errstate(all="ignore"):
+        g = -grad if maximize else grad
+        if weight_decay != 0 and not decoupled:
+            g = g + scalar(weight_decay) * param
+        m = exp_avg + scalar(1 - beta1) * (g - exp_avg)
+        v = scalar(beta2) * exp_avg_sq + scalar(1 - beta2) * g * g
+        exp_avg[...], exp_avg_sq[...] = m, v
+        if max_exp_avg_sq is not None:
+            v = np.maximum(max_exp_avg_sq, v)
+            max_exp_avg_sq[...] = v
+        update = step_size * m / (np.sqrt(v) / sqrt_bias_correction2 + scalar(eps))
+        if weight_decay != 0 and decoupled:
+            update = update + scalar(lr * weight_decay) * param
+        param[...] = param - update

@@ -1,0 +1,197 @@
+"""LayerNorm, forward and backward, derived.
+
+**Forward.** Of each row x of n elements (Ba, Kiros and Hinton, 2016)::
+
+    mean = sum(x) / n      var = sum((x - mean)**2) / n      rstd = 1 / sqrt(var + eps)
+    xhat = (x - mean) * rstd                                 y = xhat * weight + bias
+
+**Backward.** Given dy, the gradient of a loss for y. By the product and sum rules, over all rows::
+
+    dweight = sum(dy * xhat)      dbias = sum(dy)
+
+and the gradient for xhat is ``g = dy * weight``. A row's x acts on each xhat[i] in three ways::
+
+    d xhat[i] / d x[j] = rstd * ((i == j) - 1/n) + (x[i] - mean) * d rstd / d x[j]
+    d rstd / d x[j]    = -1/2 * (var + eps)**(-3/2) * 2/n * (x[j] - mean) = -rstd**2 * xhat[j] / n
+
+directly, through the mean and through the deviation. Summed over i with weights g[i]::
+
+    dx[j] = rstd * (g[j] - sum(g)/n - xhat[j] * sum(g * xhat)/n)
+
+so dx is g with its components along the row of ones and along xhat taken out: those are the directions
+in which the forward pass does not see x move.
+
+**Rounding.** The mean is held as hi + lo: hi is what x's dtype can hold of it, lo the mean of x - hi,
+which is what hi missed. With hi alone, a float32 row around 1e6 would be off by 0.03 throughout. The sum
+of (x - hi)**2 overshoots by n * lo**2 and is corrected for that.
+"""
+
+from typing import Any, NamedTuple, SupportsIndex
+
+import numpy as np
+import numpy.typing as npt
+
+from pyreg import _check
+from pyreg._check import FloatArray, Shape
+from pyreg.reference.lanes import lane_sum
+
+# Rows whose sums of dweight and dbias make one block.
+BLOCK_ROWS = 64
+
+
+class RowMoments(NamedTuple):
+    """Of each row: its mean as hi + lo, and its variance. (rows, 1) each."""
+
+    hi: FloatArray
+    lo: npt.NDArray[np.float64]
+    variance: npt.NDArray[np.float64]
+
+
+def row_moments(x: FloatArray) -> RowMoments:
+    """The corrected two-pass algorithm (Chan, Golub and LeVeque, 1983, eq. 1.7)."""
+    n = x.shape[-1]
+    hi = (lane_sum(x) / x.dtype.type(n))[:, None]
+    d = x - hi
+    lo = (lane_sum(d).astype(np.float64) / np.float64(n))[:, None]
+    variance = (lane_sum(d * d).astype(np.float64) / np.float64(n))[:, None] - lo * lo
+    return RowMoments(hi, lo, np.where(variance < 0, 0.0, variance))
+
+
+def row_scale(x: FloatArray) -> npt.NDArray[np.float64]:
+    """The power of two that brings each row's largest |x| into [1, 2), or near it. (rows, 1)."""
+    limit = 126 if x.dtype == np.float32 else 1022
+    largest = np.fmax.reduce(np.abs(x), axis=-1, keepdims=True, initial=0).astype(np.float64)
+    exponent = np.where(np.isinf(largest), limit, np.frexp(largest)[1] - 1)
+    exponent = np.where(largest == 0, -limit, exponent)
+    return np.ldexp(1.0, np.clip(-exponent, -limit, limit))
+
+
+def layer_norm_forward(
+    x: npt.ArrayLike,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    *,
+    normalized_shape: SupportsIndex | Shape | None = None,
+    eps: float = 1e-5,
+    out: FloatArray | None = None,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """`pyreg.layer_norm_forward`, in Python.
+
+    Examples
+    --------
+    >>> import numpy as np, pyreg
+    >>> y, mean, rstd = pyreg.reference.layer_norm_forward(np.array([1.0, 2.0, 3.0]))
+    >>> y.round(3)
+    array([-1.225,  0.   ,  1.225])
+    """
+    x, weight, bias, shape, eps = _check.layer_norm(x, weight, bias, normalized_shape, eps)
+    y = _check.out(out, x, may_be={"x": x}, apart_from={"weight": weight, "bias": bias})
+    dtype, leading = x.dtype, x.shape[: -len(shape)]
+    n = int(np.prod(shape))
+    rows = x.reshape(int(np.prod(leading)), n)
+
+    with np.errstate(all="ignore"):
+        moments = row_moments(rows)
+        # Squares that overflowed or underflowed (or a NaN): again, with the row brought near 1.
+        tiny = 2.0**-100 if dtype == np.float32 else 2.0**-900
+        sound = (moments.variance + eps >= tiny) & (moments.variance < np.inf)
+        scale = np.where(sound, 1.0, row_scale(rows))
+        rows = rows * scale.astype(dtype)
+        hi, lo, variance = row_moments(rows)
+
+        inverse = 1 / np.sqrt(variance + eps * scale * scale)
+        xhat = ((rows - hi) - lo.astype(dtype)) * inverse.astype(dtype)
+        result = xhat
+        if weight is not None:
+            result = result * weight.reshape(n)
+        if bias is not None:
+            result = result + bias.reshape(n)
+        mean = (hi.astype(np.float64) + lo) / scale
+        rstd = (inverse * scale).astype(dtype)
+
+    y[...] = result.reshape(y.shape)
+    return y, mean.reshape(leading), rstd.reshape(leading)
+
+
+def layer_norm(
+    x: npt.ArrayLike,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    *,
+    normalized_shape: SupportsIndex | Shape | None = None,
+    eps: float = 1e-5,
+    out: FloatArray | None = None,
+) -> FloatArray:
+    """`pyreg.layer_norm`, in Python.
+
+    Examples
+    --------
+    >>> import numpy as np, pyreg
+    >>> pyreg.reference.layer_norm(np.array([1.0, 2.0, 3.0])).round(3)
+    array([-1.225,  0.   ,  1.225])
+    """
+    y, _, _ = layer_norm_forward(
+        x, weight, bias, normalized_shape=normalized_shape, eps=eps, out=out
+    )
+    return y
+
+
+def layer_norm_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    mean: npt.ArrayLike,
+    rstd: npt.ArrayLike,
+    weight: npt.ArrayLike | None = None,
+    *,
+    out: FloatArray | None = None,
+) -> tuple[FloatArray, FloatArray | None, FloatArray | None]:
+    """`pyreg.layer_norm_backward`, in Python.
+
+    Examples
+    --------
+    >>> import numpy as np, pyreg
+    >>> x = np.array([[1.0, 2.0, 4.0]])
+    >>> y, mean, rstd = pyreg.reference.layer_norm_forward(x)
+    >>> dx, _, _ = pyreg.reference.layer_norm_backward(np.array([[1.0, 0.0, 0.0]]), x, mean, rstd)
+    >>> dx.round(3)
+    array([[ 0.191, -0.286,  0.095]])
+    """
+    dy, x, mean, rstd, weight, shape = _check.layer_norm_backward(dy, x, mean, rstd, weight)
+    apart = {"mean": mean, "rstd": rstd, "weight": weight}
+    dx = _check.out(out, x, may_be={"x": x, "dy": dy}, apart_from=apart)
+    dtype, n = x.dtype, int(np.prod(shape))
+    mean, rstd = mean.reshape(-1, 1), rstd.reshape(-1, 1)
+    rows, dy = x.reshape(mean.size, n), dy.reshape(mean.size, n)
+
+    with np.errstate(all="ignore"):
+        hi = mean.astype(dtype)
+        lo = (mean - hi.astype(np.float64)).astype(dtype)
+        xhat = ((rows - hi) - lo) * rstd
+        g = dy if weight is None else dy * weight.reshape(n)
+        mean_g = row_mean(g)
+        mean_g_xhat = row_mean(g * xhat)
+        result = ((g - mean_g) - xhat * mean_g_xhat) * rstd
+        dweight = dbias = None
+        if weight is not None:
+            dweight = sum_rows(dy * xhat).reshape(shape)
+            dbias = sum_rows(dy).reshape(shape)
+
+    dx[...] = result.reshape(dx.shape)
+    return dx, dweight, dbias
+
+
+def row_mean(x: FloatArray) -> FloatArray:
+    """The mean of each row, rounded once. (rows, 1)."""
+    mean = lane_sum(x).astype(np.float64) / np.float64(x.shape[-1])
+    return mean.astype(x.dtype)[:, None]
+
+
+def sum_rows(x: FloatArray) -> FloatArray:
+    """The sum over the rows: in order over each block of rows, then over the blocks in double."""
+    total = np.zeros(x.shape[-1], np.float64)
+    for first in range(0, len(x), BLOCK_ROWS):
+        block: Any = np.zeros(x.shape[-1], x.dtype)
+        for row in x[first : first + BLOCK_ROWS]:
+            block += row
+        total += block.astype(np.float64)
+    return total.astype(x.dtype)
