@@ -27,14 +27,22 @@ _FLOAT64 = np.dtype(np.float64)
 
 def number(name: str, value: Any, *, low: float = 0.0, below: float = math.inf) -> float:
     """A finite float in [low, below)."""
-    if type(value) is not float:
-        if not isinstance(value, Real) or isinstance(value, (bool, np.bool_)):
-            raise TypeError(f"{name} must be a number, got {value!r} of type {_type_name(value)}")
-        value = float(value)
-    if not low <= value < below:  # false for NaN
+    result = _float(name, value)
+    if not low <= result < below:  # false for NaN
         wanted = f"finite and >= {low:g}" if below == math.inf else f"in [{low:g}, {below:g})"
         raise ValueError(f"{name} must be {wanted}, got {value!r}")
-    return value
+    return result
+
+
+def _float(name: str, value: Any) -> float:
+    if type(value) is float:
+        return value
+    if not isinstance(value, Real) or isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be a number, got {value!r} of type {_type_name(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be finite in double precision, got {value!r}") from None
 
 
 def integer(name: str, value: SupportsIndex, *, low: int, high: int) -> int:
@@ -59,8 +67,8 @@ def offset(value: SupportsIndex, size: int) -> int:
 
 def dropout_threshold(p: float) -> int:
     """T = round(p * 2**32): an element is kept where its 32-bit number is at least T."""
-    value = number("p", p, low=-math.inf)
-    if not 0.0 <= value <= 1.0:
+    value = _float("p", p)
+    if not 0.0 <= value <= 1.0:  # false for NaN
         raise ValueError(f"p must be in [0, 1], got {p!r}")
     return round(value * 2**32)
 
@@ -263,9 +271,7 @@ def adam_arrays(
     return grad
 
 
-def sgd_arrays(
-    param: FloatArray, grad: npt.ArrayLike, momentum_buffer: FloatArray | None
-) -> FloatArray:
+def sgd_arrays(param: FloatArray, grad: npt.ArrayLike, momentum_buffer: FloatArray | None) -> FloatArray:
     """The gradient, where all these arrays can be used together."""
     updatable("param", param)
     grad = array_like("grad", grad, param.dtype, param.shape, "param")
@@ -315,7 +321,7 @@ def shape(name: str, value: SupportsIndex | tuple[SupportsIndex, ...]) -> Shape:
     """A shape as a tuple of ints."""
     lengths = (value,) if hasattr(value, "__index__") else value
     try:
-        return tuple(integer(name, n, low=0, high=2**63 - 1) for n in lengths)  # type: ignore[union-attr]
+        return tuple(integer(name, n, low=0, high=2**63 - 1) for n in lengths)
     except TypeError:
         raise TypeError(f"{name} must be an integer or a tuple of integers, got {value!r}") from None
 

@@ -33,7 +33,7 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     >>> sorted(pyreg.show_config("dicts"))
     ['isa', 'threads', 'versions']
     """
-    config = {
+    config: dict[str, dict[str, Any]] = {
         "versions": {
             "pyreg": _core.__version__,
             "compiler": _core.compiler,

@@ -71,9 +71,9 @@ def dropout(
     >>> import numpy as np, pyreg
     >>> x = np.ones(8, np.float32)
     >>> pyreg.dropout(x, 0.5, key=1)
-    array([0., 0., 2., 2., 0., 0., 2., 2.], dtype=float32)
+    array([0., 0., 2., 2., 2., 0., 0., 2.], dtype=float32)
     >>> pyreg.dropout(x[5:], 0.5, key=1, offset=5)
-    array([0., 2., 2.], dtype=float32)
+    array([0., 0., 2.], dtype=float32)
     """
     x = _check.array("x", x)
     threshold = _check.dropout_threshold(p)
@@ -115,7 +115,7 @@ def dropout_mask(
     --------
     >>> import pyreg
     >>> pyreg.dropout_mask(8, 0.5, key=1)
-    array([False, False,  True,  True, False, False,  True,  True])
+    array([False, False,  True,  True,  True, False, False,  True])
     """
     kept = np.empty(_check.shape("shape", shape), np.bool_)
     threshold = _check.dropout_threshold(p)

@@ -59,8 +59,8 @@ def layer_norm(
     -----
     The mean is corrected by the mean of the deviations from it, so float32 rows around 1e6 come out as
     well as rows around 0. A row whose squares would overflow or underflow is brought near 1 by a power
-    of two first: all magnitudes that the dtype can hold are normalised. A sample with a NaN or an
-    infinity is NaN throughout.
+    of two first: all magnitudes that the dtype can hold are normalised. A constant sample gives `bias`,
+    also with ``eps=0``. A sample with a NaN or an infinity is NaN throughout.
 
     References
     ----------
@@ -194,7 +194,7 @@ def layer_norm_backward(
     >>> y, mean, rstd = pyreg.layer_norm_forward(x, weight)
     >>> dx, dweight, dbias = pyreg.layer_norm_backward(np.array([[1.0, 0.0, 0.0]]), x, mean, rstd, weight)
     >>> dx.round(3)
-    array([[ 0.191, -0.286,  0.095]])
+    array([[ 0.229, -0.344,  0.115]])
     >>> dbias
     array([1., 0., 0.])
     """

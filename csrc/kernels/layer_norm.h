@@ -41,6 +41,9 @@ PYREG_INLINE RowMoments<T> row_moments(int64_t n, const T* x) {
 template <typename T>
 constexpr double tiny = sizeof(T) == 4 ? 0x1p-100 : 0x1p-900;
 
+template <typename T>
+constexpr double largest_finite = sizeof(T) == 4 ? __FLT_MAX__ : __DBL_MAX__;
+
 // The power of two that brings the largest |x| of a row into [1, 2), as near as T allows.
 template <typename T>
 double row_scale(int64_t n, const T* x) {
@@ -81,9 +84,11 @@ void layer_norm_forward_rows(int64_t rows, int64_t n, const T* x, const T* weigh
       source = y;
       moments = row_moments(n, source);
     }
-    const double inverse = 1 / __builtin_sqrt(moments.variance + eps * scale * scale);
+    double inverse = 1 / __builtin_sqrt(moments.variance + eps * scale * scale);
     if (mean) mean[row] = (static_cast<double>(moments.hi) + moments.lo) / scale;
     if (rstd) rstd[row] = static_cast<T>(inverse * scale);
+    // Beyond it all deviations are 0, and are to stay 0 when multiplied.
+    if (inverse > largest_finite<T>) inverse = largest_finite<T>;
     normalize_row<T, kWeight, kBias>(n, source, moments.hi, static_cast<T>(moments.lo),
                                      static_cast<T>(inverse), weight, bias, y);
   }

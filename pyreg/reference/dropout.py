@@ -47,7 +47,7 @@ def dropout(
     --------
     >>> import numpy as np, pyreg
     >>> pyreg.reference.dropout(np.ones(8), 0.5, key=1)
-    array([0., 0., 2., 2., 0., 0., 2., 2.])
+    array([0., 0., 2., 2., 2., 0., 0., 2.])
     """
     x = _check.array("x", x)
     threshold = _check.dropout_threshold(p)
@@ -79,7 +79,7 @@ def dropout_mask(
     --------
     >>> import pyreg
     >>> pyreg.reference.dropout_mask(8, 0.5, key=1)
-    array([False, False,  True,  True, False, False,  True,  True])
+    array([False, False,  True,  True,  True, False, False,  True])
     """
     lengths = _check.shape("shape", shape)
     size = math.prod(lengths)

@@ -1,0 +1,137 @@
+"""Dropout: its stream, its fractions and its values."""
+
+import numpy as np
+import pytest
+from bits import assert_same_bits
+
+import pyreg
+
+
+@pytest.mark.parametrize("p", [0.1, 0.3, 0.5, 1 / 3, 1e-3, 1e-6])
+def test_the_kept_fraction_of_1e8_elements_is_within_5_standard_errors(p):
+    size, part = 10**8, 10**7
+    kept = sum(
+        np.count_nonzero(pyreg.dropout_mask(part, p, key=2024, offset=first))
+        for first in range(0, size, part)
+    )
+    assert abs(kept - size * (1 - p)) <= 5 * (size * p * (1 - p)) ** 0.5
+
+
+def test_a_kept_element_is_scaled_and_a_dropped_one_is_positive_zero(impl, dtype, rng):
+    x = rng.normal(size=1000).astype(dtype)
+    x[::7] = [np.nan, np.inf, -np.inf, -0.0, 1e-40] * 28 + [0, 1, 2]
+    mask = impl.dropout_mask(1000, 0.3, key=3)
+    with np.errstate(over="ignore"):
+        expected = np.where(mask, x * dtype(2**32 / (2**32 - round(0.3 * 2**32))), dtype(0))
+    y = impl.dropout(x, 0.3, key=3)
+    assert_same_bits(y, expected)
+    assert not np.signbit(y[~mask]).any()
+
+
+def test_the_scale_makes_the_expectation_x_exactly(impl):
+    # p is taken to a multiple of 2**-32; a p that float32 cannot hold still has the matching scale.
+    threshold = round(1 / 3 * 2**32)
+    y = impl.dropout(np.ones(100), 1 / 3, key=1)
+    assert set(y) == {0.0, 2**32 / (2**32 - threshold)}
+
+
+@pytest.mark.parametrize("p", [0.5, 0.1, 1 / 3, 1e-3, 255 / 256, 3 / 256 + 2**-20])
+@pytest.mark.parametrize("a", [0, 1, 15, 16, 17, 4095, 4096, 5000])
+def test_a_slice_with_its_offset_equals_the_slice_of_the_whole(impl, dtype, rng, p, a):
+    x = rng.normal(size=(90, 100)).astype(dtype)
+    whole = impl.dropout(x, p, key=99, offset=7).ravel()
+    for b in (a, a + 1, a + 63, 9000):
+        part = impl.dropout(x.ravel()[a:b], p, key=99, offset=7 + a)
+        assert_same_bits(part, whole[a:b])
+        assert_same_bits(impl.dropout_mask(b - a, p, key=99, offset=7 + a), part != 0)
+
+
+@pytest.mark.parametrize("p", [0.0, 2**-34])
+def test_p_0_is_an_exact_copy(impl, dtype, p):
+    x = np.array([1, -0.0, np.inf, np.nan, 3], dtype)
+    payload = x.view(f"u{x.itemsize}")
+    payload[3] += 5  # the NaN's payload is copied too
+    y = impl.dropout(x, p, key=1)
+    assert y.tobytes() == x.tobytes()
+    assert not np.shares_memory(x, y)
+    assert impl.dropout_mask(5, p, key=1).all()
+
+
+def test_p_1_drops_everything(impl, dtype):
+    x = np.array([1, -1, np.inf, np.nan], dtype)
+    assert_same_bits(impl.dropout(x, 1.0, key=1), np.zeros(4, dtype))
+    assert_same_bits(impl.dropout(x, 1, key=1), np.zeros(4, dtype))
+    assert not impl.dropout_mask(4, 1.0, key=1).any()
+
+
+def test_inference_copies_the_input(impl, dtype, rng):
+    x = rng.normal(size=(3, 50)).astype(dtype)
+    y = impl.dropout(x, 0.5, key=1, training=False)
+    assert_same_bits(y, x)
+    assert not np.shares_memory(x, y)
+
+
+def test_the_backward_pass_is_dropout_of_the_gradient(impl, rng):
+    x, dy = rng.normal(size=(2, 200))
+    dx = impl.dropout(dy, 0.4, key=5, offset=3)
+    # dropout is linear: <dropout(x), dy> = <x, dropout(dy)>.
+    assert np.isclose((impl.dropout(x, 0.4, key=5, offset=3) * dy).sum(), (x * dx).sum(), rtol=1e-13)
+
+
+@pytest.mark.parametrize("p", [1e-9, 2**-32, 2**-24, 1 / 256, 0.1, 1 - 2**-24, 1 - 2**-32])
+@pytest.mark.parametrize("offset", [0, 2**36 - 100, 2**64 - 20000])
+def test_lazy_digits_decide_as_all_four_bytes_would(level, p, offset):
+    # 20,000 elements have about 80 ties of the first byte; p = 1e-9 ties three times in a row.
+    mask = pyreg.dropout_mask(20000, p, key=2**64 - 1, offset=offset)
+    assert_same_bits(mask, pyreg.reference.dropout_mask(20000, p, key=2**64 - 1, offset=offset))
+
+
+def test_a_tie_in_all_four_bytes_keeps_the_element(level):
+    """U == T is kept, U == T - 1 dropped: p is set to a chosen element's number exactly."""
+    from pyreg.reference.philox import philox_bytes
+
+    index = np.arange(64, dtype=np.uint64)
+    digits = [philox_bytes(index, digit, 0, 77).astype(int) for digit in range(4)]
+    numbers = ((digits[0] * 256 + digits[1]) * 256 + digits[2]) * 256 + digits[3]
+    for i, number in enumerate(numbers.tolist()):
+        assert pyreg.dropout_mask(64, number / 2**32, key=77)[i]
+        assert not pyreg.dropout_mask(64, (number + 1) / 2**32, key=77)[i]
+
+
+def test_keys_and_places_are_independent():
+    """Correlations of masks of 1e6 elements, each with a standard error of 1e-3, stay within 5."""
+    size = 10**6
+
+    def mask(**arguments):
+        return pyreg.dropout_mask(size, 0.5, **arguments) - 0.5
+
+    base = mask(key=1)
+    others = [mask(key=2), mask(key=1 << 32), mask(key=1, offset=size), mask(key=1, offset=1)]
+    for other in others:
+        assert abs(4 * np.mean(base * other)) < 5e-3
+
+
+def test_out_is_written_and_returned_and_may_be_the_input(impl, dtype, rng):
+    x = rng.normal(size=5000).astype(dtype)
+    expected = impl.dropout(x, 0.2, key=8)
+    out = np.full_like(x, 9)
+    assert impl.dropout(x, 0.2, key=8, out=out) is out
+    assert_same_bits(out, expected)
+    for arguments in ({"p": 0.2}, {"p": 0}, {"p": 1}, {"p": 0.2, "training": False}):
+        out = x.copy()
+        impl.dropout(out, key=8, out=out, **arguments)
+        assert_same_bits(out, impl.dropout(x, key=8, **arguments))
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0), (1,), (2, 3, 4)])
+def test_any_shape_is_taken(impl, dtype, shape):
+    x = np.ones(shape, dtype)
+    y = impl.dropout(x, 0.5, key=4)
+    assert (type(y), y.shape, y.dtype) == (np.ndarray, shape, np.dtype(dtype))
+    assert_same_bits(impl.dropout_mask(shape, 0.5, key=4), y != 0)
+    assert impl.dropout_mask(5, 0.5, key=4).shape == (5,)
+
+
+def test_keys_may_be_any_integer_type(impl):
+    expected = impl.dropout_mask(50, 0.5, key=7, offset=3)
+    assert_same_bits(impl.dropout_mask(50, 0.5, key=np.uint64(7), offset=np.int8(3)), expected)

@@ -1,0 +1,192 @@
+"""LayerNorm: its values, its accuracy and its gradients."""
+
+import numpy as np
+import pytest
+from bits import assert_same_bits
+
+import pyreg
+
+
+def mathematics(x, weight, bias, dy, eps=1e-5):
+    """y, dx, dweight and dbias in float64, by the plain formulas."""
+    x, dy = x.astype(np.float64), dy.astype(np.float64)
+    mean = x.mean(-1, keepdims=True)
+    rstd = 1 / np.sqrt(((x - mean) ** 2).mean(-1, keepdims=True) + eps)
+    xhat = (x - mean) * rstd
+    g = dy * weight
+    dx = (g - g.mean(-1, keepdims=True) - xhat * (g * xhat).mean(-1, keepdims=True)) * rstd
+    return xhat * weight + bias, dx, (dy * xhat).sum(0), dy.sum(0)
+
+
+def test_known_values_of_a_small_row(impl, dtype):
+    # mean 5, var (9 + 1 + 1 + 9) / 4 = 5, so xhat = (-3, -1, 1, 3) / sqrt(5).
+    x = np.array([2, 4, 6, 8], dtype)
+    weight, bias = np.array([1, 2, 1, 2], dtype), np.array([0, 0, 10, 10], dtype)
+    y, mean, rstd = impl.layer_norm_forward(x, weight, bias, eps=0)
+    root = 5**-0.5
+    tolerance = 4 * np.finfo(dtype).eps
+    np.testing.assert_allclose(y, [-3 * root, -2 * root, 10 + root, 10 + 6 * root], rtol=tolerance)
+    assert mean == 5
+    assert mean.shape == rstd.shape == ()
+    np.testing.assert_allclose(rstd, root, rtol=tolerance)
+
+
+# The bound: largest |xhat| of 768 normal numbers is near 4, whose last
+# place is 2.4e-7, and each of the five roundings on the way to y moves it by half a place.
+@pytest.mark.parametrize("mean", [0, 1e3, 1e4, 1e6])
+def test_float32_rows_far_from_zero_lose_no_accuracy(impl, rng, mean):
+    x = rng.normal(mean, 1, (64, 768)).astype(np.float32)
+    dy = rng.normal(size=x.shape).astype(np.float32)
+    one, zero = np.ones(768, np.float32), np.zeros(768, np.float32)
+    y, m, rstd = impl.layer_norm_forward(x, one, zero)
+    dx, dweight, dbias = impl.layer_norm_backward(dy, x, m, rstd, one)
+    expected_y, expected_dx, expected_dweight, expected_dbias = mathematics(x, one, zero, dy)
+    assert np.abs(y - expected_y).max() < 2e-6
+    assert np.abs(dx - expected_dx).max() < 2e-6
+    # Sums of 64 terms of size 1 to 16: 64 roundings of half a place at 16, in the worst case.
+    np.testing.assert_allclose(dweight, expected_dweight, atol=64 * 16 * 2**-24)
+    np.testing.assert_allclose(dbias, expected_dbias, atol=64 * 16 * 2**-24)
+
+
+@pytest.mark.parametrize("mean", [0, 1e6])
+def test_float64_rows_are_accurate_to_float64(impl, rng, mean):
+    x, dy = rng.normal(mean, 1, (16, 768)), rng.normal(size=(16, 768))
+    weight, bias = rng.normal(size=768), rng.normal(size=768)
+    y, m, rstd = impl.layer_norm_forward(x, weight, bias)
+    dx, dweight, dbias = impl.layer_norm_backward(dy, x, m, rstd, weight)
+    wide = np.longdouble  # 64 bits of mantissa on x86-64, where the check is strictest
+    expected = mathematics(x.astype(wide).astype(np.float64), weight, bias, dy)
+    # The mean itself is known to a place of 1e6, 1.2e-10, in the plain formulas that are compared with.
+    tolerance = 1e-13 if mean == 0 else 1e-9
+    for actual, exact in zip((y, dx, dweight, dbias), expected, strict=True):
+        np.testing.assert_allclose(actual, exact, atol=tolerance * 16)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -3.7, 1e6 + 0.1, 1e30, 1e-30, 1e38, -3.4e38])
+@pytest.mark.parametrize("n", [1, 2, 31, 33, 768, 1001])
+@pytest.mark.parametrize("eps", [1e-5, 0.0])
+def test_a_constant_row_gives_the_bias(impl, dtype, rng, value, n, eps):
+    bias = rng.normal(size=n).astype(dtype)
+    weight = rng.normal(size=n).astype(dtype)
+    y = impl.layer_norm(np.full((3, n), value, dtype), weight, bias, eps=eps)
+    assert np.abs(y - bias).max() <= 1e-9
+
+
+@pytest.mark.parametrize(
+    ("magnitude", "dtype_name"),
+    [(1e30, "float32"), (1e38, "float32"), (1e-30, "float32"), (1e-40, "float32")]
+    + [(1e200, "float64"), (1e308, "float64"), (1e-200, "float64")],
+)
+@pytest.mark.parametrize("eps", [0.0, 1e-5])
+def test_rows_of_any_magnitude_are_normalised(impl, rng, magnitude, dtype_name, eps):
+    unit = rng.uniform(-1, 1, (4, 768))
+    x = (unit * magnitude).astype(dtype_name)
+    wide = x.astype(np.float64) / magnitude  # rounding has moved it for subnormals
+    wide -= wide.mean(-1, keepdims=True)
+    if dtype_name == "float64" and 0 < magnitude < 1e-100 and eps:
+        expected = np.zeros_like(wide)  # of the order of 1e-198
+    else:
+        expected = wide / np.sqrt((wide**2).mean(-1, keepdims=True) + eps / magnitude / magnitude)
+    y, mean, rstd = impl.layer_norm_forward(x, eps=eps)
+    np.testing.assert_allclose(y, expected, atol=2e-6)
+    assert np.isfinite(mean).all()
+    assert (rstd > 0).all()
+
+
+def test_a_row_with_nan_or_inf_is_nan_and_leaves_its_neighbours_alone(impl, dtype, rng):
+    x = rng.normal(size=(4, 50)).astype(dtype)
+    clean = impl.layer_norm(x)
+    x[1, 7], x[2, 49] = np.nan, np.inf
+    y = impl.layer_norm(x)
+    assert np.isnan(y[1:3]).all()
+    assert_same_bits(y[[0, 3]], clean[[0, 3]])
+
+
+def test_normalized_shape_takes_several_axes_and_defaults_to_weight_then_bias_then_last(impl, rng):
+    x = rng.normal(size=(3, 4, 5))
+    weight, bias = rng.normal(size=(4, 5)), rng.normal(size=(4, 5))
+    flat = impl.layer_norm(x.reshape(3, 20), weight.ravel(), bias.ravel()).reshape(x.shape)
+    assert_same_bits(impl.layer_norm(x, weight, bias), flat)
+    assert_same_bits(impl.layer_norm(x, weight, bias, normalized_shape=(4, 5)), flat)
+    plain = impl.layer_norm(x.reshape(3, 20)).reshape(x.shape)
+    assert_same_bits(impl.layer_norm(x, None, np.zeros((4, 5))), plain + 0)
+    assert_same_bits(impl.layer_norm(x, normalized_shape=(4, 5)), plain)
+    last = impl.layer_norm(x)
+    assert_same_bits(last, impl.layer_norm(x, normalized_shape=5))
+    assert_same_bits(last, impl.layer_norm(x, normalized_shape=[5]))
+    y, mean, rstd = impl.layer_norm_forward(x, weight)
+    assert (y.shape, mean.shape, rstd.shape) == ((3, 4, 5), (3,), (3,))
+    dx, dweight, dbias = impl.layer_norm_backward(x, x, mean, rstd, weight)
+    assert (dx.shape, dweight.shape, dbias.shape) == ((3, 4, 5), (4, 5), (4, 5))
+
+
+def test_backward_matches_finite_differences(impl, rng):
+    x, dy = rng.normal(size=(5, 37)), rng.normal(size=(5, 37))
+    weight, bias = rng.normal(size=37), rng.normal(size=37)
+    _, mean, rstd = impl.layer_norm_forward(x, weight, bias)
+    gradients = impl.layer_norm_backward(dy, x, mean, rstd, weight)
+    # The central difference is off by h**2 / 6 times a third derivative (1e-10) and by the rounding of
+    # the loss over h (1e-16 * 100 / 1e-5).
+    h = 1e-5
+    for array, gradient in zip((x, weight, bias), gradients, strict=True):
+        for i in np.ndindex(array.shape):
+            kept = array[i]
+            array[i] = kept + h
+            above = (impl.layer_norm(x, weight, bias) * dy).sum()
+            array[i] = kept - h
+            below = (impl.layer_norm(x, weight, bias) * dy).sum()
+            array[i] = kept
+            assert abs((above - below) / (2 * h) - gradient[i]) < 1e-8
+
+
+def test_backward_without_weight_gives_dx_alone(impl, rng):
+    x, dy = rng.normal(size=(3, 8)), rng.normal(size=(3, 8))
+    _, mean, rstd = impl.layer_norm_forward(x)
+    dx, dweight, dbias = impl.layer_norm_backward(dy, x, mean, rstd)
+    assert dweight is None
+    assert dbias is None
+    assert_same_bits(dx, impl.layer_norm_backward(dy, x, mean, rstd, np.ones(8))[0])
+
+
+def test_backward_takes_a_float32_mean(impl, rng):
+    x, dy = rng.normal(size=(2, 3, 8)).astype(np.float32)
+    _, mean, rstd = impl.layer_norm_forward(x)
+    rounded = mean.astype(np.float32)
+    assert_same_bits(
+        impl.layer_norm_backward(dy, x, rounded, rstd),
+        impl.layer_norm_backward(dy, x, rounded.astype(np.float64), rstd),
+    )
+
+
+def test_out_is_written_and_returned_and_may_be_the_input(impl, dtype, rng):
+    x, dy = rng.normal(size=(2, 9, 40)).astype(dtype)
+    weight = rng.normal(size=40).astype(dtype)
+    y, mean, rstd = impl.layer_norm_forward(x, weight)
+    gradients = impl.layer_norm_backward(dy, x, mean, rstd, weight)
+
+    out = np.empty_like(x)
+    assert impl.layer_norm(x, weight, out=out) is out
+    assert_same_bits(out, y)
+    out = x.copy()
+    assert_same_bits(impl.layer_norm_forward(out, weight, out=out), (y, mean, rstd))
+    for source in (x, dy):
+        out = source.copy()
+        arguments = (out, x) if source is dy else (dy, out)
+        assert_same_bits(impl.layer_norm_backward(*arguments, mean, rstd, weight, out=out), gradients)
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (0,), (3, 0), (2, 0, 4), (0, 0)])
+def test_arrays_without_elements_give_arrays_without_elements(impl, dtype, shape):
+    x = np.empty(shape, dtype)
+    weight = np.ones(shape[-1], dtype)
+    y, mean, rstd = impl.layer_norm_forward(x, weight)
+    assert (y.shape, mean.shape, rstd.shape) == (shape, shape[:-1], shape[:-1])
+    dx, dweight, dbias = impl.layer_norm_backward(x, x, mean, rstd, weight)
+    assert dx.shape == shape
+    assert_same_bits(dweight, np.zeros(shape[-1], dtype))
+    assert_same_bits(dbias, np.zeros(shape[-1], dtype))
+
+
+def test_layer_norm_is_the_y_of_layer_norm_forward(rng, level):
+    x = rng.normal(size=(70, 100)).astype(np.float32)
+    assert_same_bits(pyreg.layer_norm(x), pyreg.layer_norm_forward(x)[0])

@@ -1,0 +1,205 @@
+"""The second promise: the same bits at every instruction set, thread count, layout and cut of the batch."""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from bits import assert_same_bits, bits
+from conftest import LEVELS
+
+import pyreg
+
+# Around every lane and vector boundary, and past the blocks: 4 * 4096 is a multiple of all of them.
+LENGTHS = [*range(1, 131), 768, 1001, 4096, 16411]
+
+
+def every_result(impl, dtype, rows, n):
+    """What every function returns or leaves behind, for arrays of rows of n."""
+    rng = np.random.default_rng([rows, n])
+    x, dy = (rng.normal(3, 2, (rows, n)).astype(dtype) for _ in range(2))
+    weight, bias = (rng.normal(size=n).astype(dtype) for _ in range(2))
+    results = {}
+    for w, b in ((weight, bias), (weight, None), (None, bias), (None, None)):
+        y, mean, rstd = results["forward", w is None, b is None] = impl.layer_norm_forward(x, w, b)
+        results["backward", w is None] = impl.layer_norm_backward(dy, x, mean, rstd, w)
+    for p in (0.1, 0.5, 1e-3):
+        results["dropout", p] = impl.dropout(x, p, key=n, offset=rows)
+        results["mask", p] = impl.dropout_mask(x.shape, p, key=n, offset=rows)
+    for name, options in (
+        ("adamw_update", {"weight_decay": 0.1}),
+        ("adamw_update", {"weight_decay": 0.1, "amsgrad": True, "maximize": True}),
+        ("adam_update", {}),
+        ("adam_update", {"weight_decay": 0.1, "amsgrad": True}),
+    ):
+        amsgrad = options.pop("amsgrad", False)
+        state = x.copy(), dy, np.zeros_like(x), np.zeros_like(x), np.zeros_like(x)
+        for step in (1, 2, 1000):
+            getattr(impl, name)(
+                *state[:4], step=step, max_exp_avg_sq=state[4] if amsgrad else None, **options
+            )
+        results[name, amsgrad, *options] = state
+    for options in ({}, {"momentum": 0.9, "weight_decay": 0.1}, {"momentum": 0.9, "nesterov": True}):
+        state = x.copy(), dy, np.zeros_like(x)
+        for step in (1, 2, 3):
+            impl.sgd_update(*state, step=step, **options)
+        results["sgd_update", *options] = state
+    results["l2_penalty"] = np.array(impl.l2_penalty([x, weight], 0.1))
+    return results
+
+
+@pytest.fixture(scope="module")
+def reference_results():
+    made = {}
+
+    def get(dtype, rows, n):
+        if (dtype, rows, n) not in made:
+            made[dtype, rows, n] = every_result(pyreg.reference, dtype, rows, n)
+        return made[dtype, rows, n]
+
+    return get
+
+
+@pytest.mark.parametrize("n", LENGTHS)
+def test_every_level_equals_the_reference_at_every_length(level, dtype, reference_results, n):
+    rows = 3 if n < 1000 else 130  # 130 rows: more than two blocks of the backward pass
+    rows = 5 if n > 10_000 else rows
+    expected = reference_results(dtype, rows, n)
+    actual = every_result(pyreg, dtype, rows, n)
+    for what, value in expected.items():
+        assert_same_bits(actual[what], value, (level, what))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(1001, 300), (130, 4096), (5, 100_003)])
+def test_every_thread_count_equals_the_reference(level, dtype, reference_results, shape, threads):
+    expected = reference_results(dtype, *shape)
+    with pyreg.num_threads(threads):
+        actual = every_result(pyreg, dtype, *shape)
+    for what, value in expected.items():
+        assert_same_bits(actual[what], value, (level, threads, what))
+
+
+DIGEST = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_same_bits import digest
+import pyreg
+print(digest(pyreg))
+"""
+
+
+def digest(impl):
+    sha = hashlib.sha256()
+    for dtype in (np.float32, np.float64):
+        for rows, n in ((3, 17), (200, 1001)):
+            for value in every_result(impl, dtype, rows, n).values():
+                for array in value if isinstance(value, tuple) else (value,):
+                    sha.update(b"None" if array is None else bits(array))
+    return sha.hexdigest()
+
+
+def test_a_process_gives_the_same_bits_whatever_pyreg_isa_and_omp_num_threads_say():
+    expected = digest(pyreg.reference)
+    for name in ("baseline", *LEVELS):
+        for threads in ("1", "2", "3"):
+            environment = os.environ | {"PYREG_ISA": name, "OMP_NUM_THREADS": threads}
+            made = subprocess.run(
+                [sys.executable, "-c", DIGEST, os.path.dirname(__file__)],
+                env=environment, capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            assert made.stdout.strip() == expected, (name, threads)
+
+
+def unaligned(x):
+    raw = np.empty(x.nbytes + 1, np.uint8)
+    view = raw[1:].view(x.dtype).reshape(x.shape)
+    view[...] = x
+    return view
+
+
+def spread(x):
+    wide = np.zeros(tuple(2 * length for length in x.shape), x.dtype)
+    view = wide[tuple(slice(None, None, 2) for _ in x.shape)]
+    view[...] = x
+    return view
+
+
+def read_only(x):
+    x = x.copy()
+    x.flags.writeable = False
+    return x
+
+
+LAYOUTS = {
+    "transposed": np.asfortranarray,
+    "strided": spread,
+    "reversed": lambda x: np.ascontiguousarray(x[..., ::-1])[..., ::-1],
+    "byte-swapped": lambda x: x.astype(x.dtype.newbyteorder()),
+    "unaligned": unaligned,
+    "read-only": read_only,
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_of_an_input_gives_the_bits_of_a_contiguous_one(impl, dtype, rng, layout):
+    change = LAYOUTS[layout]
+    x, dy = rng.normal(size=(2, 60, 41)).astype(dtype)
+    weight, bias = rng.normal(size=(2, 41)).astype(dtype)
+    y, mean, rstd = expected = impl.layer_norm_forward(x, weight, bias)
+    assert_same_bits(impl.layer_norm_forward(change(x), change(weight), change(bias)), expected)
+    assert_same_bits(
+        impl.layer_norm_backward(change(dy), change(x), change(mean), change(rstd), change(weight)),
+        impl.layer_norm_backward(dy, x, mean, rstd, weight),
+    )
+    assert_same_bits(impl.dropout(change(x), 0.3, key=1), impl.dropout(x, 0.3, key=1))
+    assert impl.l2_penalty(change(x), 0.3) == impl.l2_penalty(x, 0.3)
+    for update, count in ((impl.adamw_update, 4), (impl.adam_update, 4), (impl.sgd_update, 3)):
+        state, other = ([x.copy(), dy] + [np.zeros_like(x) for _ in range(count - 2)] for _ in range(2))
+        other[1] = change(dy)
+        update(*state, step=1)
+        update(*other, step=1)
+        other[1] = dy
+        assert_same_bits(tuple(other), tuple(state))
+
+
+def test_lists_and_nested_lists_are_read_as_numpy_reads_them(impl):
+    x = [[1.0, 2.0, 4.0], [0.5, 0.25, 8.0]]
+    assert_same_bits(impl.layer_norm(x), impl.layer_norm(np.array(x)))
+    assert_same_bits(impl.dropout(x, 0.5, key=1), impl.dropout(np.array(x), 0.5, key=1))
+
+
+@pytest.mark.parametrize("n", [1, 31, 32, 33, 768])
+def test_a_row_does_not_depend_on_the_batch_it_stands_in(impl, dtype, rng, n):
+    x, dy = rng.normal(size=(2, 150, n)).astype(dtype)
+    weight = rng.normal(size=n).astype(dtype)
+    y, mean, rstd = impl.layer_norm_forward(x, weight)
+    dx, _, _ = impl.layer_norm_backward(dy, x, mean, rstd, weight)
+    for part in (slice(0, 1), slice(63, 66), slice(149, 150), slice(5, 140)):
+        alone = impl.layer_norm_forward(x[part], weight)
+        assert_same_bits(alone, (y[part], mean[part], rstd[part]))
+        dx_alone, _, _ = impl.layer_norm_backward(dy[part], x[part], mean[part], rstd[part], weight)
+        assert_same_bits(dx_alone, dx[part])
+
+
+@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf, -0.0, 1e-42, 3e38])
+def test_special_values_come_out_alike_everywhere(level, dtype, rng, special):
+    x = rng.normal(size=(8, 70)).astype(dtype)
+    x[::2, 33] = special
+    x[1] = special
+    weight = rng.normal(size=70).astype(dtype)
+    mine, theirs = (module.layer_norm_forward(x, weight) for module in (pyreg, pyreg.reference))
+    assert_same_bits(mine, theirs)
+    _, mean, rstd = theirs
+    assert_same_bits(
+        pyreg.layer_norm_backward(x[::-1], x, mean, rstd, weight),
+        pyreg.reference.layer_norm_backward(x[::-1], x, mean, rstd, weight),
+    )
+    for name in ("adamw_update", "adam_update"):
+        states = [[x.copy(), x[::-1].copy(), np.ones_like(x), np.abs(x), np.abs(x)] for _ in range(2)]
+        for module, state in zip((pyreg, pyreg.reference), states, strict=True):
+            with np.errstate(invalid="ignore"):
+                getattr(module, name)(*state[:4], step=2, max_exp_avg_sq=state[4], weight_decay=0.1)
+        assert_same_bits(*map(tuple, states))

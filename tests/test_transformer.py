@@ -1,0 +1,210 @@
+"""bench/transformer.py: the gradient of the whole model, and what its parts promise."""
+
+import numpy as np
+import pytest
+import train_run
+from transformer import AdamW, Transformer, decays
+from transformer_layers import Config
+from transformer_ops import DropoutStream
+
+import pyreg
+
+KEY = 2024
+
+
+def tiny_config(**changes):
+    """A model of a few hundred parameters, every size different so that no two can be mixed up."""
+    sizes = {"input_size": 5, "num_tokens": 3, "num_classes": 4, "d_model": 6, "d_ff": 7}
+    return Config(**(sizes | {"num_heads": 2, "num_layers": 2, "dtype": np.float64} | changes))
+
+
+def tiny_model(**changes):
+    model = Transformer(tiny_config(**changes), np.random.default_rng(1))
+    # Biases and norms start at 0 and 1, where mistakes cancel: move every parameter off.
+    rng = np.random.default_rng(2)
+    for param in model.params.values():
+        param += rng.normal(0, 0.1, param.shape)
+    return model
+
+
+def tiny_batch(config, size=3):
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(size, config.num_tokens, config.input_size)).astype(config.dtype)
+    return x, rng.integers(config.num_classes, size=size)
+
+
+def finite_differences(loss, param, h=6e-6):
+    """Central differences for every entry of `param`; h is near eps**(1/3), their best step."""
+    slopes = np.empty_like(param)
+    for index in np.ndindex(param.shape):
+        value = param[index]
+        param[index] = value + h
+        above = loss()
+        param[index] = value - h
+        slopes[index] = (above - loss()) / (2 * h)
+        param[index] = value
+    return slopes
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("layer_norm", [True, False], ids=["norm", "identity"])
+@pytest.mark.parametrize("norm_position", ["pre", "post"])
+def test_every_entry_of_the_gradient_equals_finite_differences(norm_position, layer_norm, dropout):
+    model = tiny_model(norm_position=norm_position, layer_norm=layer_norm, dropout=dropout)
+    x, labels = tiny_batch(model.config)
+
+    def forward():
+        return model.forward(x, labels, DropoutStream(KEY))  # the same masks every time
+
+    _, saved = forward()
+    grads = model.backward(saved)
+    assert grads.keys() == model.params.keys()
+    for name, param in model.params.items():
+        expected = finite_differences(lambda: forward()[0], param)
+        # Both errors of central differences, h**2 and eps / h, are near 4e-11 here, and the
+        # largest entry of every array is above 1e-3: 1e-6 leaves room for a large third
+        # derivative, and a wrong term in a backward is off by far more.
+        scale = np.abs(expected).max()
+        assert scale > 1e-3, f"{name}: too small a gradient to tell anything"
+        np.testing.assert_allclose(grads[name], expected, rtol=0, atol=1e-6 * scale, err_msg=name)
+
+
+def test_gradient_is_that_of_the_masks_drawn_in_forward():
+    model = tiny_model(dropout=0.5)
+    x, labels = tiny_batch(model.config)
+    first, second = DropoutStream(KEY), DropoutStream(KEY + 1)
+    _, saved = model.forward(x, labels, first)
+    grads = model.backward(saved)
+    model.forward(x, labels, second)  # between them, another forward changes nothing
+    for name, again in model.backward(saved).items():
+        np.testing.assert_array_equal(again, grads[name], err_msg=name)
+
+
+def test_inference_drops_nothing_and_repeats_its_bits():
+    dropping = tiny_model(dropout=0.5)
+    plain = tiny_model(dropout=0.0)
+    x, labels = tiny_batch(dropping.config, size=20)
+    result = dropping.evaluate(x, labels)
+    assert result == dropping.evaluate(x, labels)
+    assert result == plain.evaluate(x, labels)
+    trained, _ = dropping.forward(x, labels, DropoutStream(KEY))
+    assert trained != result[0]
+
+
+def test_evaluation_in_batches_is_the_mean_over_all_images():
+    model = tiny_model()
+    x, labels = tiny_batch(model.config, size=20)
+    whole = model.evaluate(x, labels, batch_size=20)
+    # 20 = 2 * 7 + 6: the last batch is smaller. The sum is reordered, hence a few eps.
+    np.testing.assert_allclose(model.evaluate(x, labels, batch_size=7), whole, rtol=1e-14)
+
+
+@pytest.mark.parametrize("norm_position", ["pre", "post"])
+def test_decay_takes_the_matrices_and_leaves_biases_norms_and_positions(norm_position):
+    model = tiny_model(norm_position=norm_position)
+    kept = {name for name in model.params if not decays(name)}
+    matrices = ("input", "classifier", "qkv", "proj", "fc1", "fc2")
+    assert kept == {
+        name
+        for name in model.params
+        if name == "position_embedding" or not name.endswith(tuple(f"{m}.weight" for m in matrices))
+    }
+
+    # The same in effect: with gradients of 0, an update does nothing but decay.
+    before = {name: param.copy() for name, param in model.params.items()}
+    optimizer = AdamW(model.params, weight_decay=0.5)
+    optimizer.update({name: np.zeros_like(p) for name, p in model.params.items()}, lr=0.1)
+    for name, param in model.params.items():
+        factor = 1.0 if name in kept else 0.95
+        np.testing.assert_allclose(param, factor * before[name], rtol=1e-14, err_msg=name)
+
+
+def test_identity_in_place_of_layer_norm_has_no_parameters_and_the_same_start():
+    normed, plain = (
+        Transformer(tiny_config(layer_norm=on), np.random.default_rng(1)) for on in (True, False)
+    )
+    assert not any("norm" in name for name in plain.params)
+    for name, param in plain.params.items():
+        np.testing.assert_array_equal(param, normed.params[name], err_msg=name)
+
+
+def test_no_two_dropout_masks_of_a_run_share_stream_positions(monkeypatch):
+    drawn, dropout = [], pyreg.dropout
+
+    def recording(x, p, *, key, offset=0, training=True, out=None):
+        if training:
+            drawn.append((key, offset, x.size))
+        return dropout(x, p, key=key, offset=offset, training=training, out=out)
+
+    monkeypatch.setattr(pyreg, "dropout", recording)
+    model = tiny_model(dropout=0.3)
+    x, labels = tiny_batch(model.config)
+    stream = DropoutStream(KEY)
+    forward, backward = [], []
+    for _ in range(3):
+        _, saved = model.forward(x, labels, stream)
+        forward += drawn
+        drawn.clear()
+        model.evaluate(x, labels)  # takes none
+        model.backward(saved)
+        backward += drawn
+        drawn.clear()
+
+    # 4 sites a block: attention weights, feed-forward activation, and both residual branches.
+    assert len(forward) == 3 * 4 * model.config.num_layers
+    assert sorted(backward) == sorted(forward)
+    assert {key for key, _, _ in forward} == {KEY}
+    end = 0
+    for _, offset, size in sorted(forward):
+        assert offset >= end
+        end = offset + size
+
+
+def training_run(**changes):
+    """A short run on images whose label is the row that is bright; return history and model."""
+    rng = np.random.default_rng(4)
+    labels = rng.integers(4, size=60)
+    x = rng.normal(0, 0.3, (60, 4, 5)).astype(np.float32)
+    x[np.arange(60), labels] += 1
+    split = train_run.Split(x[:40], labels[:40], x[40:], labels[40:])
+    settings = train_run.Settings(
+        norm_position="pre",
+        train_size=40,
+        epochs=25,
+        lr=0.01,
+        weight_decay=0.1,
+        dropout=0.1,
+        num_layers=2,
+        d_model=8,
+    )
+    config = tiny_config(num_tokens=4, d_model=8, dtype=np.float32, dropout=0.1, **changes)
+    model = Transformer(config, np.random.default_rng(5))
+    optimizer = AdamW(model.params, settings.weight_decay)
+    history = train_run.fit(model, optimizer, split, settings, np.random.default_rng(6))
+    return history, model
+
+
+@pytest.mark.parametrize("layer_norm", [True, False], ids=["norm", "identity"])
+@pytest.mark.parametrize("norm_position", ["pre", "post"])
+def test_training_lowers_the_loss_and_keeps_float32(norm_position, layer_norm):
+    history, model = training_run(norm_position=norm_position, layer_norm=layer_norm)
+    loss = history.values[:, train_run.MEASURES.index("train_loss")]
+    assert history.epochs[0] == 0
+    assert history.epochs[-1] == 25
+    assert loss[-1] < 0.8 * loss[0]
+    assert {param.dtype for param in model.params.values()} == {np.dtype(np.float32)}
+
+
+def test_training_twice_gives_the_same_bits():
+    (first, model), (second, again) = training_run(), training_run()
+    np.testing.assert_array_equal(first.values, second.values)
+    for name, param in model.params.items():
+        np.testing.assert_array_equal(param, again.params[name], err_msg=name)
+
+
+def test_learning_rate_warms_up_to_its_peak_then_falls():
+    rates = [train_run.learning_rate(step, 100, peak=0.5) for step in range(1, 101)]
+    assert rates[:10] == pytest.approx([0.05 * step for step in range(1, 11)])
+    assert max(rates) == rates[9] == 0.5
+    assert rates[9:] == sorted(set(rates[9:]), reverse=True)
+    assert rates[-1] == pytest.approx(0, abs=1e-12)
