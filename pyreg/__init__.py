@@ -5,7 +5,7 @@ At memory speed, the same bits everywhere, and with a pure-Python twin of every 
 """
 
 try:
-    from pyreg import _core
+    import pyreg._core as _core
 except ModuleNotFoundError as error:
     if error.name != "pyreg._core":
         raise

@@ -62,9 +62,7 @@ def test_amsgrad_divides_by_the_largest_second_moment_so_far(impl, dtype):
     # As above, but the largest v is 4: sqrt(4) in sqrt(3)'s place.
     p, g, m, v, largest = arrays(dtype, 0, 4, 0, 0, 0)
     for step in (1, 2):
-        impl.adam_update(
-            p, g, m, v, step=step, lr=0.1, betas=(0.5, 0.75), eps=0, max_exp_avg_sq=largest
-        )
+        impl.adam_update(p, g, m, v, step=step, lr=0.1, betas=(0.5, 0.75), eps=0, max_exp_avg_sq=largest)
         g[:] = 0
     assert (v[0], largest[0]) == (3, 4)
     np.testing.assert_allclose(p[0], -0.1 - 0.1 / 3 * 7**0.5 / 2, rtol=4 * np.finfo(dtype).eps)
@@ -76,9 +74,7 @@ def test_amsgrad_divides_by_the_largest_second_moment_so_far(impl, dtype):
 def test_1000_steps_in_float32_are_no_worse_than_plain_numpy(impl, rng, name, weight_decay):
     def update(state, grad, step):
         param, exp_avg, exp_avg_sq = state
-        getattr(impl, name)(
-            param, grad, exp_avg, exp_avg_sq, step=step, lr=1e-2, weight_decay=weight_decay
-        )
+        getattr(impl, name)(param, grad, exp_avg, exp_avg_sq, step=step, lr=1e-2, weight_decay=weight_decay)
 
     def plain(state, grad, step):
         numpy_adam(

@@ -74,8 +74,15 @@ def test_a_constant_row_gives_the_bias(impl, dtype, rng, value, n, eps):
 
 @pytest.mark.parametrize(
     ("magnitude", "dtype_name"),
-    [(1e30, "float32"), (1e38, "float32"), (1e-30, "float32"), (1e-40, "float32")]
-    + [(1e200, "float64"), (1e308, "float64"), (1e-200, "float64")],
+    [
+        (1e30, "float32"),
+        (1e38, "float32"),
+        (1e-30, "float32"),
+        (1e-40, "float32"),
+        (1e200, "float64"),
+        (1e308, "float64"),
+        (1e-200, "float64"),
+    ],
 )
 @pytest.mark.parametrize("eps", [0.0, 1e-5])
 def test_rows_of_any_magnitude_are_normalised(impl, rng, magnitude, dtype_name, eps):

@@ -23,7 +23,7 @@ def every_result(impl, dtype, rows, n):
     weight, bias = (rng.normal(size=n).astype(dtype) for _ in range(2))
     results = {}
     for w, b in ((weight, bias), (weight, None), (None, bias), (None, None)):
-        y, mean, rstd = results["forward", w is None, b is None] = impl.layer_norm_forward(x, w, b)
+        _, mean, rstd = results["forward", w is None, b is None] = impl.layer_norm_forward(x, w, b)
         results["backward", w is None] = impl.layer_norm_backward(dy, x, mean, rstd, w)
     for p in (0.1, 0.5, 1e-3):
         results["dropout", p] = impl.dropout(x, p, key=n, offset=rows)
@@ -148,7 +148,7 @@ def test_every_layout_of_an_input_gives_the_bits_of_a_contiguous_one(impl, dtype
     change = LAYOUTS[layout]
     x, dy = rng.normal(size=(2, 60, 41)).astype(dtype)
     weight, bias = rng.normal(size=(2, 41)).astype(dtype)
-    y, mean, rstd = expected = impl.layer_norm_forward(x, weight, bias)
+    _, mean, rstd = expected = impl.layer_norm_forward(x, weight, bias)
     assert_same_bits(impl.layer_norm_forward(change(x), change(weight), change(bias)), expected)
     assert_same_bits(
         impl.layer_norm_backward(change(dy), change(x), change(mean), change(rstd), change(weight)),

@@ -1,0 +1,61 @@
+"""No code of a higher instruction set can be reached on a processor that lacks it.
+
+The kernels of every level stand in one module. A function that a level's translation unit emitted with a
+weak symbol would be merged with its namesakes, and might carry that level's instructions to the rest of
+the module. So every function that uses vector registers beyond SSE must be local to its kernels.
+"""
+
+import platform
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from pyreg import _core
+
+pytestmark = [
+    pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="levels of x86-64"),
+    pytest.mark.skipif(not (shutil.which("nm") and shutil.which("objdump")), reason="needs binutils"),
+]
+
+
+def output_of(*command):
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture(scope="module")
+def symbols():
+    """(type, name) of each symbol; the local ones only where the module was not stripped."""
+    listed = [line.split() for line in output_of("nm", _core.__file__).splitlines()]
+    if not listed:
+        pytest.skip("the module was stripped of its local symbols")
+    return [tuple(fields[-2:]) for fields in listed]
+
+
+def test_functions_with_wide_vectors_are_local_kernels(symbols):
+    kinds = {name: kind for kind, name in symbols}
+    wide, function = set(), None
+    for line in output_of("objdump", "-d", "--no-show-raw-insn", _core.__file__).splitlines():
+        header = re.match(r"[0-9a-f]+ <(.+)>:", line)
+        if header:
+            function = header[1]
+        elif re.search(r"%[yz]mm|\tv[a-z]", line):
+            wide.add(function)
+    assert any("layer_norm_forward" in name for name in wide)  # the test sees what it looks for
+    for name in wide:
+        assert "_GLOBAL__N_" in name, f"{name} is not in an anonymous namespace"
+        assert kinds[name] == "t", f"{name} is not local: nm calls it {kinds[name]}"
+
+
+def test_no_symbol_of_the_kernels_is_weak(symbols):
+    kernels = [(kind, name) for kind, name in symbols if "pyreg" in name and "_GLOBAL__N_" in name]
+    assert len(kernels) > 20
+    assert not [name for kind, name in kernels if kind not in "tTrRdDbB"]
+
+
+def test_each_level_exports_its_two_tables(symbols):
+    names = [name for _, name in symbols]
+    for level in _core.isa_built():
+        for prefix in ("f32", "f64"):
+            assert [name for name in names if f"{prefix}_{level}" in name]

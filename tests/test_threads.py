@@ -1,0 +1,153 @@
+"""Thread counts, and calls from several threads and processes."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from bits import assert_same_bits
+
+import pyreg
+from pyreg._threads import _cgroup_cpus
+
+
+@pytest.fixture(autouse=True)
+def restored():
+    before = pyreg.get_num_threads()
+    yield
+    pyreg.set_num_threads(before)
+
+
+def test_set_num_threads_holds_for_the_whole_process():
+    pyreg.set_num_threads(3)
+    assert pyreg.get_num_threads() == 3
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(pyreg.get_num_threads).result() == 3
+
+
+def test_num_threads_holds_for_its_block_and_its_thread():
+    pyreg.set_num_threads(2)
+    with ThreadPoolExecutor(1) as pool, pyreg.num_threads(5):
+        assert pyreg.get_num_threads() == 5
+        assert pool.submit(pyreg.get_num_threads).result() == 2
+        with pyreg.num_threads(1):
+            assert pyreg.get_num_threads() == 1
+        assert pyreg.get_num_threads() == 5
+    assert pyreg.get_num_threads() == 2
+    with pytest.raises(KeyError), pyreg.num_threads(4):
+        raise KeyError
+    assert pyreg.get_num_threads() == 2
+
+
+def default_threads(**environment):
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"} | environment
+    code = "import pyreg; print(pyreg.get_num_threads())"
+    made = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    return int(made.stdout)
+
+
+def test_the_default_is_omp_num_threads_or_the_cpus_that_may_be_used():
+    assert default_threads(OMP_NUM_THREADS="5") == 5
+    assert default_threads(OMP_NUM_THREADS="1") == 1
+    if hasattr(os, "sched_getaffinity"):
+        assert default_threads() <= len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "150000 100000\n"}, 1.5),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "max 100000\n"}, float("inf")),
+        (
+            {
+                "proc/self/cgroup": "0::/a/b\n",
+                "sys/fs/cgroup/a/b/cpu.max": "400000 100000\n",
+                "sys/fs/cgroup/a/cpu.max": "200000 100000\n",
+            },
+            2.0,
+        ),
+        (
+            {
+                "proc/self/cgroup": "3:cpu,cpuacct:/job\n1:memory:/job\n",
+                "sys/fs/cgroup/cpu/job/cpu.cfs_quota_us": "300000\n",
+                "sys/fs/cgroup/cpu/job/cpu.cfs_period_us": "100000\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+            },
+            3.0,
+        ),
+        ({}, float("inf")),
+    ],
+)
+def test_the_quota_of_the_cgroup_and_those_above_it_is_read(tmp_path, files, cpus):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert _cgroup_cpus(tmp_path) == cpus
+
+
+def work(seed):
+    rng = np.random.default_rng(seed)
+    x, dy = rng.normal(size=(2, 500, 300)).astype(np.float32)
+    weight = rng.normal(size=300).astype(np.float32)
+    y, mean, rstd = pyreg.layer_norm_forward(x, weight)
+    return y, *pyreg.layer_norm_backward(dy, x, mean, rstd, weight), pyreg.dropout(x, 0.3, key=seed)
+
+
+def test_calls_from_8_python_threads_at_once_give_the_right_answers():
+    expected = [work(seed) for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            for actual, right in zip(pool.map(work, range(8)), expected, strict=True):
+                assert_same_bits(actual, right)
+
+
+def test_the_gil_is_released_while_a_kernel_runs():
+    x = np.ones((2000, 4096), np.float32)
+    out = np.empty_like(x)
+    stop, steps = threading.Event(), [0]
+
+    def count():
+        while not stop.is_set():
+            steps[0] += 1
+
+    # A thread that wants the lock waits for half a second before it asks for it, far longer than the call
+    # takes: the other one counts on during the call only if the lock was given up.
+    interval = sys.getswitchinterval()
+    thread = threading.Thread(target=count)
+    try:
+        sys.setswitchinterval(0.5)
+        thread.start()
+        before = steps[0]
+        pyreg.layer_norm(x, out=out)
+        after = steps[0]
+    finally:
+        stop.set()
+        sys.setswitchinterval(interval)
+        thread.join()
+    assert after > before
+
+
+def child(queue):
+    queue.put([array.tobytes() for array in work(3)])
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_computes_after_parallel_calls_in_its_parent():
+    pyreg.set_num_threads(2)
+    expected = [array.tobytes() for array in work(3)]
+    context = multiprocessing.get_context("fork")
+    for _ in range(5):
+        queue = context.Queue()
+        process = context.Process(target=child, args=(queue,))
+        process.start()
+        assert queue.get(timeout=60) == expected
+        process.join(60)
+        assert process.exitcode == 0
+        assert [array.tobytes() for array in work(3)] == expected

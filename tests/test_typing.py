@@ -1,0 +1,44 @@
+"""The type hints pass mypy --strict, and so does a user's code against them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pyreg
+
+pytest.importorskip("mypy")
+
+USER = """
+import numpy as np
+import pyreg
+
+x = np.ones((4, 8), np.float32)
+weight = np.ones(8, np.float32)
+y, mean, rstd = pyreg.layer_norm_forward(x, weight, normalized_shape=8)
+dx, dweight, dbias = pyreg.layer_norm_backward(y, x, mean, rstd, weight, out=y)
+key: int = pyreg.random_key(np.random.default_rng(0))
+z = pyreg.dropout(x, 0.1, key=key, offset=np.int64(3), out=x)
+pyreg.adamw_update(x, z, np.zeros_like(x), np.zeros_like(x), step=1)
+pyreg.sgd_update(x, z, step=1)
+penalty: float = pyreg.l2_penalty([x, weight], 0.1)
+penalty = pyreg.l2_penalty(x, 0.1)
+with pyreg.num_threads(2):
+    pyreg.reference.layer_norm([[1.0, 2.0]])
+"""
+
+
+def mypy(*arguments, cwd):
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(cwd / "cache"), *arguments]
+    made = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stdout + made.stderr
+
+
+def test_the_package_passes_mypy_strict(tmp_path):
+    mypy(str(Path(pyreg.__file__).parent), cwd=tmp_path)
+
+
+def test_a_users_code_passes_mypy_strict(tmp_path):
+    (tmp_path / "user.py").write_text(USER)
+    mypy("user.py", cwd=tmp_path)
