@@ -17,6 +17,7 @@ PYBIND11_MODULE(_core, m) {
 
   bind_adam(m);
   bind_config(m);
+  bind_copy(m);
   bind_dropout(m);
   bind_l2_penalty(m);
   bind_layer_norm(m);

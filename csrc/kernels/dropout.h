@@ -15,115 +15,195 @@ constexpr uint64_t kDropAll = uint64_t{1} << 32;
 constexpr int kChunk = 4096;  // elements whose mask is made before it is used: it stays in the L1 cache
 constexpr int kBatch = 2 * kVectorBytes;  // elements whose first bytes come from one philox_bytes
 
-// Bit k of the result: the top bit of byte k.
-PYREG_INLINE uint64_t top_bits(Bytes bytes) {
+// Bit k of the result: whether byte k of a equals b.
+PYREG_INLINE uint64_t equal_bits(Bytes a, uint8_t b) {
 #if defined(__AVX512F__)
-  return _mm512_movepi8_mask((__m512i)bytes);
+  return _mm512_cmpeq_epi8_mask((__m512i)a, _mm512_set1_epi8(static_cast<char>(b)));
 #elif defined(__AVX2__)
-  return static_cast<uint32_t>(_mm256_movemask_epi8((__m256i)bytes));
+  return static_cast<uint32_t>(_mm256_movemask_epi8((__m256i)(a == b)));
 #elif defined(__x86_64__)
-  return static_cast<uint32_t>(_mm_movemask_epi8((__m128i)bytes));
+  return static_cast<uint32_t>(_mm_movemask_epi8((__m128i)(a == b)));
 #else
+  const Bytes equal = (Bytes)(a == b);
   uint64_t bits = 0;
-  for (int k = 0; k < kVectorBytes; ++k) bits |= static_cast<uint64_t>(bytes[k] >> 7) << k;
+  for (int k = 0; k < kVectorBytes; ++k) bits |= static_cast<uint64_t>(equal[k] & 1) << k;
   return bits;
 #endif
 }
 
-// The mask of a chunk, 0xff where an element is kept. It starts at an index divisible by kBlockBytes.
-struct ChunkMask {
-  uint8_t keep[kChunk + kBatch];
-  uint16_t tie[kChunk + kBatch];  // positions in `keep`, not yet decided
-  int ties;
-
-  // For 0 < threshold < 2**32; `first` is divisible by kBlockBytes, count <= kChunk + kBlockBytes.
-  void make(uint64_t first, int count, uint64_t threshold, uint64_t key) {
-    const uint8_t digit = static_cast<uint8_t>(threshold >> 24);
-    ties = 0;
-    const bool exact = (threshold & 0xffffff) == 0;  // the first byte decides every element
-    for (int at = 0; at < count; at += kBatch) {
-      const PhiloxBytes bytes = philox_bytes((first + at) / kBlockBytes, 0, kDropoutDomain, key);
-      compare(bytes.low, digit, at, exact);
-      compare(bytes.high, digit, at + kVectorBytes, exact);
-    }
-    for (int d = 1; ties > 0 && d < 4; ++d)
-      refine(first, static_cast<uint32_t>(d), threshold, key);
+// The mask of a chunk of elements, made batch by batch.
+class ChunkMask {
+ public:
+  // For 0 < threshold < 2**32, and `count` elements (at most kChunk) from `index` on; none are made yet.
+  PYREG_INLINE void start(uint64_t index, int count, uint64_t threshold, uint64_t key) {
+    skip_ = static_cast<int>(index % kBlockBytes);
+    first_ = index - skip_;
+    made_ = 0;
+    wanted_ = count > 0 ? skip_ + count : 0;
+    threshold_ = threshold;
+    key_ = key;
   }
+
+  PYREG_INLINE bool unmade() const { return made_ < wanted_; }
+
+  PYREG_INLINE void make_batch() {
+    const PhiloxBytes bytes = philox_bytes((first_ + made_) / kBlockBytes, 0, kDropoutDomain, key_);
+    compare(bytes.low);
+    compare(bytes.high);
+  }
+
+  // To be called when all batches are made.
+  void decide_ties() {
+    if ((threshold_ & 0xffffff) == 0) return;  // the first byte decides every element
+    uint16_t tie[kChunk + 2 * kBatch];
+    int ties = 0;
+    for (int at = 0; at < made_; at += kVectorBytes) {
+      uint64_t bits = tied_[at / kVectorBytes];
+      // The first is listed in any case and counted if it was one: most often there is none or one, and a
+      // branch on which would be mispredicted.
+      tie[ties] = static_cast<uint16_t>(at + __builtin_ctzll(bits | kTop));
+      ties += bits != 0;
+      for (bits &= bits - 1; bits != 0; bits &= bits - 1)
+        tie[ties++] = static_cast<uint16_t>(at + __builtin_ctzll(bits));
+    }
+    for (int digit = 1; ties > 0 && digit < 4; ++digit) ties = refine(tie, ties, digit);
+  }
+
+  // 0xff where an element is kept, else 0.
+  PYREG_INLINE const uint8_t* kept() const { return keep_ + skip_; }
 
  private:
-  PYREG_INLINE void compare(Bytes bytes, uint8_t digit, int at, bool exact) {
-    const Bytes kept = (Bytes)(bytes >= digit);
-    std::memcpy(keep + at, &kept, sizeof kept);
-    if (exact) return;
-    for (uint64_t bits = top_bits((Bytes)(bytes == digit)); bits != 0; bits &= bits - 1)
-      tie[ties++] = static_cast<uint16_t>(at + __builtin_ctzll(bits));
+  static constexpr uint64_t kTop = uint64_t{1} << 63;
+
+  // Ties are taken to be kept until they are decided.
+  PYREG_INLINE void compare(Bytes bytes) {
+    const uint8_t digit = static_cast<uint8_t>(threshold_ >> 24);
+    const Bytes keep = (Bytes)(bytes >= digit);
+    std::memcpy(keep_ + made_, &keep, sizeof keep);
+    tied_[made_ / kVectorBytes] = equal_bits(bytes, digit);
+    made_ += kVectorBytes;
   }
 
-  // Ties that byte `d` of their number decides are kept or dropped, the rest stay in the list.
-  void refine(uint64_t first, uint32_t d, uint64_t threshold, uint64_t key) {
-    const uint32_t digit = (threshold >> (24 - 8 * d)) & 0xff;
-    const bool last = (threshold & ((uint64_t{1} << (24 - 8 * d)) - 1)) == 0;
+  // Ties that byte `digit` of their number decides are kept or dropped; the rest stay in the list.
+  int refine(uint16_t* tie, int ties, int digit) {
+    const uint32_t limit = (threshold_ >> (24 - 8 * digit)) & 0xff;
+    const bool last = (threshold_ & ((uint64_t{1} << (24 - 8 * digit)) - 1)) == 0;
     int left = 0;
     for (int t = 0; t < ties; t += kPhiloxLanes) {
       const int lanes = ties - t < kPhiloxLanes ? ties - t : kPhiloxLanes;
       U64s block{};
-      for (int lane = 0; lane < lanes; ++lane) block[lane] = (first + tie[t + lane]) / kBlockBytes;
-      const PhiloxCounters out = philox({{block, block >> 32, U64s{} + d, U64s{} + kDropoutDomain}}, key);
+      for (int lane = 0; lane < lanes; ++lane) block[lane] = (first_ + tie[t + lane]) / kBlockBytes;
+      const PhiloxCounters words = philox(
+          {{block, block >> 32, U64s{} + static_cast<uint32_t>(digit), U64s{} + kDropoutDomain}}, key_);
       for (int lane = 0; lane < lanes; ++lane) {
-        const int position = tie[t + lane];
-        const int byte_in_block = position % kBlockBytes;
-        const uint32_t byte = (out.word[byte_in_block / 4][lane] >> (8 * (byte_in_block % 4))) & 0xff;
-        if (byte < digit) keep[position] = 0;
-        if (byte == digit && !last) tie[left++] = static_cast<uint16_t>(position);
+        const int position = tie[t + lane], place = position % kBlockBytes;
+        const uint32_t byte = (words.word[place / 4][lane] >> (8 * (place % 4))) & 0xff;
+        keep_[position] = byte >= limit ? 0xff : 0;
+        tie[left] = static_cast<uint16_t>(position);
+        left += byte == limit && !last;
       }
     }
-    ties = left;
+    return left;
   }
+
+  uint64_t first_, threshold_, key_;  // first_: the index of keep_[0], divisible by kBlockBytes
+  int skip_, made_, wanted_;          // skip_: how many elements stand before the chunk
+  alignas(kVectorBytes) uint8_t keep_[kChunk + 2 * kBatch];
+  uint64_t tied_[(kChunk + 2 * kBatch) / kVectorBytes];  // the bits of keep_ that are not decided
 };
 
-// y[i] = x[i] * scale where keep[i], else +0.
+// The bytes at p, 0xff or 0, widened to lanes of T's size.
 template <typename T>
+PYREG_INLINE typename Native<T>::mask widen_mask(const uint8_t* p) {
+  using mask = typename Native<T>::mask;
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return (mask)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p));
+  return (mask)_mm512_cvtepi8_epi64(_mm_loadl_epi64((const __m128i*)p));
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) return (mask)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p));
+  return (mask)_mm256_cvtepi8_epi64(_mm_loadu_si32(p));
+#elif defined(__x86_64__)
+  if constexpr (sizeof(T) == 4) return (mask)_mm_cvtepi8_epi32(_mm_loadu_si32(p));
+  return (mask)_mm_cvtepi8_epi64(_mm_loadu_si16(p));
+#else
+  mask wide{};
+  for (int k = 0; k < kVectorBytes / static_cast<int>(sizeof(T)); ++k) wide[k] = static_cast<int8_t>(p[k]);
+  return wide;
+#endif
+}
+
+// y[i] = x[i] * scale where keep[i], else +0. kStream: y is at the start of a line.
+template <typename T, bool kStream = false>
 PYREG_INLINE void apply_mask(int count, const uint8_t* keep, const T* x, T scale, T* y) {
   using vec = typename Native<T>::vec;
   using mask = typename Native<T>::mask;
   constexpr int kWidth = kVectorBytes / sizeof(T);
-  typedef int8_t Narrow __attribute__((vector_size(kWidth)));
   int i = 0;
+  PYREG_UNROLL
   for (; i + kWidth <= count; i += kWidth) {
-    Narrow narrow;
     vec value;
-    std::memcpy(&narrow, keep + i, sizeof narrow);
     std::memcpy(&value, x + i, sizeof value);
-    value = (vec)((mask)(value * scale) & __builtin_convertvector(narrow, mask));
-    std::memcpy(y + i, &value, sizeof value);
+    value = (vec)((mask)(value * scale) & widen_mask<T>(keep + i));
+    if constexpr (kStream)
+      store_streaming(y + i, value);
+    else
+      std::memcpy(y + i, &value, sizeof value);
   }
   for (; i < count; ++i) y[i] = keep[i] ? x[i] * scale : T{0};
 }
 
-// visit(position, count, keep) for each chunk of n elements of the stream from `index` on.
-template <typename Visit>
-PYREG_INLINE void each_mask(int64_t n, uint64_t threshold, uint64_t key, uint64_t index, Visit visit) {
-  ChunkMask mask;
+// While the mask is applied to a chunk, that of the next one is made and its x fetched: the arithmetic of
+// the one fills the time in which the other waits for memory.
+template <typename T, bool kStream>
+void dropout_elements(int64_t n, const T* x, uint64_t threshold, uint64_t key, uint64_t index, T* y) {
+  const T scale = static_cast<T>(0x1p32 / static_cast<double>(kDropAll - threshold));
+  const auto chunk_at = [n](int64_t at) { return static_cast<int>(n - at < kChunk ? n - at : kChunk); };
+  ChunkMask masks[2];
+  ChunkMask *mask = &masks[0], *next = &masks[1];
+  next->start(index, chunk_at(0), threshold, key);
+  while (next->unmade()) next->make_batch();
+  next->decide_ties();
   for (int64_t at = 0; at < n; at += kChunk) {
-    const int count = static_cast<int>(n - at < kChunk ? n - at : kChunk);
-    const int skip = static_cast<int>((index + at) % kBlockBytes);
-    mask.make(index + at - skip, skip + count, threshold, key);
-    visit(at, count, mask.keep + skip);
+    ChunkMask* const made = next;
+    next = mask;
+    mask = made;
+    const int count = chunk_at(at);
+    next->start(index + at + count, chunk_at(at + count), threshold, key);
+    const uint8_t* keep = mask->kept();
+    const T* source = x + at;
+    T* target = y + at;
+
+    const int64_t lead = to_next_line(target);
+    int i = static_cast<int>(lead < count ? lead : count);
+    apply_mask(i, keep, source, scale, target);
+    for (; i + kBatch <= count; i += kBatch) {
+      PYREG_UNROLL
+      for (int line = 0; line < kBatch; line += kLineBytes / sizeof(T)) {
+        __builtin_prefetch(source + i + kChunk + line);
+        if constexpr (!kStream) __builtin_prefetch(target + i + 1024 + line, 1);
+      }
+      if (next->unmade()) next->make_batch();
+      apply_mask<T, kStream>(kBatch, keep + i, source + i, scale, target + i);
+    }
+    apply_mask(count - i, keep + i, source + i, scale, target + i);
+
+    while (next->unmade()) next->make_batch();
+    next->decide_ties();
   }
+  if constexpr (kStream) stream_fence();
 }
 
 // x, y (n); y may be x. index: that of x[0] in the stream.
 template <typename T>
-void dropout(int64_t n, const T* x, uint64_t threshold, uint64_t key, uint64_t index, T* y) {
+void dropout(int64_t n, const T* x, uint64_t threshold, uint64_t key, uint64_t index, T* y,
+             bool stream) {
   if (threshold == kDropAll) {
     std::memset(y, 0, n * sizeof(T));
   } else if (threshold == 0) {
     if (y != x) std::memcpy(y, x, n * sizeof(T));
   } else {
-    const T scale = static_cast<T>(0x1p32 / static_cast<double>(kDropAll - threshold));
-    each_mask(n, threshold, key, index, [&](int64_t at, int count, const uint8_t* keep) PYREG_LAMBDA {
-      apply_mask(count, keep, x + at, scale, y + at);
-    });
+    const auto run = stream ? dropout_elements<T, true> : dropout_elements<T, false>;
+    run(n, x, threshold, key, index, y);
   }
 }
 
@@ -131,10 +211,15 @@ void dropout(int64_t n, const T* x, uint64_t threshold, uint64_t key, uint64_t i
 inline void dropout_mask(int64_t n, uint64_t threshold, uint64_t key, uint64_t index, uint8_t* kept) {
   if (threshold == kDropAll || threshold == 0) {
     std::memset(kept, threshold == 0, n);
-  } else {
-    each_mask(n, threshold, key, index, [&](int64_t at, int count, const uint8_t* keep) PYREG_LAMBDA {
-      for (int i = 0; i < count; ++i) kept[at + i] = keep[i] & 1;
-    });
+    return;
+  }
+  ChunkMask mask;
+  for (int64_t at = 0; at < n; at += kChunk) {
+    const int count = static_cast<int>(n - at < kChunk ? n - at : kChunk);
+    mask.start(index + at, count, threshold, key);
+    while (mask.unmade()) mask.make_batch();
+    mask.decide_ties();
+    for (int i = 0; i < count; ++i) kept[at + i] = mask.kept()[i] & 1;
   }
 }
 

@@ -8,13 +8,17 @@ namespace {
 
 template <typename T>
 double sum_of_squares(int64_t n, const T* x) {
-  constexpr int kCount = Lanes<double>::kCount;
+  constexpr int kCount = Lanes<double>::kCount, kWidth = Lanes<double>::kWidth;
   Lanes<double> sum;
   const auto add = [&](const T* group) PYREG_LAMBDA {
     double wide[kCount];
     for (int i = 0; i < kCount; ++i) wide[i] = static_cast<double>(group[i]);
-    const Lanes<double> value = Lanes<double>::load(wide);
-    sum = sum + value * value;
+    PYREG_UNROLL
+    for (int k = 0; k < Lanes<double>::kVecs; ++k) {
+      typename Native<double>::vec value;
+      std::memcpy(&value, wide + k * kWidth, sizeof value);
+      sum.v[k] += value * value;
+    }
   };
   int64_t at = 0;
   for (; at + kCount <= n; at += kCount) add(x + at);

@@ -15,6 +15,8 @@
 
 #define PYREG_INLINE inline __attribute__((always_inline))
 #define PYREG_LAMBDA __attribute__((always_inline))
+// Over the vectors of a group: without it gcc keeps small arrays of vectors in memory.
+#define PYREG_UNROLL _Pragma("GCC unroll 16")
 
 namespace pyreg {
 namespace {
@@ -26,6 +28,11 @@ constexpr int kVectorBytes = 32;
 #else
 constexpr int kVectorBytes = 16;
 #endif
+
+template <bool kValue>
+struct Flag {
+  static constexpr bool value = kValue;
+};
 
 PYREG_INLINE float square_root(float x) { return __builtin_sqrtf(x); }
 PYREG_INLINE double square_root(double x) { return __builtin_sqrt(x); }
@@ -53,39 +60,82 @@ struct Native<double> {
   }
 };
 
-// The first `count` elements at p (0 < count < a vector), zeros behind them; p[count] is not touched.
+// Lanes 0, ..., count - 1.
 template <typename T>
-PYREG_INLINE typename Native<T>::vec load_partial(const T* p, int count) {
-  typename Native<T>::vec v{};
+PYREG_INLINE typename Native<T>::mask first_lanes(int count) {
+  return Native<T>::index() < count;
+}
+
+// The first `count` elements at p, zeros behind them; p[count] is not touched.
+template <typename T>
+PYREG_INLINE typename Native<T>::vec load_part(const T* p, int count) {
 #if defined(__AVX512F__)
+  const uint32_t bits = (1u << count) - 1;
   if constexpr (sizeof(T) == 4)
-    v = _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p);
+    return _mm512_maskz_loadu_ps(static_cast<__mmask16>(bits), p);
   else
-    v = _mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1), p);
+    return _mm512_maskz_loadu_pd(static_cast<__mmask8>(bits), p);
 #elif defined(__AVX2__)
-  auto wanted = Native<T>::index() < count;
   if constexpr (sizeof(T) == 4)
-    v = _mm256_maskload_ps(p, (__m256i)wanted);
+    return _mm256_maskload_ps(p, (__m256i)first_lanes<T>(count));
   else
-    v = _mm256_maskload_pd(p, (__m256i)wanted);
+    return _mm256_maskload_pd(p, (__m256i)first_lanes<T>(count));
 #else
+  typename Native<T>::vec v{};
   for (int i = 0; i < count; ++i) v[i] = p[i];
-#endif
   return v;
+#endif
 }
 
 template <typename T>
-PYREG_INLINE void store_partial(T* p, int count, typename Native<T>::vec v) {
+PYREG_INLINE void store_part(T* p, int count, typename Native<T>::vec v) {
 #if defined(__AVX512F__)
+  const uint32_t bits = (1u << count) - 1;
   if constexpr (sizeof(T) == 4)
-    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), v);
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>(bits), v);
   else
-    _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << count) - 1), v);
+    _mm512_mask_storeu_pd(p, static_cast<__mmask8>(bits), v);
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4)
+    _mm256_maskstore_ps(p, (__m256i)first_lanes<T>(count), v);
+  else
+    _mm256_maskstore_pd(p, (__m256i)first_lanes<T>(count), v);
 #else
   for (int i = 0; i < count; ++i) p[i] = v[i];
 #endif
 }
 
+// Past the caches: for results too large to stay there, whose lines then need not be read to be written.
+// p is aligned to a vector; every line has to be written whole.
+template <typename T>
+PYREG_INLINE void store_streaming(T* p, typename Native<T>::vec v) {
+#if defined(__AVX512F__)
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)v);
+#elif defined(__AVX2__)
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), (__m256i)v);
+#elif defined(__x86_64__)
+  _mm_stream_si128(reinterpret_cast<__m128i*>(p), (__m128i)v);
+#else
+  std::memcpy(p, &v, sizeof v);
+#endif
+}
+
+// Ends a kernel that streamed: other threads see its stores from here on.
+PYREG_INLINE void stream_fence() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
+constexpr int kLineBytes = 64;
+
+// How many elements there are from p to the next cache line.
+template <typename T>
+PYREG_INLINE int64_t to_next_line(const T* p) {
+  return static_cast<int64_t>(-reinterpret_cast<uintptr_t>(p) % kLineBytes / sizeof(T));
+}
+
+// The lanes of a sum: a group of accumulators.
 template <typename T>
 struct Lanes {
   using vec = typename Native<T>::vec;
@@ -93,100 +143,96 @@ struct Lanes {
   static constexpr int kWidth = kVectorBytes / sizeof(T);
   static constexpr int kVecs = kCount / kWidth;
 
-  vec v[kVecs] = {};
+  vec v[kVecs];
 
-  static PYREG_INLINE Lanes load(const T* p) {
-    Lanes r;
-    for (int k = 0; k < kVecs; ++k) std::memcpy(&r.v[k], p + k * kWidth, sizeof(vec));
-    return r;
-  }
-  PYREG_INLINE void store(T* p) const {
-    for (int k = 0; k < kVecs; ++k) std::memcpy(p + k * kWidth, &v[k], sizeof(vec));
+  PYREG_INLINE Lanes() {
+    PYREG_UNROLL
+    for (int k = 0; k < kVecs; ++k) v[k] = vec{};
   }
 
   // The halving tree.
   PYREG_INLINE T sum() const {
-    Lanes half = *this;
+    vec half[kVecs];
+    PYREG_UNROLL
+    for (int k = 0; k < kVecs; ++k) half[k] = v[k];
+    PYREG_UNROLL
     for (int w = kVecs / 2; w >= 1; w /= 2)
-      for (int k = 0; k < w; ++k) half.v[k] += half.v[k + w];
+      for (int k = 0; k < w; ++k) half[k] += half[k + w];
     T lane[kWidth];
-    std::memcpy(lane, &half.v[0], sizeof(vec));
+    std::memcpy(lane, &half[0], sizeof(vec));
+    PYREG_UNROLL
     for (int w = kWidth / 2; w >= 1; w /= 2)
       for (int k = 0; k < w; ++k) lane[k] += lane[k + w];
     return lane[0];
   }
 };
 
-#define PYREG_LANES_OPERATOR(op)                                                \
-  template <typename T>                                                         \
-  PYREG_INLINE Lanes<T> operator op(Lanes<T> a, Lanes<T> b) {                   \
-    for (int k = 0; k < Lanes<T>::kVecs; ++k) a.v[k] = a.v[k] op b.v[k];        \
-    return a;                                                                   \
-  }                                                                             \
-  template <typename T>                                                         \
-  PYREG_INLINE Lanes<T> operator op(Lanes<T> a, T b) {                          \
-    for (int k = 0; k < Lanes<T>::kVecs; ++k) a.v[k] = a.v[k] op b;             \
-    return a;                                                                   \
-  }
-PYREG_LANES_OPERATOR(+)
-PYREG_LANES_OPERATOR(-)
-PYREG_LANES_OPERATOR(*)
-#undef PYREG_LANES_OPERATOR
-
-// A group of a row, `at` elements from its start: all lanes, or the first `count` at the row's end.
-// A loop body written against this interface serves both.
+// A vector of a row, `at` elements from its start, vector k of its group: whole, or the first `count` elements
+// of one. A loop body written against this interface serves both.
 template <typename T>
-struct WholeGroup {
+struct WholeVector {
+  using vec = typename Native<T>::vec;
   int64_t at;
-  PYREG_INLINE Lanes<T> load(const T* row) const { return Lanes<T>::load(row + at); }
-  PYREG_INLINE void store(T* row, Lanes<T> x) const { x.store(row + at); }
-  PYREG_INLINE Lanes<T> only_row(Lanes<T> x) const { return x; }
+  int k;
+  bool in_line;  // all of its cache line is in the row
+
+  PYREG_INLINE vec load(const T* row) const {
+    vec v;
+    std::memcpy(&v, row + at, sizeof v);
+    return v;
+  }
+  // kStream: see store_streaming.
+  template <bool kStream = false>
+  PYREG_INLINE void store(T* row, vec v) const {
+    if (kStream && in_line)
+      store_streaming(row + at, v);
+    else
+      std::memcpy(row + at, &v, sizeof v);
+  }
+  // v with zeros behind the last element.
+  PYREG_INLINE vec only_row(vec v) const { return v; }
 };
 
 template <typename T>
-struct TailGroup {
-  using L = Lanes<T>;
+struct PartVector {
+  using vec = typename Native<T>::vec;
   int64_t at;
-  int count;
+  int k, count;
 
-  PYREG_INLINE Lanes<T> load(const T* row) const {
-    L r;
-    for (int k = 0; k < L::kVecs; ++k) {
-      const int left = count - k * L::kWidth;
-      const T* p = row + at + k * L::kWidth;
-      if (left >= L::kWidth)
-        std::memcpy(&r.v[k], p, sizeof(r.v[k]));
-      else if (left > 0)
-        r.v[k] = load_partial(p, left);
-    }
-    return r;
+  PYREG_INLINE vec load(const T* row) const { return load_part(row + at, count); }
+  template <bool kStream = false>
+  PYREG_INLINE void store(T* row, vec v) const {
+    store_part(row + at, count, v);
   }
-  PYREG_INLINE void store(T* row, L x) const {
-    for (int k = 0; k < L::kVecs; ++k) {
-      const int left = count - k * L::kWidth;
-      T* p = row + at + k * L::kWidth;
-      if (left >= L::kWidth)
-        std::memcpy(p, &x.v[k], sizeof(x.v[k]));
-      else if (left > 0)
-        store_partial(p, left, x.v[k]);
-    }
-  }
-  // x with zeros in the lanes behind the row's end.
-  PYREG_INLINE L only_row(L x) const {
-    for (int k = 0; k < L::kVecs; ++k) {
-      const typename Native<T>::mask inside = Native<T>::index() < count - k * L::kWidth;
-      x.v[k] = inside ? x.v[k] : typename L::vec{};
-    }
-    return x;
-  }
+  PYREG_INLINE vec only_row(vec v) const { return first_lanes<T>(count) ? v : vec{}; }
 };
 
-// body(group) for each group of a row of n elements, in order.
+// body(vector) for the vectors of the first `count` elements of the group at `at`.
 template <typename T, typename Body>
-PYREG_INLINE void each_group(int64_t n, Body body) {
-  int64_t at = 0;
-  for (; at + Lanes<T>::kCount <= n; at += Lanes<T>::kCount) body(WholeGroup<T>{at});
-  if (at < n) body(TailGroup<T>{at, static_cast<int>(n - at)});
+PYREG_INLINE void part_group(int64_t at, int count, bool starts_line, Body body) {
+  constexpr int kWidth = Lanes<T>::kWidth, kLine = kLineBytes / sizeof(T);
+  PYREG_UNROLL
+  for (int k = 0; k < Lanes<T>::kVecs; ++k) {
+    const int left = count - k * kWidth, line_end = (k * kWidth / kLine + 1) * kLine;
+    if (left >= kWidth)
+      body(WholeVector<T>{at + k * kWidth, k, starts_line && line_end <= count});
+    else if (left > 0)
+      body(PartVector<T>{at + k * kWidth, k, left});
+  }
+}
+
+// body(vector) for the vectors of a row of n elements, in order. A pass that sums nothing may take the first
+// `lead` elements by themselves, so that the groups behind them start where a cache line does.
+template <typename T, typename Body>
+PYREG_INLINE void each_vector(int64_t n, Body body, int64_t lead = 0) {
+  constexpr int kWidth = Lanes<T>::kWidth, kCount = Lanes<T>::kCount;
+  int64_t at = lead < n ? lead : n;
+  if (at > 0) part_group<T>(0, static_cast<int>(at), false, body);
+  for (; at + kCount <= n; at += kCount) {
+    PYREG_UNROLL
+    for (int k = 0; k < Lanes<T>::kVecs; ++k) body(WholeVector<T>{at + k * kWidth, k, true});
+  }
+  if (at < n) part_group<T>(at, static_cast<int>(n - at), true, body);
 }
 
 }  // namespace

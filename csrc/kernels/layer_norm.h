@@ -14,23 +14,29 @@ namespace pyreg {
 namespace {
 
 template <typename T>
+PYREG_INLINE T row_sum(int64_t n, const T* x) {
+  Lanes<T> sum;
+  each_vector<T>(n, [&](auto vector) PYREG_LAMBDA { sum.v[vector.k] += vector.load(x); });
+  return sum.sum();
+}
+
+template <typename T>
 struct RowMoments {
   T hi;
   double lo, variance;
 };
 
-// The corrected two-pass algorithm (Chan, Golub and LeVeque, 1983, eq. 1.7).
+// The corrected two-pass algorithm (Chan, Golub and LeVeque, 1983, eq. 1.7). The first half of the row at
+// `next` is fetched from memory meanwhile.
 template <typename T>
-PYREG_INLINE RowMoments<T> row_moments(int64_t n, const T* x) {
-  Lanes<T> sum;
-  each_group<T>(n, [&](auto group) PYREG_LAMBDA { sum = sum + group.load(x); });
-  const T hi = sum.sum() / static_cast<T>(n);
-
+PYREG_INLINE RowMoments<T> row_moments(int64_t n, const T* x, const T* next) {
+  const T hi = row_sum(n, x) / static_cast<T>(n);
   Lanes<T> sum_d, sum_dd;
-  each_group<T>(n, [&](auto group) PYREG_LAMBDA {
-    const Lanes<T> d = group.only_row(group.load(x) - hi);
-    sum_d = sum_d + d;
-    sum_dd = sum_dd + d * d;
+  each_vector<T>(n, [&](auto vector) PYREG_LAMBDA {
+    const auto d = vector.only_row(vector.load(x) - hi);
+    sum_d.v[vector.k] += d;
+    sum_dd.v[vector.k] += d * d;
+    if (vector.k == 0) __builtin_prefetch(next + vector.at / 2);
   });
   const double lo = static_cast<double>(sum_d.sum()) / static_cast<double>(n);
   const double variance = static_cast<double>(sum_dd.sum()) / static_cast<double>(n) - lo * lo;
@@ -58,51 +64,80 @@ double row_scale(int64_t n, const T* x) {
   return scale;
 }
 
-template <typename T, bool kWeight, bool kBias>
-PYREG_INLINE void normalize_row(int64_t n, const T* x, T hi, T lo, T rstd, const T* weight,
-                                const T* bias, T* y) {
-  each_group<T>(n, [&](auto group) PYREG_LAMBDA {
-    Lanes<T> value = ((group.load(x) - hi) - lo) * rstd;
-    if constexpr (kWeight) value = value * group.load(weight);
-    if constexpr (kBias) value = value + group.load(bias);
-    group.store(y, value);
-  });
+// What takes a row to its xhat: ((source - hi) - lo) * rstd.
+template <typename T>
+struct RowFactors {
+  const T* source;
+  T hi, lo, rstd;
+};
+
+// The factors of the row x, and its statistics where they are wanted. A row near the ends of T's range is
+// written to y, scaled, and y is its source then.
+template <typename T>
+PYREG_INLINE RowFactors<T> row_factors(int64_t n, const T* x, const T* next, double eps, T* y,
+                                       double* mean, T* rstd) {
+  RowMoments<T> moments = row_moments(n, x, next);
+  const T* source = x;
+  double scale = 1;
+  // Squares that overflowed or underflowed (or a NaN): again, with the row brought near 1.
+  if (!(moments.variance + eps >= tiny<T> && moments.variance < __builtin_inf())) {
+    scale = row_scale(n, x);
+    for (int64_t i = 0; i < n; ++i) y[i] = x[i] * static_cast<T>(scale);
+    source = y;
+    moments = row_moments(n, source, next);
+  }
+  double inverse = 1 / __builtin_sqrt(moments.variance + eps * scale * scale);
+  if (mean) *mean = (static_cast<double>(moments.hi) + moments.lo) / scale;
+  if (rstd) *rstd = static_cast<T>(inverse * scale);
+  // Beyond it all deviations are 0, and are to stay 0 when multiplied.
+  if (inverse > largest_finite<T>) inverse = largest_finite<T>;
+  return {source, moments.hi, static_cast<T>(moments.lo), static_cast<T>(inverse)};
+}
+
+// y of one row. The second half of the row at `next` is fetched from memory meanwhile.
+template <typename T, bool kWeight, bool kBias, bool kStream>
+PYREG_INLINE void normalize_row(int64_t n, const RowFactors<T>& row, const T* weight, const T* bias,
+                                T* y, const T* next) {
+  const auto body = [&](auto vector) PYREG_LAMBDA {
+    auto value = ((vector.load(row.source) - row.hi) - row.lo) * row.rstd;
+    if constexpr (kWeight) value = value * vector.load(weight);
+    if constexpr (kBias) value = value + vector.load(bias);
+    vector.template store<kStream>(y, value);
+    if (vector.k == 0) __builtin_prefetch(next + (n + vector.at) / 2);
+  };
+  each_vector<T>(n, body, to_next_line(y));
 }
 
 // x, y (rows, n); weight, bias (n); mean, rstd (rows), or null. y may be x.
-template <typename T, bool kWeight, bool kBias>
+template <typename T, bool kWeight, bool kBias, bool kStream>
 void layer_norm_forward_rows(int64_t rows, int64_t n, const T* x, const T* weight, const T* bias,
                              double eps, T* y, double* mean, T* rstd) {
   for (int64_t row = 0; row < rows; ++row, x += n, y += n) {
-    RowMoments<T> moments = row_moments(n, x);
-    const T* source = x;
-    double scale = 1;
-    // Squares that overflowed or underflowed (or a NaN): again, with the row brought near 1.
-    if (!(moments.variance + eps >= tiny<T> && moments.variance < __builtin_inf())) {
-      scale = row_scale(n, x);
-      for (int64_t i = 0; i < n; ++i) y[i] = x[i] * static_cast<T>(scale);
-      source = y;
-      moments = row_moments(n, source);
-    }
-    double inverse = 1 / __builtin_sqrt(moments.variance + eps * scale * scale);
-    if (mean) mean[row] = (static_cast<double>(moments.hi) + moments.lo) / scale;
-    if (rstd) rstd[row] = static_cast<T>(inverse * scale);
-    // Beyond it all deviations are 0, and are to stay 0 when multiplied.
-    if (inverse > largest_finite<T>) inverse = largest_finite<T>;
-    normalize_row<T, kWeight, kBias>(n, source, moments.hi, static_cast<T>(moments.lo),
-                                     static_cast<T>(inverse), weight, bias, y);
+    const T* next = row + 1 < rows ? x + n : x;
+    // The line in which this row ends and the next begins is not streamed, and the stores behind it would
+    // have to wait for it.
+    if (kStream && to_next_line(y + n) != 0) __builtin_prefetch(y + n, 1);
+    const RowFactors<T> factors = row_factors(n, x, next, eps, y, mean ? mean + row : nullptr,
+                                              rstd ? rstd + row : nullptr);
+    normalize_row<T, kWeight, kBias, kStream>(n, factors, weight, bias, y, next);
   }
+  if constexpr (kStream) stream_fence();
 }
 
 // weight and bias may each be null.
 template <typename T>
 void layer_norm_forward(int64_t rows, int64_t n, const T* x, const T* weight, const T* bias,
-                        double eps, T* y, double* mean, T* rstd) {
-  const auto run = weight ? (bias ? layer_norm_forward_rows<T, true, true>
-                                  : layer_norm_forward_rows<T, true, false>)
-                          : (bias ? layer_norm_forward_rows<T, false, true>
-                                  : layer_norm_forward_rows<T, false, false>);
-  run(rows, n, x, weight, bias, eps, y, mean, rstd);
+                        double eps, T* y, double* mean, T* rstd, bool stream) {
+  const auto choose = [&](auto has_weight, auto has_bias) PYREG_LAMBDA {
+    constexpr bool kWeight = has_weight.value, kBias = has_bias.value;
+    const auto run = stream ? layer_norm_forward_rows<T, kWeight, kBias, true>
+                            : layer_norm_forward_rows<T, kWeight, kBias, false>;
+    run(rows, n, x, weight, bias, eps, y, mean, rstd);
+  };
+  if (weight)
+    bias ? choose(Flag<true>{}, Flag<true>{}) : choose(Flag<true>{}, Flag<false>{});
+  else
+    bias ? choose(Flag<false>{}, Flag<true>{}) : choose(Flag<false>{}, Flag<false>{});
 }
 
 // What the backward pass knows of a row.
@@ -110,7 +145,8 @@ template <typename T>
 struct RowGradient {
   T hi, lo, rstd, mean_g, mean_g_xhat;
 
-  PYREG_INLINE Lanes<T> xhat(Lanes<T> x) const { return ((x - hi) - lo) * rstd; }
+  using vec = typename Native<T>::vec;
+  PYREG_INLINE vec xhat(vec x) const { return ((x - hi) - lo) * rstd; }
 };
 
 template <typename T, bool kWeight>
@@ -119,11 +155,11 @@ PYREG_INLINE RowGradient<T> row_gradient(int64_t n, const T* dy, const T* x, dou
   const T hi = static_cast<T>(mean);
   RowGradient<T> row{hi, static_cast<T>(mean - static_cast<double>(hi)), rstd, 0, 0};
   Lanes<T> sum_g, sum_g_xhat;
-  each_group<T>(n, [&](auto group) PYREG_LAMBDA {
-    Lanes<T> g = group.load(dy);
-    if constexpr (kWeight) g = g * group.load(weight);
-    sum_g = sum_g + g;
-    sum_g_xhat = sum_g_xhat + group.only_row(g * row.xhat(group.load(x)));
+  each_vector<T>(n, [&](auto vector) PYREG_LAMBDA {
+    auto g = vector.load(dy);
+    if constexpr (kWeight) g = g * vector.load(weight);
+    sum_g.v[vector.k] += g;
+    sum_g_xhat.v[vector.k] += vector.only_row(g * row.xhat(vector.load(x)));
   });
   row.mean_g = static_cast<T>(static_cast<double>(sum_g.sum()) / static_cast<double>(n));
   row.mean_g_xhat = static_cast<T>(static_cast<double>(sum_g_xhat.sum()) / static_cast<double>(n));
@@ -132,54 +168,75 @@ PYREG_INLINE RowGradient<T> row_gradient(int64_t n, const T* dy, const T* x, dou
 
 // Rows that the backward pass takes through the columns together, so that dweight and dbias are
 // loaded and stored once for all of them. Their order of addition is that of the rows.
-constexpr int kTileRows = 4;
+constexpr int kTileRows = 2;
+
+// dy, x, dx (kRows, n); mean, rstd (kRows); weight (n). Adds to dweight, dbias (n). Of a large array, whose dx
+// is streamed, the kRows rows behind are fetched from memory meanwhile.
+template <typename T, int kRows, bool kWeight, bool kStream>
+PYREG_INLINE void backward_tile(int64_t n, const T* dy, const T* x, const double* mean, const T* rstd,
+                                const T* weight, T* dx, T* dweight, T* dbias) {
+  RowGradient<T> row[kRows];
+  for (int r = 0; r < kRows; ++r)
+    row[r] = row_gradient<T, kWeight>(n, dy + r * n, x + r * n, mean[r], rstd[r], weight);
+  const auto body = [&](auto vector) PYREG_LAMBDA {
+    typename Native<T>::vec w, dw, db;
+    if constexpr (kWeight) {
+      w = vector.load(weight);
+      dw = vector.load(dweight);
+      db = vector.load(dbias);
+    }
+    PYREG_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      if (kStream && vector.k * kVectorBytes % kLineBytes == 0) {
+        __builtin_prefetch(dy + (kRows + r) * n + vector.at);
+        __builtin_prefetch(x + (kRows + r) * n + vector.at);
+      }
+      const auto dy_r = vector.load(dy + r * n);
+      const auto xhat = row[r].xhat(vector.load(x + r * n));
+      auto g = dy_r;
+      if constexpr (kWeight) {
+        g = g * w;
+        dw += dy_r * xhat;
+        db += dy_r;
+      }
+      const auto dx_r = ((g - row[r].mean_g) - xhat * row[r].mean_g_xhat) * row[r].rstd;
+      vector.template store<kStream>(dx + r * n, dx_r);
+    }
+    if constexpr (kWeight) {
+      vector.store(dweight, dw);
+      vector.store(dbias, db);
+    }
+  };
+  each_vector<T>(n, body, to_next_line(dx));
+}
 
 // dy, x, dx (rows, n); mean, rstd (rows); weight (n), or null where !kWeight. dweight, dbias (n): the
 // sums over these rows. dx may be dy or x.
-template <typename T, bool kWeight>
+template <typename T, bool kWeight, bool kStream>
 void layer_norm_backward_rows(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean,
                               const T* rstd, const T* weight, T* dx, T* dweight, T* dbias) {
   if constexpr (kWeight)
     for (int64_t i = 0; i < n; ++i) dweight[i] = dbias[i] = 0;
-  for (int64_t first = 0; first < rows; first += kTileRows) {
-    const int64_t start = first * n;
-    const int tile = static_cast<int>(rows - first < kTileRows ? rows - first : kTileRows);
-    RowGradient<T> row[kTileRows];
-    for (int r = 0; r < tile; ++r)
-      row[r] = row_gradient<T, kWeight>(n, dy + start + r * n, x + start + r * n, mean[first + r],
-                                        rstd[first + r], weight);
-    each_group<T>(n, [&](auto group) PYREG_LAMBDA {
-      Lanes<T> w, dw, db;
-      if constexpr (kWeight) {
-        w = group.load(weight);
-        dw = group.load(dweight);
-        db = group.load(dbias);
-      }
-      for (int r = 0; r < tile; ++r) {
-        const int64_t offset = start + r * n;
-        const Lanes<T> dy_r = group.load(dy + offset);
-        const Lanes<T> xhat = row[r].xhat(group.load(x + offset));
-        Lanes<T> g = dy_r;
-        if constexpr (kWeight) {
-          g = g * w;
-          dw = dw + dy_r * xhat;
-          db = db + dy_r;
-        }
-        group.store(dx + offset, ((g - row[r].mean_g) - xhat * row[r].mean_g_xhat) * row[r].rstd);
-      }
-      if constexpr (kWeight) {
-        group.store(dweight, dw);
-        group.store(dbias, db);
-      }
-    });
-  }
+  int64_t row = 0;
+  for (; row + kTileRows <= rows; row += kTileRows)
+    backward_tile<T, kTileRows, kWeight, kStream>(n, dy + row * n, x + row * n, mean + row, rstd + row,
+                                                  weight, dx + row * n, dweight, dbias);
+  for (; row < rows; ++row)
+    backward_tile<T, 1, kWeight, kStream>(n, dy + row * n, x + row * n, mean + row, rstd + row, weight,
+                                          dx + row * n, dweight, dbias);
+  if constexpr (kStream) stream_fence();
 }
 
 // weight, and with it dweight and dbias, may be null.
 template <typename T>
 void layer_norm_backward(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean,
-                         const T* rstd, const T* weight, T* dx, T* dweight, T* dbias) {
-  const auto run = weight ? layer_norm_backward_rows<T, true> : layer_norm_backward_rows<T, false>;
+                         const T* rstd, const T* weight, T* dx, T* dweight, T* dbias, bool stream) {
+  // The rows of a tile are streamed side by side: where one starts a line, the others have to as well.
+  stream = stream && n * sizeof(T) % kLineBytes == 0;
+  const auto run = weight ? (stream ? layer_norm_backward_rows<T, true, true>
+                                    : layer_norm_backward_rows<T, true, false>)
+                          : (stream ? layer_norm_backward_rows<T, false, true>
+                                    : layer_norm_backward_rows<T, false, false>);
   run(rows, n, dy, x, mean, rstd, weight, dx, dweight, dbias);
 }
 

@@ -7,6 +7,7 @@
 #include "kernels/table.h"
 
 #include "kernels/adam.h"
+#include "kernels/copy.h"
 #include "kernels/dropout.h"
 #include "kernels/l2_penalty.h"
 #include "kernels/layer_norm.h"
@@ -26,6 +27,8 @@ constexpr Kernels<T> kTable = {
     .dropout_mask = dropout_mask,
     .adam = adam<T>,
     .sgd = sgd<T>,
+    .copy = copy<T>,
+    .update_loop = update_loop<T>,
     .sum_of_squares = sum_of_squares<T>,
 };
 

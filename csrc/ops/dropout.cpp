@@ -5,7 +5,7 @@
 namespace pyreg {
 namespace {
 
-constexpr int64_t kBlock = 32 * 1024;  // elements
+constexpr int64_t kBlock = 64 * 1024;  // elements
 
 // index: that of the first element in the stream.
 void dropout(const py::array& x_array, uint64_t threshold, uint64_t key, uint64_t index,
@@ -18,8 +18,10 @@ void dropout(const py::array& x_array, uint64_t threshold, uint64_t key, uint64_
 
     const py::gil_scoped_release release;
     const auto kernel = kernels<T>().dropout;
-    parallel_blocks(size, kBlock, 2 * size * sizeof(T), [=](int64_t begin, int64_t end) {
-      kernel(end - begin, x + begin, threshold, key, index + begin, y + begin);
+    const int64_t bytes = 2 * size * sizeof(T);
+    const bool stream = outgrows_cache(bytes) && y != x;
+    parallel_blocks(size, kBlock, bytes, [=](int64_t begin, int64_t end) {
+      kernel(end - begin, x + begin, threshold, key, index + begin, y + begin, stream);
     });
   });
 }

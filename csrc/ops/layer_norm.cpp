@@ -7,7 +7,7 @@
 namespace pyreg {
 namespace {
 
-constexpr int64_t kForwardBlockBytes = 64 * 1024;  // of x
+constexpr int64_t kForwardBlockBytes = 128 * 1024;  // of x
 constexpr int64_t kColumnBlock = 1024;
 // Part of the result: dweight and dbias are summed over this many rows, then over the blocks of rows.
 constexpr int64_t kBackwardBlockRows = 64;
@@ -32,9 +32,11 @@ void layer_norm_forward(const py::array& x_array, int64_t n, const OptionalArray
     const int64_t row_bytes = n * sizeof(T);
     const int64_t block_rows = std::max<int64_t>(1, kForwardBlockBytes / std::max<int64_t>(1, row_bytes));
     const auto kernel = kernels<T>().layer_norm_forward;
-    parallel_blocks(rows, block_rows, 2 * size * sizeof(T), [=](int64_t begin, int64_t end) {
+    const int64_t bytes = 2 * size * sizeof(T);
+    const bool stream = outgrows_cache(bytes) && y != x;
+    parallel_blocks(rows, block_rows, bytes, [=](int64_t begin, int64_t end) {
       kernel(end - begin, n, x + begin * n, weight, bias, eps, y + begin * n,
-             mean ? mean + begin : nullptr, rstd ? rstd + begin : nullptr);
+             mean ? mean + begin : nullptr, rstd ? rstd + begin : nullptr, stream);
     });
   });
 }
@@ -76,11 +78,13 @@ void layer_norm_backward(const py::array& dy_array, const py::array& x_array,
     const std::unique_ptr<T[]> dweights(weight ? new T[blocks * n] : nullptr);
     const std::unique_ptr<T[]> dbiases(weight ? new T[blocks * n] : nullptr);
     const auto kernel = kernels<T>().layer_norm_backward;
-    parallel_blocks(rows, kBackwardBlockRows, 3 * size * sizeof(T), [&](int64_t begin, int64_t end) {
+    const int64_t bytes = 3 * size * sizeof(T);
+    const bool stream = outgrows_cache(bytes) && dx != x && dx != dy;
+    parallel_blocks(rows, kBackwardBlockRows, bytes, [&](int64_t begin, int64_t end) {
       const int64_t block = begin / kBackwardBlockRows;
       kernel(end - begin, n, dy + begin * n, x + begin * n, mean + begin, rstd + begin, weight,
              dx + begin * n, weight ? &dweights[block * n] : nullptr,
-             weight ? &dbiases[block * n] : nullptr);
+             weight ? &dbiases[block * n] : nullptr, stream);
     });
     if (weight) {
       sum_blocks(blocks, n, dweights.get(), dweight);

@@ -7,6 +7,7 @@ namespace pyreg {
 
 void bind_adam(py::module_& m);
 void bind_config(py::module_& m);
+void bind_copy(py::module_& m);
 void bind_dropout(py::module_& m);
 void bind_l2_penalty(py::module_& m);
 void bind_layer_norm(py::module_& m);

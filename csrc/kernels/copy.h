@@ -1,0 +1,35 @@
+// What the machine can do, for the benchmark to compare with.
+#pragma once
+
+#include "kernels/lanes.h"
+
+namespace pyreg {
+namespace {
+
+template <typename T, bool kStream>
+void copy_elements(int64_t n, const T* source, T* target) {
+  const auto body = [&](auto vector) PYREG_LAMBDA {
+    vector.template store<kStream>(target, vector.load(source));
+  };
+  each_vector<T>(n, body, to_next_line(target));
+  if constexpr (kStream) stream_fence();
+}
+
+template <typename T>
+void copy(int64_t n, const T* source, T* target, bool stream) {
+  stream ? copy_elements<T, true>(n, source, target) : copy_elements<T, false>(n, source, target);
+}
+
+// The least that a loop with AdamW's traffic can do: four arrays read, three of them written.
+template <typename T>
+void update_loop(int64_t n, T* __restrict param, const T* __restrict grad, T* __restrict exp_avg,
+                 T* __restrict exp_avg_sq) {
+  for (int64_t i = 0; i < n; ++i) {
+    param[i] += grad[i];
+    exp_avg[i] += grad[i];
+    exp_avg_sq[i] += grad[i];
+  }
+}
+
+}  // namespace
+}  // namespace pyreg
