@@ -179,7 +179,7 @@ void dropout_elements(int64_t n, const T* x, uint64_t threshold, uint64_t key, u
     for (; i + kBatch <= count; i += kBatch) {
       PYREG_UNROLL
       for (int line = 0; line < kBatch; line += kLineBytes / sizeof(T)) {
-        __builtin_prefetch(source + i + kChunk + line);
+        __builtin_prefetch(source + i + 2048 + line, 0, 2);
         if constexpr (!kStream) __builtin_prefetch(target + i + 1024 + line, 1);
       }
       if (next->unmade()) next->make_batch();
