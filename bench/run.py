@@ -1,0 +1,197 @@
+"""Measure pyreg's kernels side by side with a copy and with other libraries.
+
+One row for an operation, size and thread count. Every answer is checked before it is timed; the
+repeats of pyreg, the copies and the peers are interleaved; what is shown are medians. NumPy is always
+measured, PyTorch, JAX and numba where they are installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import run_pyreg
+from run_internals import isa, python_layer, sweep
+from run_measure import FULL, QUICK, Effort, measure
+from run_ops import OPS, Call, Case, WrongAnswer
+from run_report import (
+    Row,
+    cpu_model,
+    describe,
+    format_comparison,
+    format_machine,
+    format_notes,
+    format_shape,
+)
+from tqdm import tqdm
+
+import pyreg
+
+LARGE = 2**22  # elements: from here on, a result in a new array is timed too
+
+# The name in the tables: the module beside this file.
+PEERS = {"numpy": "run_numpy", "torch": "run_torch", "jax": "run_jax", "numba": "run_numba"}
+COMPILE = {"compile": "run_torch_compile"}
+
+
+def threads_list(text: str) -> list[int]:
+    """Read the numbers of --threads."""
+    threads = [int(part) for part in text.split(",")]
+    if min(threads) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: a number of threads is at least 1")
+    return sorted(set(threads))
+
+
+def output_file(text: str) -> Path:
+    """Read a file name, and refuse at once what would fail after minutes of measuring."""
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"cannot write {text}: no such folder, or a folder itself")
+    return path
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="run.py", description=__doc__)
+    add = parser.add_argument
+    names = list(dict.fromkeys(title.split()[0] for title in OPS))
+    default_threads = sorted({1, pyreg.get_num_threads()})
+    add("--quick", action="store_true", help="in seconds: few repeats, the two smallest sizes")
+    add("--only", action="append", choices=names, metavar="OP", help=f"of {', '.join(names)}; repeatable")
+    add(
+        "--threads",
+        type=threads_list,
+        default=default_threads,
+        metavar="N,N",
+        help=f"numbers of threads; default: {','.join(map(str, default_threads))}",
+    )
+    add("--compile", action="store_true", help="PyTorch through torch.compile as well, which is slow")
+    add("--json", type=output_file, metavar="FILE", help="write every number to FILE")
+    add("--plot", type=output_file, metavar="FILE.png", help="draw the speeds of the most threads")
+    add("--sweep", action="store_true", help="instead: pyreg's time per element against the size")
+    add("--isa", action="store_true", help="instead: what each instruction-set level gains")
+    args = parser.parse_args(argv)
+    if args.plot and (args.sweep or args.isa):
+        parser.error("--plot draws the comparison, which --sweep and --isa replace")
+    args.ops = [title for title in OPS if not args.only or title.split()[0] in args.only]
+    return args
+
+
+def import_peers(wanted: Mapping[str, str]) -> tuple[dict[str, ModuleType], list[str]]:
+    """Return the modules of the peers that can be imported, and the names of the others."""
+    peers, missing = {}, []
+    for name, module in wanted.items():
+        try:
+            peers[name] = importlib.import_module(module)
+        except ImportError:
+            missing.append(name)
+    return peers, missing
+
+
+def checked(case: Case, name: str, make: Callable[[Case], Call]) -> Call:
+    """Return the call that `make` makes for a case, if its answer is right."""
+    case.restore()
+    call = make(case)
+    try:
+        answer = call()
+        case.check(answer)
+        if make.__module__ == run_pyreg.__name__:
+            case.check_bits(answer)
+    except WrongAnswer as error:
+        raise WrongAnswer(f"{name}, {case.name} at {format_shape(case.shape)}: {error}") from None
+    return call
+
+
+def compare_case(
+    title: str, case: Case, threads: int, peers: Mapping[str, ModuleType], effort: Effort
+) -> Iterator[Row]:
+    """Yield the row of an operation at a size and thread count, and that of a new result."""
+    own = {"pyreg": checked(case, "pyreg", getattr(run_pyreg, case.name))}
+    make_new = getattr(run_pyreg, f"{case.name}_new", None)
+    if make_new and case.size >= LARGE:
+        own["pyreg, new"] = checked(case, "pyreg", make_new)
+    if case.name == "adamw_update":
+        own["update_loop"] = run_pyreg.update_loop(case)
+    groups: list[dict[str, Call]] = [own | run_pyreg.copies(case)]
+    for name, peer in peers.items():
+        if peer.set_num_threads(threads):
+            groups.append({name: checked(case, name, getattr(peer, case.name))})
+    times = measure(groups, threads, effort)
+    new = times.pop("pyreg, new", None)
+    yield Row(title, case.shape, threads, "out=", case.bytes_moved, times)
+    if new:
+        yield Row(title, case.shape, threads, "new", case.bytes_moved, times | {"pyreg": new})
+
+
+def compare(
+    args: argparse.Namespace, peers: Mapping[str, ModuleType], effort: Effort, bar: tqdm
+) -> dict[str, Any]:
+    """Measure and print the comparison; return it for JSON."""
+    sizes = {op: OPS[op].sizes[: 2 if args.quick else None] for op in args.ops}
+    everything: list[Row] = []
+    bar.reset(sum(map(len, sizes.values())) * len(args.threads))
+    for op in args.ops:
+        rows: list[Row] = []
+        for shape in sizes[op]:
+            bar.set_description(f"{op}, {format_shape(shape)}")
+            case = OPS[op](shape)
+            for threads in args.threads:
+                with pyreg.num_threads(threads):
+                    rows += compare_case(op, case, threads, peers, effort)
+                bar.update()
+        bar.write(format_comparison(rows, peers))
+        everything += rows
+    text, layer = python_layer(args.ops, effort)
+    bar.write(text)
+    bar.write(format_notes(peers, with_loop="adamw_update" in args.ops))
+    if args.plot:
+        from run_plot import plot  # matplotlib takes a second to import
+
+        plot(args.plot, everything, cpu_model())
+    return {"rows": [row.as_json(peers) for row in everything], "python_layer": layer}
+
+
+def look_inside(args: argparse.Namespace, effort: Effort, bar: tqdm) -> dict[str, Any]:
+    """Measure and print what --sweep and --isa ask for; return it for JSON."""
+    results = {}
+    if args.sweep:
+        text, results["sweep"] = sweep(args.ops, args.threads, args.quick, effort, bar)
+        bar.write(text)
+    if args.isa:
+        text, results["isa"] = isa(args.ops, args.quick, effort, bar)
+        bar.write(text)
+    return results
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print, write the files; return the exit status."""
+    args = parse_args(argv)
+    effort = QUICK if args.quick else FULL
+    inside = args.sweep or args.isa
+    machine = describe() | {"measured_threads": args.threads}
+    try:
+        wanted = {} if inside else PEERS | (COMPILE if args.compile else {})
+        peers, missing = import_peers(wanted)
+        machine["peers"] = {name: peer.VERSION for name, peer in peers.items()}
+        print(format_machine(machine, missing), flush=True)
+        # disable=None: no bar where stderr is not a terminal.
+        with tqdm(disable=None, leave=False) as bar:
+            results = look_inside(args, effort, bar) if inside else compare(args, peers, effort, bar)
+        if args.json:
+            args.json.write_text(json.dumps({"machine": machine, **results}, indent=1) + "\n")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130  # 128 + SIGINT, as shells have it
+    except WrongAnswer as error:
+        print(f"wrong answer: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

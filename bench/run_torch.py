@@ -1,0 +1,69 @@
+"""PyTorch's side of run.py, eager."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from run_ops import AdamWUpdate, Call, Dropout, LayerNormBackward, LayerNormForward
+
+VERSION = torch.__version__
+
+# The forward passes are timed alone, without what autograd would record.
+torch.set_grad_enabled(False)
+
+tensor = torch.from_numpy  # shares the array's memory
+
+
+def set_num_threads(threads: int) -> bool:
+    torch.set_num_threads(threads)
+    return True
+
+
+def layer_norm_forward(case: LayerNormForward) -> Call:
+    x, weight, bias = tensor(case.x), tensor(case.weight), tensor(case.bias)
+    shape = weight.shape
+    return lambda: torch.native_layer_norm(x, shape, weight, bias, case.eps)
+
+
+def layer_norm_backward(case: LayerNormBackward) -> Call:
+    dy, x, weight, bias = (tensor(array) for array in (case.dy, case.x, case.weight, case.bias))
+    mean, rstd = tensor(case.mean).float()[:, None], tensor(case.rstd)[:, None]
+    shape, wanted = weight.shape, (True, True, True)
+    backward = torch.ops.aten.native_layer_norm_backward
+    return lambda: backward(dy, x, shape, mean, rstd, weight, bias, wanted)
+
+
+def dropout(case: Dropout) -> Call:
+    torch.manual_seed(1)
+    x, p = tensor(case.x), case.p
+    return lambda: F.dropout(x, p, training=True)
+
+
+def make_optimizer(case: AdamWUpdate, fused: bool) -> torch.optim.AdamW:
+    """Return an optimiser in the case's state, which works on the case's arrays."""
+    param = tensor(case.param)
+    param.grad = tensor(case.grad)
+    optimizer = torch.optim.AdamW(
+        [param],
+        lr=case.lr,
+        betas=(case.beta1, case.beta2),
+        eps=case.eps,
+        weight_decay=case.weight_decay,
+        fused=fused,
+    )
+    optimizer.state[param] = {
+        "step": torch.tensor(float(case.step - 1)),
+        "exp_avg": tensor(case.exp_avg),
+        "exp_avg_sq": tensor(case.exp_avg_sq),
+    }
+    return optimizer
+
+
+def adamw_update(case: AdamWUpdate) -> Call:
+    step = make_optimizer(case, fused=True).step
+
+    def call() -> tuple[object, ...]:
+        step()
+        return case.param, case.exp_avg, case.exp_avg_sq
+
+    return call

@@ -1,0 +1,42 @@
+"""PyTorch's side of run.py, through torch.compile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import run_torch
+import torch
+from run_ops import AdamWUpdate, Call, Dropout, LayerNormBackward, LayerNormForward
+
+VERSION = torch.__version__
+set_num_threads = run_torch.set_num_threads
+
+
+def compiled(call: Callable[[], Any]) -> Call:
+    """Compile for one size and thread count: a function that has seen others gets a slower version."""
+    torch.compiler.reset()
+    return torch.compile(call, dynamic=False)
+
+
+def layer_norm_forward(case: LayerNormForward) -> Call:
+    return compiled(run_torch.layer_norm_forward(case))
+
+
+def layer_norm_backward(case: LayerNormBackward) -> Call:
+    return compiled(run_torch.layer_norm_backward(case))
+
+
+def dropout(case: Dropout) -> Call:
+    return compiled(run_torch.dropout(case))
+
+
+def adamw_update(case: AdamWUpdate) -> Call:
+    # Not fused: that is one kernel already, which compiling leaves as it is.
+    step = compiled(run_torch.make_optimizer(case, fused=False).step)
+
+    def call() -> tuple[object, ...]:
+        step()
+        return case.param, case.exp_avg, case.exp_avg_sq
+
+    return call

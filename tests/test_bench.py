@@ -1,0 +1,233 @@
+"""bench/run.py: its answers are checked, its report says what it should. No timing is tested."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import run_measure
+import run_numpy
+import run_ops
+import run_pyreg
+import run_report
+from run_ops import OPS, WrongAnswer
+
+from pyreg import _core
+
+RUN = Path(__file__).parents[1] / "bench" / "run.py"
+# 37, 111: no multiple of anything; 300 rows: more than a block of the float64 computation.
+SIZES = [(3, 37), (300, 64)]
+
+
+def make_case(title, shape=(3, 37)):
+    return OPS[title](shape if title != "adamw_update" else (shape[0] * shape[1],))
+
+
+@pytest.mark.parametrize("shape", SIZES, ids=str)
+@pytest.mark.parametrize("title", OPS)
+@pytest.mark.parametrize("library", [run_pyreg, run_numpy], ids=lambda module: module.__name__)
+def test_answers_agree_with_float64_also_when_called_again(library, title, shape):
+    case = make_case(title, shape)
+    call = getattr(library, case.name)(case)
+    call()  # must not leave anything behind that a second call would see
+    case.restore()
+    answer = call()
+    case.check(answer)
+    if library is run_pyreg:
+        case.check_bits(answer)
+
+
+@pytest.mark.parametrize("title", OPS)
+def test_bare_kernel_and_new_result_are_the_public_function(title):
+    case = make_case(title)
+
+    def result():
+        case.restore()
+        getattr(run_pyreg, case.name)(case)()
+        return (case.param if title == "adamw_update" else case.out).copy()
+
+    expected = result()
+    case.restore()
+    getattr(run_pyreg, f"{case.name}_core")(case)()
+    np.testing.assert_array_equal(case.param if title == "adamw_update" else case.out, expected)
+    make_new = getattr(run_pyreg, f"{case.name}_new", None)
+    if make_new:
+        new = make_new(case)()
+        np.testing.assert_array_equal(new[0] if isinstance(new, tuple) else new, expected)
+
+
+@pytest.mark.parametrize("part", range(3))
+@pytest.mark.parametrize("title", ["layer_norm_forward", "layer_norm_backward", "adamw_update"])
+def test_one_wrong_entry_is_refused(title, part):
+    case = make_case(title)
+    answer = [np.array(a) for a in run_numpy.__dict__[case.name](case)()]
+    answer[part].flat[-1] += 1e-3 * np.abs(answer[part]).max()
+    with pytest.raises(WrongAnswer, match="is off by"):
+        case.check(answer)
+    answer[part].flat[-1] = np.nan
+    with pytest.raises(WrongAnswer, match="is off by"):
+        case.check(answer)
+
+
+def test_wrong_dropout_is_refused():
+    case = OPS["dropout p=0.5"]((30, 37))
+    y = run_pyreg.dropout(case)().copy()
+    with pytest.raises(WrongAnswer, match="is off by"):
+        case.check(y / 2)  # not scaled up
+    with pytest.raises(WrongAnswer, match=r"100\.00% were kept"):
+        case.check(case.x * 2)
+    other_mask = run_numpy.dropout(case)()
+    case.check(other_mask)
+    with pytest.raises(WrongAnswer, match=r"pyreg\.reference"):
+        case.check_bits(other_mask)
+
+
+@pytest.mark.parametrize(
+    ("title", "arrays"),
+    [
+        ("layer_norm_forward", "x out"),
+        ("layer_norm_backward", "dy x out"),
+        ("dropout p=0.1", "x out"),
+        ("adamw_update", "param exp_avg exp_avg_sq grad param exp_avg exp_avg_sq"),
+    ],
+)
+def test_bytes_moved_are_those_of_the_large_arrays(title, arrays):
+    case = make_case(title)
+    assert case.bytes_moved == sum(getattr(case, name).nbytes for name in arrays.split())
+
+
+@pytest.mark.parametrize("title", OPS)
+def test_copies_move_the_bytes_of_the_operation(title, monkeypatch):
+    case, copied = make_case(title), []
+
+    def copy(source, target, streaming):
+        copied.append((source.nbytes + target.nbytes, streaming))
+
+    monkeypatch.setattr(_core, "copy", copy)
+    for call in run_pyreg.copies(case).values():
+        call()
+    assert [streaming for _, streaming in copied] == [False, True]
+    for nbytes, _ in copied:
+        assert 0 <= nbytes - case.bytes_moved < 8  # 8: an odd number of elements
+
+
+def test_repeats_are_interleaved_in_rounds(monkeypatch):
+    monkeypatch.setattr(run_measure, "MIN_SAMPLE", 0)
+    monkeypatch.setattr(run_measure, "SETTLE", 0)
+    called = []
+    groups = [{name: lambda name=name: called.append(name) for name in group} for group in ("ab", "c")]
+    times = run_measure.measure(groups, 2, run_measure.Effort(least=4, most=4, seconds=0))
+    assert list(times) == ["a", "b", "c"]
+    assert called[-4 * 6 :] == ["a", "a", "b", "b", "c", "c"] * 4  # each sample after an untimed one
+    for quartile1, median, quartile3 in times.values():
+        assert 0 <= quartile1 <= median <= quartile3
+
+
+def test_row_takes_the_faster_copy_and_medians():
+    def times(seconds):
+        return run_measure.Times(0, seconds, 9)
+
+    row = run_report.Row(
+        op="layer_norm_forward",
+        shape=(8, 768),
+        threads=2,
+        result="out=",
+        bytes_moved=8_000_000,
+        times={
+            "pyreg": times(0.004),
+            "copy": times(0.002),
+            "streaming copy": times(0.003),
+            "numpy": times(0.04),
+        },
+    )
+    table = run_report.format_comparison([row], ["numpy", "jax"])
+    assert table.splitlines()[2].split() == [
+        *("8", "x", "768", "2", "out=", "4.00", "ms", "2.00", "50%", "10.0x", "-")
+    ]
+
+
+def test_quick_run_checks_and_reports_every_peer_that_can_be_imported(tmp_path):
+    pytest.importorskip("tqdm")
+    path, cpus = tmp_path / "run.json", len(os.sched_getaffinity(0))
+    # All CPUs, for JAX runs on no other number.
+    command = [sys.executable, RUN, "--quick", "--json", path, "--threads", str(cpus)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    report = json.loads(path.read_text())
+    assert report["machine"].keys() == {"cpu", "versions", "isa", "threads", "measured_threads", "peers"}
+    assert report["machine"]["measured_threads"] == [cpus]
+    peers = report["machine"]["peers"]
+    assert list(peers) == [p for p in ("numpy", "torch", "jax", "numba") if importlib.util.find_spec(p)]
+    shapes = {op: [list(shape) for shape in case.sizes[:2]] for op, case in OPS.items()}
+    rows = report["rows"]
+    assert [(row["op"], row["shape"]) for row in rows] == [(op, s) for op in OPS for s in shapes[op]]
+    for row in rows:
+        wanted = {"pyreg", "copy", "streaming copy", *peers}
+        if row["op"] == "adamw_update":
+            wanted.add("update_loop")
+        assert row["times"].keys() == wanted
+        assert row["ratios"].keys() == peers.keys()
+        assert row["threads"] == cpus
+        for times in row["times"].values():
+            assert times.keys() == {"quartile1", "median", "quartile3"}
+        for number in ("gb_per_s", "percent_of_copy"):
+            assert row[number] > 0
+        assert (row["percent_of_loop"] is None) == ("update_loop" not in row["times"])
+    for row in report["python_layer"]:
+        assert row.keys() == {"op", "public", "kernel", "python_layer"}
+    for op in OPS:
+        assert f"\n{op}\n" in run.stdout  # the title of its table
+
+
+def test_sweep_and_isa_have_a_row_for_each_size_and_level(tmp_path):
+    pytest.importorskip("tqdm")
+    path = tmp_path / "run.json"
+    command = [sys.executable, RUN, "--quick", "--sweep", "--isa", "--only", "dropout", "--threads", "1"]
+    run = subprocess.run([*command, "--json", path], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    report = json.loads(path.read_text())
+    assert [row["size"] for row in report["sweep"]] == 2 * [8 * 768, 64 * 768, 512 * 768]
+    assert all(list(row["seconds"]) == _core.isa_found() for row in report["isa"])
+    assert len(report["isa"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--threads", "0"], "at least 1"),
+        (["--threads", "two"], "invalid"),
+        (["--only", "softmax"], "invalid choice"),
+        (["--json", "no/such/folder/run.json"], "cannot write"),
+        (["--sweep", "--plot", "run.png"], "replace"),
+    ],
+)
+def test_bad_flags_are_refused_before_anything_is_measured(arguments, message, capsys):
+    pytest.importorskip("tqdm")
+    import run
+
+    with pytest.raises(SystemExit, match="2"):
+        run.parse_args(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_wrong_answer_names_the_peer_and_the_size():
+    pytest.importorskip("tqdm")
+    import run
+
+    case = OPS["dropout p=0.1"]((8, 768))
+    with pytest.raises(WrongAnswer, match="numpy, dropout at 8 x 768"):
+        run.checked(case, "numpy", lambda case: lambda: case.x)
+
+
+def test_plot_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    from run_plot import plot
+
+    times = {name: run_measure.Times(1, 1, 1) for name in ("pyreg", "copy", "streaming copy", "numpy")}
+    rows = [run_report.Row(op, case.sizes[0], 1, "out=", 10**9, times) for op, case in run_ops.OPS.items()]
+    plot(tmp_path / "run.png", rows, "a machine")
+    assert (tmp_path / "run.png").stat().st_size > 10_000
