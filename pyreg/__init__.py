@@ -1,6 +1,6 @@
 """LayerNorm, dropout and weight decay for NumPy arrays on a CPU.
 
-At memory speed, the same bits everywhere, and with a pure-Python twin of every function in
+At memory speed, the same bits everywhere, and with a pure-Python twin of every function on arrays in
 `pyreg.reference`.
 """
 
@@ -10,8 +10,8 @@ except ModuleNotFoundError as error:
     if error.name != "pyreg._core":
         raise
     raise ImportError(
-        f"pyreg's compiled core is not in {__path__[0]!r}, a source tree that was not built in "
-        "place: run `pip install .` there and start Python elsewhere, or `pip install -e .`"
+        f"this is pyreg's source tree, {__path__[0]!r}, which holds no compiled core: run "
+        "`pip install .` in it once, and start Python in another folder (or `pip install -e .`)"
     ) from None
 
 from pyreg import reference

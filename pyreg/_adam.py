@@ -1,5 +1,7 @@
 """Adam and AdamW, in place."""
 
+from __future__ import annotations
+
 from typing import SupportsIndex
 
 import numpy.typing as npt

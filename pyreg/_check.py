@@ -7,6 +7,7 @@ expected and what came.
 
 import math
 import operator
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, SupportsIndex
 
@@ -50,14 +51,20 @@ def integer(name: str, value: SupportsIndex, *, low: int, high: int) -> int:
     if type(value) is not int:
         if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
             raise TypeError(f"{name} must be an integer, got {value!r} of type {_type_name(value)}")
-        value = operator.index(value)
+        try:
+            value = operator.index(value)
+        except TypeError:  # an array
+            raise TypeError(f"{name} must be an integer, got {value!r}") from None
     if not low <= value <= high:
         raise ValueError(f"{name} must be in [{low}, {high}], got {value}")
     return value
 
 
 def key(value: SupportsIndex) -> int:
-    return integer("key", value, low=0, high=2**64 - 1)
+    try:
+        return integer("key", value, low=0, high=2**64 - 1)
+    except TypeError as error:
+        raise TypeError(f"{error}; pyreg.random_key() draws one") from None
 
 
 def offset(value: SupportsIndex, size: int) -> int:
@@ -94,13 +101,18 @@ def array(name: str, value: npt.ArrayLike) -> FloatArray:
         flags = value.flags
         if flags.c_contiguous and flags.aligned:
             return value
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must not be a masked array, whose mask would be lost; fill it first")
     try:
         any_array = np.asarray(value)
     except ValueError as error:
         raise TypeError(f"{name} cannot be read as an array: {error}") from None
     native = any_array.dtype.newbyteorder("=")
     if native not in (_FLOAT32, _FLOAT64):
-        raise TypeError(f"{name} must be float32 or float64, got {any_array.dtype}")
+        raise TypeError(
+            f"{name} must be float32 or float64, got {any_array.dtype}; "
+            f"convert it, with {name}.astype(np.float32) say"
+        )
     streamable = np.asarray(any_array, dtype=native, order="C")
     return streamable if streamable.flags.aligned else streamable.copy()
 
@@ -110,11 +122,19 @@ def array_like(
 ) -> FloatArray:
     """An array to read of the given dtype and shape, those of `whose`."""
     result = array(name, value)
-    if result.dtype != dtype:
-        raise TypeError(f"{name} must be {dtype} like {whose}, got {result.dtype}")
-    if result.shape != shape:
-        raise ValueError(f"{name} must have shape {shape} like {whose}, got {result.shape}")
+    if result.dtype is not dtype or result.shape != shape:
+        _match(name, result, dtype, shape, whose)
     return result
+
+
+def _match(name: str, value: FloatArray, dtype: np.dtype[Any], shape: Shape, whose: str | None) -> None:
+    like = f" like {whose}" if whose else ""
+    if value.dtype != dtype:
+        raise TypeError(
+            f"{name} must be {dtype}{like}, got {value.dtype}; convert it with .astype(np.{dtype})"
+        )
+    if value.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}{like}, got {value.shape}")
 
 
 # --- arrays to write
@@ -126,22 +146,19 @@ def writable(
     """An array to write into: exactly this dtype and shape, never a copy."""
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{name} must be a numpy.ndarray, got {_type_name(value)}")
-    like = f" like {whose}" if whose else ""
-    if value.dtype != dtype:
-        raise TypeError(f"{name} must be {dtype}{like}, got {value.dtype}")
-    if value.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}{like}, got {value.shape}")
+    if value.dtype is not dtype or value.shape != shape:
+        _match(name, value, dtype, shape, whose)
     flags = value.flags
-    if not flags.carray:
-        if not flags.writeable:
-            raise ValueError(f"{name} is written in place and must be writeable, got a read-only array")
-        if not flags.c_contiguous:
-            raise ValueError(
-                f"{name} is written in place and must be C-contiguous, got strides {value.strides} "
-                f"for shape {value.shape} (of a transposed array pass the base, array.T)"
-            )
-        raise ValueError(f"{name} is written in place and must be aligned, got an unaligned array")
-    return value
+    if flags.carray:
+        return value
+    if not flags.writeable:
+        raise ValueError(f"{name} is written in place and must be writeable, got a read-only array")
+    if not flags.c_contiguous:
+        raise ValueError(
+            f"{name} is written in place and must be C-contiguous, got strides {value.strides} "
+            f"for shape {value.shape}; pass np.ascontiguousarray of it and copy the result back"
+        )
+    raise ValueError(f"{name} is written in place and must be aligned, got an unaligned array")
 
 
 def updatable(name: str, value: Any) -> FloatArray:
@@ -162,26 +179,24 @@ def disjoint(**arrays: FloatArray | None) -> None:
 
 
 def out(
-    value: Any,
-    like: FloatArray,
-    *,
-    may_be: dict[str, FloatArray],
-    apart_from: dict[str, FloatArray | None] | None = None,
+    value: Any, names: tuple[str, ...], arrays: tuple[FloatArray | None, ...], may_be: int = 1
 ) -> FloatArray:
-    """`out=`, or a new array like `like` where it is None.
+    """`out=`, or a new array like the first of `arrays` where it is None.
 
-    It may be one of `may_be` from end to end, but must not overlap it otherwise, nor any of
-    `apart_from` at all.
+    It may be one of the first `may_be` arrays from end to end, and must not overlap any otherwise.
     """
+    like = arrays[0]
+    assert like is not None
     if value is None:
         return np.empty(like.shape, like.dtype)
-    writable("out", value, like.dtype, like.shape, whose=next(iter(may_be)))
-    for name, other in may_be.items():
-        if _core.overlap_partly(value, other):
-            raise ValueError(f"out must be {name} itself or not overlap it, got a shifted view of it")
-    for name, apart in (apart_from or {}).items():
-        disjoint(**{"out": value, name: apart})
-    return value  # type: ignore[no-any-return]
+    result = writable("out", value, like.dtype, like.shape, names[0])
+    conflict = _core.first_conflict(result, arrays, may_be)
+    if conflict is not None:
+        alternative = " or be it from end to end" if conflict < may_be else ""
+        raise ValueError(
+            f"out must not overlap {names[conflict]}{alternative}, got arrays that share memory"
+        )
+    return result
 
 
 # --- LayerNorm
@@ -191,15 +206,13 @@ def layer_norm(
     x: npt.ArrayLike,
     weight: npt.ArrayLike | None,
     bias: npt.ArrayLike | None,
-    normalized_shape: SupportsIndex | Shape | None,
+    normalized_shape: SupportsIndex | Sequence[SupportsIndex] | None,
     eps: float,
 ) -> tuple[FloatArray, FloatArray | None, FloatArray | None, Shape, float]:
     """The arguments of the forward pass, with the normalised shape that they come to."""
     x = array("x", x)
-    if weight is not None:
-        weight = array("weight", weight)
-    if bias is not None:
-        bias = array("bias", bias)
+    weight = None if weight is None else array("weight", weight)
+    bias = None if bias is None else array("bias", bias)
     if normalized_shape is not None:
         normalized, whose = shape("normalized_shape", normalized_shape), "normalized_shape"
     elif weight is not None:
@@ -208,15 +221,16 @@ def layer_norm(
         normalized, whose = bias.shape, "bias"
     else:
         normalized, whose = x.shape[-1:], "x"
+    if x.ndim == 0:
+        raise ValueError(f"x must have at least one axis, got shape {x.shape}")
     if not normalized or x.shape[-len(normalized) :] != normalized:
         raise ValueError(
-            f"{whose} must have the shape of the last axes of x, at least one, which has shape "
-            f"{x.shape}, got {normalized}"
+            f"{whose} must have the shape of the last axes, one or more, of x of shape {x.shape}, "
+            f"got {normalized}"
         )
-    if weight is not None:
-        array_like("weight", weight, x.dtype, normalized, "the normalised part of x")
-    if bias is not None:
-        array_like("bias", bias, x.dtype, normalized, "the normalised part of x")
+    for name, array_ in (("weight", weight), ("bias", bias)):
+        if array_ is not None and (array_.dtype is not x.dtype or array_.shape != normalized):
+            _match(name, array_, x.dtype, normalized, "x, in the normalised axes")
     return x, weight, bias, normalized, number("eps", eps)
 
 
@@ -239,7 +253,7 @@ def layer_norm_backward(
     rstd = array_like("rstd", rstd, x.dtype, mean.shape, "x without the normalised axes")
     normalized = x.shape[leading:]
     if weight is not None:
-        weight = array_like("weight", weight, x.dtype, normalized, "the normalised part of x")
+        weight = array_like("weight", weight, x.dtype, normalized, "x, in the normalised axes")
     return dy, x, mean, rstd, weight, normalized
 
 
@@ -302,6 +316,8 @@ def sgd_numbers(
 
 
 def l2_penalty(params: Any, weight_decay: float) -> tuple[list[FloatArray], float]:
+    if isinstance(params, Mapping):
+        raise TypeError(f"params must be arrays, got a {_type_name(params)}; pass its .values()")
     if isinstance(params, np.ndarray):
         params = [params]
     try:
@@ -317,13 +333,18 @@ def l2_penalty(params: Any, weight_decay: float) -> tuple[list[FloatArray], floa
 # --- shapes
 
 
-def shape(name: str, value: SupportsIndex | tuple[SupportsIndex, ...]) -> Shape:
+def shape(name: str, value: SupportsIndex | Sequence[SupportsIndex]) -> Shape:
     """A shape as a tuple of ints."""
-    lengths = (value,) if hasattr(value, "__index__") else value
+    if isinstance(value, np.ndarray) and value.ndim != 1:
+        raise TypeError(f"{name} must be a shape, got an array; pass its .shape")
+    try:
+        lengths: Any = (operator.index(value),)  # type: ignore[arg-type]
+    except TypeError:
+        lengths = value
     try:
         return tuple(integer(name, n, low=0, high=2**63 - 1) for n in lengths)
     except TypeError:
-        raise TypeError(f"{name} must be an integer or a tuple of integers, got {value!r}") from None
+        raise TypeError(f"{name} must be an integer or integers, got {value!r}") from None
 
 
 def _type_name(value: object) -> str:

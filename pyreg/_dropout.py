@@ -1,5 +1,8 @@
 """Inverted dropout from a counter-based random stream."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from typing import SupportsIndex
 
 import numpy as np
@@ -78,13 +81,13 @@ def dropout(
     x = _check.array("x", x)
     threshold = _check.dropout_threshold(p)
     key, offset = _check.key(key), _check.offset(offset, x.size)
-    y = _check.out(out, x, may_be={"x": x})
+    y = _check.out(out, ("x",), (x,))
     _core.dropout(x, threshold if training else 0, key, offset, y)
     return y
 
 
 def dropout_mask(
-    shape: SupportsIndex | tuple[SupportsIndex, ...],
+    shape: SupportsIndex | Sequence[SupportsIndex],
     p: float,
     *,
     key: SupportsIndex,
@@ -94,7 +97,7 @@ def dropout_mask(
 
     Parameters
     ----------
-    shape : int or tuple of int
+    shape : int or sequence of int
         The shape of the array that would be given to `dropout`.
     p, key, offset
         As in `dropout`.

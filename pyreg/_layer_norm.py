@@ -1,13 +1,16 @@
 """LayerNorm, forward and backward."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
 from typing import SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
 from pyreg import _check, _core
-from pyreg._check import FloatArray, Shape
+from pyreg._check import FloatArray
 
 
 def layer_norm(
@@ -15,7 +18,7 @@ def layer_norm(
     weight: npt.ArrayLike | None = None,
     bias: npt.ArrayLike | None = None,
     *,
-    normalized_shape: SupportsIndex | Shape | None = None,
+    normalized_shape: SupportsIndex | Sequence[SupportsIndex] | None = None,
     eps: float = 1e-5,
     out: FloatArray | None = None,
 ) -> FloatArray:
@@ -30,7 +33,7 @@ def layer_norm(
         In any memory layout; one that cannot be streamed is copied once.
     weight, bias : array_like, shape `normalized_shape`, optional
         Scale and shift of each normalised element, of x's dtype. Each may be left out.
-    normalized_shape : int or tuple of int, optional
+    normalized_shape : int or sequence of int, optional
         The trailing shape that is normalised. Defaults to ``weight.shape``, else ``bias.shape``, else
         the last axis.
     eps : float, optional
@@ -75,7 +78,7 @@ def layer_norm(
            [-1.   , -1.   ,  1.   ,  1.   ]])
     """
     x, weight, bias, shape, eps = _check.layer_norm(x, weight, bias, normalized_shape, eps)
-    y = _check.out(out, x, may_be={"x": x}, apart_from={"weight": weight, "bias": bias})
+    y = _check.out(out, ("x", "weight", "bias"), (x, weight, bias))
     _core.layer_norm_forward(x, math.prod(shape), weight, bias, eps, y, None, None)
     return y
 
@@ -85,7 +88,7 @@ def layer_norm_forward(
     weight: npt.ArrayLike | None = None,
     bias: npt.ArrayLike | None = None,
     *,
-    normalized_shape: SupportsIndex | Shape | None = None,
+    normalized_shape: SupportsIndex | Sequence[SupportsIndex] | None = None,
     eps: float = 1e-5,
     out: FloatArray | None = None,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -131,7 +134,7 @@ def layer_norm_forward(
     array([0.894, 0.1  ])
     """
     x, weight, bias, shape, eps = _check.layer_norm(x, weight, bias, normalized_shape, eps)
-    y = _check.out(out, x, may_be={"x": x}, apart_from={"weight": weight, "bias": bias})
+    y = _check.out(out, ("x", "weight", "bias"), (x, weight, bias))
     leading = x.shape[: -len(shape)]
     mean, rstd = np.empty(leading, np.float64), np.empty(leading, x.dtype)
     _core.layer_norm_forward(x, math.prod(shape), weight, bias, eps, y, mean, rstd)
@@ -173,7 +176,8 @@ def layer_norm_backward(
     dx : ndarray
         Of x's dtype and shape; `out` where that is given.
     dweight, dbias : ndarray, or None where there is no weight
-        Of x's dtype and the normalised shape.
+        Of x's dtype and the normalised shape. (Of a bias without a weight the gradient is the sum of `dy`
+        over the samples.)
 
     Raises
     ------
@@ -199,8 +203,8 @@ def layer_norm_backward(
     array([1., 0., 0.])
     """
     dy, x, mean, rstd, weight, shape = _check.layer_norm_backward(dy, x, mean, rstd, weight)
-    apart = {"mean": mean, "rstd": rstd, "weight": weight}
-    dx = _check.out(out, x, may_be={"x": x, "dy": dy}, apart_from=apart)
+    names = ("x", "dy", "mean", "rstd", "weight")
+    dx = _check.out(out, names, (x, dy, mean, rstd, weight), may_be=2)
     dweight = dbias = None
     if weight is not None:
         dweight, dbias = np.empty(shape, x.dtype), np.empty(shape, x.dtype)

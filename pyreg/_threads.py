@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import SupportsIndex
 
@@ -61,16 +61,20 @@ def set_num_threads(n: SupportsIndex) -> None:
     _core.set_num_threads(_check.integer("n", n, low=1, high=_MOST))
 
 
-@contextmanager
-def num_threads(n: SupportsIndex) -> Iterator[None]:
-    """Set how many threads the functions use, for this thread and a ``with`` block.
+def num_threads(n: SupportsIndex) -> AbstractContextManager[None]:
+    """Context manager: how many threads the functions use in a ``with`` block.
 
-    Other threads of the process go on with theirs.
+    It holds for the calling thread; others of the process go on with their number.
 
     Parameters
     ----------
     n : int
         At least 1.
+
+    Returns
+    -------
+    context manager
+        To be used in a ``with`` statement; by itself it does nothing.
 
     Raises
     ------
@@ -86,7 +90,12 @@ def num_threads(n: SupportsIndex) -> Iterator[None]:
     ...     pyreg.get_num_threads()
     1
     """
-    former = _core.set_scoped_num_threads(_check.integer("n", n, low=1, high=_MOST))
+    return _scoped_num_threads(_check.integer("n", n, low=1, high=_MOST))
+
+
+@contextmanager
+def _scoped_num_threads(n: int) -> Iterator[None]:
+    former = _core.set_scoped_num_threads(n)
     try:
         yield
     finally:

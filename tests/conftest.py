@@ -1,13 +1,19 @@
 """Fixtures that run a test on every implementation there is."""
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-import pyreg
-from pyreg import _core
+# `python -m pytest` puts the checkout, which is not built, before the installed package.
+CHECKOUT = Path(__file__).resolve().parents[1]
+sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != CHECKOUT]
+
+import pyreg  # noqa: E402
+from pyreg import _core  # noqa: E402
 
 LEVELS = _core.isa_found()
 DTYPES = [np.float32, np.float64]

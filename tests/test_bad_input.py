@@ -367,7 +367,7 @@ def test_neighbouring_arrays_do_not_overlap(impl):
 def test_thread_counts(n, error):
     before = pyreg.get_num_threads()
     refuses(error, lambda: pyreg.set_num_threads(n), "n must", repr(n))
-    refuses(error, lambda: pyreg.num_threads(n).__enter__(), "n must", repr(n))
+    refuses(error, lambda: pyreg.num_threads(n), "n must", repr(n))
     assert pyreg.get_num_threads() == before
 
 

@@ -47,7 +47,7 @@ def default_threads(**environment):
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"} | environment
     code = "import pyreg; print(pyreg.get_num_threads())"
     made = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     return int(made.stdout)
 

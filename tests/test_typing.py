@@ -2,11 +2,8 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-import pyreg
 
 pytest.importorskip("mypy")
 
@@ -30,13 +27,22 @@ with pyreg.num_threads(2):
 
 
 def mypy(*arguments, cwd):
-    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(cwd / "cache"), *arguments]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "mypy",
+        "--strict",
+        "--cache-dir",
+        str(cwd / "cache"),
+        *arguments,
+    ]
     made = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stdout + made.stderr
 
 
 def test_the_package_passes_mypy_strict(tmp_path):
-    mypy(str(Path(pyreg.__file__).parent), cwd=tmp_path)
+    mypy("-p", "pyreg", cwd=tmp_path)
 
 
 def test_a_users_code_passes_mypy_strict(tmp_path):

@@ -28,17 +28,23 @@ py::object first_overlap(const py::args& arrays) {
   return py::none();
 }
 
-// Whether two arrays overlap without being the same memory from end to end.
-bool overlap_partly(const py::array& a, const py::array& b) {
-  const MemoryRange first = range_of(a), second = range_of(b);
-  return first.overlaps(second) && first != second;
+// The index of the first of the arrays (or Nones) that `out` overlaps, else None. It may be one of the first
+// `may_be` from end to end.
+std::optional<size_t> first_conflict(const py::array& out, const py::tuple& arrays, size_t may_be) {
+  const MemoryRange range = range_of(out);
+  for (size_t i = 0; i < arrays.size(); ++i) {
+    if (arrays[i].is_none()) continue;
+    const MemoryRange other = range_of(arrays[i]);
+    if (range.overlaps(other) && !(i < may_be && range == other)) return i;
+  }
+  return std::nullopt;
 }
 
 }  // namespace
 
 void bind_overlap(py::module_& m) {
   m.def("first_overlap", first_overlap);
-  m.def("overlap_partly", overlap_partly, py::arg("a"), py::arg("b"));
+  m.def("first_conflict", first_conflict, py::arg("out"), py::arg("arrays"), py::arg("may_be"));
 }
 
 }  // namespace pyreg

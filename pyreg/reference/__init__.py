@@ -1,4 +1,4 @@
-"""Every function of pyreg in Python and NumPy, to be read and to be held against.
+"""Every function of pyreg on arrays in Python and NumPy, to be read and to be held against.
 
 Same names, same arguments, same errors, and the same bits. Each file here mirrors the one of its name in
 csrc/kernels: same functions, same order of arithmetic.

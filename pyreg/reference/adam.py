@@ -1,5 +1,7 @@
 """Adam with coupled or decoupled weight decay."""
 
+from __future__ import annotations
+
 import math
 from typing import SupportsIndex
 

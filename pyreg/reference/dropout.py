@@ -1,6 +1,9 @@
 """Inverted dropout, every element's 32-bit number made in full."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
 from typing import SupportsIndex
 
 import numpy as np
@@ -52,7 +55,7 @@ def dropout(
     x = _check.array("x", x)
     threshold = _check.dropout_threshold(p)
     key, offset = _check.key(key), _check.offset(offset, x.size)
-    y = _check.out(out, x, may_be={"x": x})
+    y = _check.out(out, ("x",), (x,))
     if threshold == 0 or not training:
         y[...] = x
     elif threshold == 2**32:
@@ -67,7 +70,7 @@ def dropout(
 
 
 def dropout_mask(
-    shape: SupportsIndex | tuple[SupportsIndex, ...],
+    shape: SupportsIndex | Sequence[SupportsIndex],
     p: float,
     *,
     key: SupportsIndex,

@@ -1,5 +1,7 @@
 """The explicit L2 penalty."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 
 import numpy as np

@@ -26,13 +26,16 @@ which is what hi missed. With hi alone, a float32 row around 1e6 would be off by
 of (x - hi)**2 overshoots by n * lo**2 and is corrected for that.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
 from pyreg import _check
-from pyreg._check import FloatArray, Shape
+from pyreg._check import FloatArray
 from pyreg.reference.lanes import lane_sum
 
 # Rows whose sums of dweight and dbias make one block.
@@ -72,7 +75,7 @@ def layer_norm_forward(
     weight: npt.ArrayLike | None = None,
     bias: npt.ArrayLike | None = None,
     *,
-    normalized_shape: SupportsIndex | Shape | None = None,
+    normalized_shape: SupportsIndex | Sequence[SupportsIndex] | None = None,
     eps: float = 1e-5,
     out: FloatArray | None = None,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -86,7 +89,7 @@ def layer_norm_forward(
     array([-1.225,  0.   ,  1.225])
     """
     x, weight, bias, shape, eps = _check.layer_norm(x, weight, bias, normalized_shape, eps)
-    y = _check.out(out, x, may_be={"x": x}, apart_from={"weight": weight, "bias": bias})
+    y = _check.out(out, ("x", "weight", "bias"), (x, weight, bias))
     dtype, leading = x.dtype, x.shape[: -len(shape)]
     n = int(np.prod(shape))
     rows = x.reshape(int(np.prod(leading)), n)
@@ -121,7 +124,7 @@ def layer_norm(
     weight: npt.ArrayLike | None = None,
     bias: npt.ArrayLike | None = None,
     *,
-    normalized_shape: SupportsIndex | Shape | None = None,
+    normalized_shape: SupportsIndex | Sequence[SupportsIndex] | None = None,
     eps: float = 1e-5,
     out: FloatArray | None = None,
 ) -> FloatArray:
@@ -158,8 +161,8 @@ def layer_norm_backward(
     array([[ 0.229, -0.344,  0.115]])
     """
     dy, x, mean, rstd, weight, shape = _check.layer_norm_backward(dy, x, mean, rstd, weight)
-    apart = {"mean": mean, "rstd": rstd, "weight": weight}
-    dx = _check.out(out, x, may_be={"x": x, "dy": dy}, apart_from=apart)
+    names = ("x", "dy", "mean", "rstd", "weight")
+    dx = _check.out(out, names, (x, dy, mean, rstd, weight), may_be=2)
     dtype, n = x.dtype, int(np.prod(shape))
     mean, rstd = mean.reshape(-1, 1), rstd.reshape(-1, 1)
     rows, dy = x.reshape(mean.size, n), dy.reshape(mean.size, n)

@@ -1,5 +1,7 @@
 """Stochastic gradient descent with momentum and coupled weight decay."""
 
+from __future__ import annotations
+
 from typing import SupportsIndex
 
 import numpy as np
