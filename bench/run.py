@@ -128,9 +128,7 @@ def compare_case(
         yield Row(title, case.shape, threads, "new", case.bytes_moved, times | {"pyreg": new})
 
 
-def compare(
-    args: argparse.Namespace, peers: Mapping[str, ModuleType], effort: Effort, bar: tqdm
-) -> dict[str, Any]:
+def compare(args: argparse.Namespace, peers: Mapping[str, ModuleType], effort: Effort, bar: tqdm) -> dict[str, Any]:
     """Measure and print the comparison; return it for JSON."""
     sizes = {op: OPS[op].sizes[: 2 if args.quick else None] for op in args.ops}
     everything: list[Row] = []

@@ -132,9 +132,7 @@ def plot_curves(path: Path, results: Results, keys: range, title: str) -> None:
         ("#D55E00", "-"),
     ]
     figure, axes = plt.subplots(1, 2, figsize=(11, 5.5), layout="constrained")
-    for axis, measure, label in zip(
-        axes, ("train_loss", "test_loss"), ("training set", "test set"), strict=True
-    ):
+    for axis, measure, label in zip(axes, ("train_loss", "test_loss"), ("training set", "test set"), strict=True):
         for name, (color, line) in zip(CONFIGURATIONS, styles, strict=True):
             runs = collect(results, name, keys, measure)
             epochs = results[name, keys[0]].epochs

@@ -62,9 +62,7 @@ class AttentionSaved(NamedTuple):
     merged: Array
 
 
-def attention_forward(
-    x: Array, w: Params, config: Config, stream: DropoutStream
-) -> tuple[Array, AttentionSaved]:
+def attention_forward(x: Array, w: Params, config: Config, stream: DropoutStream) -> tuple[Array, AttentionSaved]:
     """Multi-head self-attention with dropout on its weights: (B, T, C) to (B, T, C)."""
     b, t, c = x.shape
     d = c // config.num_heads
@@ -120,9 +118,7 @@ def feed_forward_forward(
     return y, FeedForwardSaved(x, hidden, tanh, dropped, site)
 
 
-def feed_forward_backward(
-    dy: Array, s: FeedForwardSaved, w: Params, config: Config, grads: Params
-) -> Array:
+def feed_forward_backward(dy: Array, s: FeedForwardSaved, w: Params, config: Config, grads: Params) -> Array:
     """Return dx; put the parameters' gradients into `grads`."""
     ddropped, grads["fc2.weight"], grads["fc2.bias"] = linear_backward(dy, s.dropped, w["fc2.weight"])
     dactive = dropout_backward(ddropped, config.dropout, s.site)
@@ -168,9 +164,7 @@ def residual_forward(
     return y, ResidualSaved(inner, norm, site)
 
 
-def residual_backward(
-    kind: str, dy: Array, s: ResidualSaved, w: Params, config: Config
-) -> tuple[Array, Params]:
+def residual_backward(kind: str, dy: Array, s: ResidualSaved, w: Params, config: Config) -> tuple[Array, Params]:
     """Return dx and the gradients of the sublayer's parameters, named as in `w`."""
     _, backward = SUBLAYERS[kind]
     grads: Params = {}

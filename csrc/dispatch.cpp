@@ -23,9 +23,19 @@ struct Level {
 };
 
 #if defined(__x86_64__)
-bool cpu_has_v2() { return __builtin_cpu_supports("x86-64-v2"); }
-bool cpu_has_v3() { return __builtin_cpu_supports("x86-64-v3"); }
-bool cpu_has_v4() { return __builtin_cpu_supports("x86-64-v4"); }
+// By features: gcc 11 does not know the levels' names here. Those left out came with the ones that are named.
+bool cpu_has_v2() {
+  return __builtin_cpu_supports("ssse3") && __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
+}
+bool cpu_has_v3() {
+  return cpu_has_v2() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+}
+bool cpu_has_v4() {
+  return cpu_has_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vl");
+}
 #else
 bool cpu_has_baseline() { return true; }
 #endif
@@ -90,7 +100,12 @@ void choose_isa() {
     throw std::invalid_argument("this processor has none of the instruction-set levels built: " +
                                 join(isa_built()));
   const char* cap = std::getenv("PYREG_ISA");
-  use_isa(cap && *cap ? cap : found.back());
+  if (cap == nullptr || *cap == 0) return use_isa(found.back());
+  try {
+    use_isa(cap);
+  } catch (const std::invalid_argument& error) {
+    throw std::invalid_argument(std::string("PYREG_ISA: ") + error.what());
+  }
 }
 
 }  // namespace pyreg

@@ -11,7 +11,7 @@ PYBIND11_MODULE(_core, m) {
   try {
     choose_isa();
   } catch (const std::invalid_argument& error) {
-    throw py::import_error(std::string("pyreg: PYREG_ISA: ") + error.what());
+    throw py::import_error(std::string("pyreg: ") + error.what());
   }
   prepare_for_fork();
 

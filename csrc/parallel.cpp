@@ -12,8 +12,15 @@
 namespace pyreg {
 namespace {
 
-// What omp_get_max_threads() says where nobody has put a limit on it.
-const int unlimited = std::getenv("OMP_NUM_THREADS") ? omp_get_max_threads() : omp_get_num_procs();
+// What omp_get_max_threads() says where nobody has put a limit on it. It is not asked: a limit may be in
+// force while this is loaded.
+int unlimited_threads() {
+  const char* environment = std::getenv("OMP_NUM_THREADS");
+  const int threads = environment ? std::atoi(environment) : 0;
+  return threads > 0 ? threads : omp_get_num_procs();
+}
+
+const int unlimited = unlimited_threads();
 
 std::atomic<int> process_threads{unlimited};
 thread_local int scoped_threads = 0;

@@ -23,12 +23,6 @@ const char* openmp_runtime();
 // A pool of threads does not survive fork(): has it put down before each one.
 void prepare_for_fork();
 
-// Whether a call that moves this many bytes should write its result past the caches: where it would not
-// stay in them, its lines need not be read before they are written. Below that, ordinary stores are faster,
-// and whoever reads the result next finds it in the cache. 32 MiB is a common last-level cache, or one
-// process's share of a larger one.
-constexpr bool outgrows_cache(int64_t bytes) { return bytes > 32 * 1024 * 1024; }
-
 void run_blocks(int64_t blocks, int threads, void (*run)(void* context, int64_t block), void* context);
 
 // A thread is worth waking for this many bytes: a parallel region costs some microseconds.

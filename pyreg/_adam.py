@@ -157,7 +157,7 @@ def _update(
     maximize: bool,
     decoupled: bool,
 ) -> None:
-    grad = _check.adam_arrays(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq)
+    grad = checked_gradient(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq)
     beta1, beta2 = _check.betas(betas)
     _core.adam(
         param,
@@ -172,5 +172,30 @@ def _update(
         _check.number("eps", eps),
         _check.number("weight_decay", weight_decay),
         decoupled,
-        maximize,
+        _check.flag("maximize", maximize),
     )
+
+
+def checked_gradient(
+    param: FloatArray,
+    grad: npt.ArrayLike,
+    exp_avg: FloatArray,
+    exp_avg_sq: FloatArray,
+    max_exp_avg_sq: FloatArray | None,
+) -> FloatArray:
+    """The gradient, where all these arrays can be used together."""
+    _check.updatable("param", param)
+    dtype, shape = param.dtype, param.shape
+    grad = _check.array_like("grad", grad, dtype, shape, "param")
+    _check.writable("exp_avg", exp_avg, dtype, shape, "param")
+    _check.writable("exp_avg_sq", exp_avg_sq, dtype, shape, "param")
+    if max_exp_avg_sq is not None:
+        _check.writable("max_exp_avg_sq", max_exp_avg_sq, dtype, shape, "param")
+    _check.disjoint(
+        param=param,
+        grad=grad,
+        exp_avg=exp_avg,
+        exp_avg_sq=exp_avg_sq,
+        max_exp_avg_sq=max_exp_avg_sq,
+    )
+    return grad

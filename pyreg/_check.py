@@ -7,7 +7,7 @@ expected and what came.
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any, SupportsIndex
 
@@ -39,7 +39,7 @@ def _float(name: str, value: Any) -> float:
     if type(value) is float:
         return value
     if not isinstance(value, Real) or isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be a number, got {value!r} of type {_type_name(value)}")
+        raise TypeError(f"{name} must be a number, got {value!r} of type {type_name(value)}")
     try:
         return float(value)
     except OverflowError:
@@ -50,7 +50,7 @@ def integer(name: str, value: SupportsIndex, *, low: int, high: int) -> int:
     """An int in [low, high]."""
     if type(value) is not int:
         if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-            raise TypeError(f"{name} must be an integer, got {value!r} of type {_type_name(value)}")
+            raise TypeError(f"{name} must be an integer, got {value!r} of type {type_name(value)}")
         try:
             value = operator.index(value)
         except TypeError:  # an array
@@ -58,6 +58,14 @@ def integer(name: str, value: SupportsIndex, *, low: int, high: int) -> int:
     if not low <= value <= high:
         raise ValueError(f"{name} must be in [{low}, {high}], got {value}")
     return value
+
+
+def flag(name: str, value: bool) -> bool:
+    if value is True or value is False:
+        return value
+    if not isinstance(value, np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r} of type {type_name(value)}")
+    return bool(value)
 
 
 def key(value: SupportsIndex) -> int:
@@ -69,7 +77,7 @@ def key(value: SupportsIndex) -> int:
 
 def offset(value: SupportsIndex, size: int) -> int:
     """The index in the random stream of the first of `size` elements."""
-    return integer("offset", value, low=0, high=2**64 - size)
+    return integer("offset", value, low=0, high=2**64 - max(1, size))
 
 
 def dropout_threshold(p: float) -> int:
@@ -117,22 +125,18 @@ def array(name: str, value: npt.ArrayLike) -> FloatArray:
     return streamable if streamable.flags.aligned else streamable.copy()
 
 
-def array_like(
-    name: str, value: npt.ArrayLike, dtype: np.dtype[Any], shape: Shape, whose: str
-) -> FloatArray:
+def array_like(name: str, value: npt.ArrayLike, dtype: np.dtype[Any], shape: Shape, whose: str) -> FloatArray:
     """An array to read of the given dtype and shape, those of `whose`."""
     result = array(name, value)
     if result.dtype is not dtype or result.shape != shape:
-        _match(name, result, dtype, shape, whose)
+        match(name, result, dtype, shape, whose)
     return result
 
 
-def _match(name: str, value: FloatArray, dtype: np.dtype[Any], shape: Shape, whose: str | None) -> None:
+def match(name: str, value: FloatArray, dtype: np.dtype[Any], shape: Shape, whose: str | None) -> None:
     like = f" like {whose}" if whose else ""
     if value.dtype != dtype:
-        raise TypeError(
-            f"{name} must be {dtype}{like}, got {value.dtype}; convert it with .astype(np.{dtype})"
-        )
+        raise TypeError(f"{name} must be {dtype}{like}, got {value.dtype}; convert it with .astype(np.{dtype})")
     if value.shape != shape:
         raise ValueError(f"{name} must have shape {shape}{like}, got {value.shape}")
 
@@ -140,14 +144,12 @@ def _match(name: str, value: FloatArray, dtype: np.dtype[Any], shape: Shape, who
 # --- arrays to write
 
 
-def writable(
-    name: str, value: Any, dtype: np.dtype[Any], shape: Shape, whose: str | None = None
-) -> FloatArray:
+def writable(name: str, value: Any, dtype: np.dtype[Any], shape: Shape, whose: str | None = None) -> FloatArray:
     """An array to write into: exactly this dtype and shape, never a copy."""
     if not isinstance(value, np.ndarray):
-        raise TypeError(f"{name} must be a numpy.ndarray, got {_type_name(value)}")
+        raise TypeError(f"{name} must be a numpy.ndarray, got {type_name(value)}")
     if value.dtype is not dtype or value.shape != shape:
-        _match(name, value, dtype, shape, whose)
+        match(name, value, dtype, shape, whose)
     flags = value.flags
     if flags.carray:
         return value
@@ -164,7 +166,7 @@ def writable(
 def updatable(name: str, value: Any) -> FloatArray:
     """An array to update in place, of a dtype and shape of its own."""
     if not isinstance(value, np.ndarray):
-        raise TypeError(f"{name} must be a numpy.ndarray, got {_type_name(value)}")
+        raise TypeError(f"{name} must be a numpy.ndarray, got {type_name(value)}")
     if value.dtype is not _FLOAT32 and value.dtype not in (_FLOAT32, _FLOAT64):
         raise TypeError(f"{name} must be float32 or float64 in native byte order, got {value.dtype}")
     return writable(name, value, value.dtype, value.shape)
@@ -178,9 +180,7 @@ def disjoint(**arrays: FloatArray | None) -> None:
         raise ValueError(f"{first} and {second} must not overlap, got arrays that share memory")
 
 
-def out(
-    value: Any, names: tuple[str, ...], arrays: tuple[FloatArray | None, ...], may_be: int = 1
-) -> FloatArray:
+def out(value: Any, names: tuple[str, ...], arrays: tuple[FloatArray | None, ...], may_be: int = 1) -> FloatArray:
     """`out=`, or a new array like the first of `arrays` where it is None.
 
     It may be one of the first `may_be` arrays from end to end, and must not overlap any otherwise.
@@ -193,141 +193,8 @@ def out(
     conflict = _core.first_conflict(result, arrays, may_be)
     if conflict is not None:
         alternative = " or be it from end to end" if conflict < may_be else ""
-        raise ValueError(
-            f"out must not overlap {names[conflict]}{alternative}, got arrays that share memory"
-        )
+        raise ValueError(f"out must not overlap {names[conflict]}{alternative}, got arrays that share memory")
     return result
-
-
-# --- LayerNorm
-
-
-def layer_norm(
-    x: npt.ArrayLike,
-    weight: npt.ArrayLike | None,
-    bias: npt.ArrayLike | None,
-    normalized_shape: SupportsIndex | Sequence[SupportsIndex] | None,
-    eps: float,
-) -> tuple[FloatArray, FloatArray | None, FloatArray | None, Shape, float]:
-    """The arguments of the forward pass, with the normalised shape that they come to."""
-    x = array("x", x)
-    weight = None if weight is None else array("weight", weight)
-    bias = None if bias is None else array("bias", bias)
-    if normalized_shape is not None:
-        normalized, whose = shape("normalized_shape", normalized_shape), "normalized_shape"
-    elif weight is not None:
-        normalized, whose = weight.shape, "weight"
-    elif bias is not None:
-        normalized, whose = bias.shape, "bias"
-    else:
-        normalized, whose = x.shape[-1:], "x"
-    if x.ndim == 0:
-        raise ValueError(f"x must have at least one axis, got shape {x.shape}")
-    if not normalized or x.shape[-len(normalized) :] != normalized:
-        raise ValueError(
-            f"{whose} must have the shape of the last axes, one or more, of x of shape {x.shape}, "
-            f"got {normalized}"
-        )
-    for name, array_ in (("weight", weight), ("bias", bias)):
-        if array_ is not None and (array_.dtype is not x.dtype or array_.shape != normalized):
-            _match(name, array_, x.dtype, normalized, "x, in the normalised axes")
-    return x, weight, bias, normalized, number("eps", eps)
-
-
-def layer_norm_backward(
-    dy: npt.ArrayLike,
-    x: npt.ArrayLike,
-    mean: npt.ArrayLike,
-    rstd: npt.ArrayLike,
-    weight: npt.ArrayLike | None,
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray | None, Shape]:
-    """The arguments of the backward pass, with the normalised shape that they come to."""
-    x = array("x", x)
-    dy = array_like("dy", dy, x.dtype, x.shape, "x")
-    mean = array("mean", mean).astype(np.float64, copy=False)
-    leading = mean.ndim
-    if leading >= x.ndim or x.shape[:leading] != mean.shape:
-        raise ValueError(
-            f"mean must have the leading shape of x, which has shape {x.shape}, got {mean.shape}"
-        )
-    rstd = array_like("rstd", rstd, x.dtype, mean.shape, "x without the normalised axes")
-    normalized = x.shape[leading:]
-    if weight is not None:
-        weight = array_like("weight", weight, x.dtype, normalized, "x, in the normalised axes")
-    return dy, x, mean, rstd, weight, normalized
-
-
-# --- optimisers
-
-
-def adam_arrays(
-    param: FloatArray,
-    grad: npt.ArrayLike,
-    exp_avg: FloatArray,
-    exp_avg_sq: FloatArray,
-    max_exp_avg_sq: FloatArray | None,
-) -> FloatArray:
-    """The gradient, where all these arrays can be used together."""
-    updatable("param", param)
-    dtype, shape = param.dtype, param.shape
-    grad = array_like("grad", grad, dtype, shape, "param")
-    writable("exp_avg", exp_avg, dtype, shape, "param")
-    writable("exp_avg_sq", exp_avg_sq, dtype, shape, "param")
-    if max_exp_avg_sq is not None:
-        writable("max_exp_avg_sq", max_exp_avg_sq, dtype, shape, "param")
-    disjoint(
-        param=param,
-        grad=grad,
-        exp_avg=exp_avg,
-        exp_avg_sq=exp_avg_sq,
-        max_exp_avg_sq=max_exp_avg_sq,
-    )
-    return grad
-
-
-def sgd_arrays(param: FloatArray, grad: npt.ArrayLike, momentum_buffer: FloatArray | None) -> FloatArray:
-    """The gradient, where all these arrays can be used together."""
-    updatable("param", param)
-    grad = array_like("grad", grad, param.dtype, param.shape, "param")
-    if momentum_buffer is not None:
-        writable("momentum_buffer", momentum_buffer, param.dtype, param.shape, "param")
-    disjoint(param=param, grad=grad, momentum_buffer=momentum_buffer)
-    return grad
-
-
-def sgd_numbers(
-    lr: float,
-    momentum: float,
-    dampening: float,
-    weight_decay: float,
-    nesterov: bool,
-    momentum_buffer: FloatArray | None,
-) -> tuple[float, float, float, float]:
-    lr, momentum = number("lr", lr), number("momentum", momentum)
-    dampening = number("dampening", dampening)
-    if momentum != 0 and momentum_buffer is None:
-        raise ValueError(f"momentum_buffer must be given where momentum is not 0, got None with {momentum}")
-    if nesterov and (momentum == 0 or dampening != 0):
-        raise ValueError(
-            "nesterov must go with momentum > 0 and dampening == 0, "
-            f"got momentum={momentum} and dampening={dampening}"
-        )
-    return lr, momentum, dampening, number("weight_decay", weight_decay)
-
-
-def l2_penalty(params: Any, weight_decay: float) -> tuple[list[FloatArray], float]:
-    if isinstance(params, Mapping):
-        raise TypeError(f"params must be arrays, got a {_type_name(params)}; pass its .values()")
-    if isinstance(params, np.ndarray):
-        params = [params]
-    try:
-        arrays = list(params)
-    except TypeError:
-        raise TypeError(
-            f"params must be an array or an iterable of arrays, got {_type_name(params)}"
-        ) from None
-    arrays = [array(f"params[{i}]", value) for i, value in enumerate(arrays)]
-    return arrays, number("weight_decay", weight_decay)
 
 
 # --- shapes
@@ -347,5 +214,5 @@ def shape(name: str, value: SupportsIndex | Sequence[SupportsIndex]) -> Shape:
         raise TypeError(f"{name} must be an integer or integers, got {value!r}") from None
 
 
-def _type_name(value: object) -> str:
+def type_name(value: object) -> str:
     return type(value).__name__

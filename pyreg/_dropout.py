@@ -81,6 +81,7 @@ def dropout(
     x = _check.array("x", x)
     threshold = _check.dropout_threshold(p)
     key, offset = _check.key(key), _check.offset(offset, x.size)
+    training = _check.flag("training", training)
     y = _check.out(out, ("x",), (x,))
     _core.dropout(x, threshold if training else 0, key, offset, y)
     return y

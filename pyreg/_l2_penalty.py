@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pyreg import _check, _core
+from pyreg._check import FloatArray
 
 
 def l2_penalty(params: npt.NDArray[np.floating] | Iterable[npt.ArrayLike], weight_decay: float) -> float:
@@ -45,8 +47,21 @@ def l2_penalty(params: npt.NDArray[np.floating] | Iterable[npt.ArrayLike], weigh
     >>> pyreg.l2_penalty([np.array([3.0, 4.0]), np.array([1.0])], 0.1)
     1.3
     """
-    arrays, weight_decay = _check.l2_penalty(params, weight_decay)
+    arrays, weight_decay = checked_arguments(params, weight_decay)
     total = 0.0
     for array in arrays:
         total += _core.sum_of_squares(array)
     return weight_decay / 2 * total
+
+
+def checked_arguments(params: Any, weight_decay: float) -> tuple[list[FloatArray], float]:
+    if isinstance(params, Mapping):
+        raise TypeError(f"params must be arrays, got a {_check.type_name(params)}; pass its .values()")
+    if isinstance(params, np.ndarray):
+        params = [params]
+    try:
+        arrays = list(params)
+    except TypeError:
+        raise TypeError(f"params must be an array or an iterable of arrays, got {_check.type_name(params)}") from None
+    arrays = [_check.array(f"params[{i}]", value) for i, value in enumerate(arrays)]
+    return arrays, _check.number("weight_decay", weight_decay)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyreg import _check, _core
-from pyreg._check import FloatArray
+from pyreg._check import FloatArray, Shape
 
 
 def layer_norm(
@@ -77,7 +77,7 @@ def layer_norm(
     array([[-1.342, -0.447,  0.447,  1.342],
            [-1.   , -1.   ,  1.   ,  1.   ]])
     """
-    x, weight, bias, shape, eps = _check.layer_norm(x, weight, bias, normalized_shape, eps)
+    x, weight, bias, shape, eps = forward_arguments(x, weight, bias, normalized_shape, eps)
     y = _check.out(out, ("x", "weight", "bias"), (x, weight, bias))
     _core.layer_norm_forward(x, math.prod(shape), weight, bias, eps, y, None, None)
     return y
@@ -133,7 +133,7 @@ def layer_norm_forward(
     >>> rstd.round(3)
     array([0.894, 0.1  ])
     """
-    x, weight, bias, shape, eps = _check.layer_norm(x, weight, bias, normalized_shape, eps)
+    x, weight, bias, shape, eps = forward_arguments(x, weight, bias, normalized_shape, eps)
     y = _check.out(out, ("x", "weight", "bias"), (x, weight, bias))
     leading = x.shape[: -len(shape)]
     mean, rstd = np.empty(leading, np.float64), np.empty(leading, x.dtype)
@@ -202,7 +202,7 @@ def layer_norm_backward(
     >>> dbias
     array([1., 0., 0.])
     """
-    dy, x, mean, rstd, weight, shape = _check.layer_norm_backward(dy, x, mean, rstd, weight)
+    dy, x, mean, rstd, weight, shape = backward_arguments(dy, x, mean, rstd, weight)
     names = ("x", "dy", "mean", "rstd", "weight")
     dx = _check.out(out, names, (x, dy, mean, rstd, weight), may_be=2)
     dweight = dbias = None
@@ -210,3 +210,55 @@ def layer_norm_backward(
         dweight, dbias = np.empty(shape, x.dtype), np.empty(shape, x.dtype)
     _core.layer_norm_backward(dy, x, mean, rstd, weight, math.prod(shape), dx, dweight, dbias)
     return dx, dweight, dbias
+
+
+def forward_arguments(
+    x: npt.ArrayLike,
+    weight: npt.ArrayLike | None,
+    bias: npt.ArrayLike | None,
+    normalized_shape: SupportsIndex | Sequence[SupportsIndex] | None,
+    eps: float,
+) -> tuple[FloatArray, FloatArray | None, FloatArray | None, Shape, float]:
+    """The arguments of the forward pass, with the normalised shape that they come to."""
+    x = _check.array("x", x)
+    weight = None if weight is None else _check.array("weight", weight)
+    bias = None if bias is None else _check.array("bias", bias)
+    if normalized_shape is not None:
+        normalized, whose = _check.shape("normalized_shape", normalized_shape), "normalized_shape"
+    elif weight is not None:
+        normalized, whose = weight.shape, "weight"
+    elif bias is not None:
+        normalized, whose = bias.shape, "bias"
+    else:
+        normalized, whose = x.shape[-1:], "x"
+    if x.ndim == 0:
+        raise ValueError(f"x must have at least one axis, got shape {x.shape}")
+    if not normalized or x.shape[-len(normalized) :] != normalized:
+        raise ValueError(
+            f"{whose} must have the shape of the last axes, one or more, of x of shape {x.shape}, got {normalized}"
+        )
+    for name, array_ in (("weight", weight), ("bias", bias)):
+        if array_ is not None and (array_.dtype is not x.dtype or array_.shape != normalized):
+            _check.match(name, array_, x.dtype, normalized, "x, in the normalised axes")
+    return x, weight, bias, normalized, _check.number("eps", eps)
+
+
+def backward_arguments(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    mean: npt.ArrayLike,
+    rstd: npt.ArrayLike,
+    weight: npt.ArrayLike | None,
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray | None, Shape]:
+    """The arguments of the backward pass, with the normalised shape that they come to."""
+    x = _check.array("x", x)
+    dy = _check.array_like("dy", dy, x.dtype, x.shape, "x")
+    mean = _check.array("mean", mean).astype(np.float64, copy=False)
+    leading = mean.ndim
+    if leading >= x.ndim or x.shape[:leading] != mean.shape:
+        raise ValueError(f"mean must have the leading shape of x, which has shape {x.shape}, got {mean.shape}")
+    rstd = _check.array_like("rstd", rstd, x.dtype, mean.shape, "x without the normalised axes")
+    normalized = x.shape[leading:]
+    if weight is not None:
+        weight = _check.array_like("weight", weight, x.dtype, normalized, "x, in the normalised axes")
+    return dy, x, mean, rstd, weight, normalized

@@ -75,11 +75,12 @@ def sgd_update(
     >>> param
     array([ 0.855, -2.145])
     """
-    grad = _check.sgd_arrays(param, grad, momentum_buffer)
-    lr, momentum, dampening, weight_decay = _check.sgd_numbers(
+    grad = checked_gradient(param, grad, momentum_buffer)
+    lr, momentum, dampening, weight_decay = checked_numbers(
         lr, momentum, dampening, weight_decay, nesterov, momentum_buffer
     )
     first_step = _check.step(step) == 1
+    nesterov, maximize = _check.flag("nesterov", nesterov), _check.flag("maximize", maximize)
     _core.sgd(
         param,
         grad,
@@ -92,3 +93,33 @@ def sgd_update(
         nesterov,
         maximize,
     )
+
+
+def checked_gradient(param: FloatArray, grad: npt.ArrayLike, momentum_buffer: FloatArray | None) -> FloatArray:
+    """The gradient, where all these arrays can be used together."""
+    _check.updatable("param", param)
+    grad = _check.array_like("grad", grad, param.dtype, param.shape, "param")
+    if momentum_buffer is not None:
+        _check.writable("momentum_buffer", momentum_buffer, param.dtype, param.shape, "param")
+    _check.disjoint(param=param, grad=grad, momentum_buffer=momentum_buffer)
+    return grad
+
+
+def checked_numbers(
+    lr: float,
+    momentum: float,
+    dampening: float,
+    weight_decay: float,
+    nesterov: bool,
+    momentum_buffer: FloatArray | None,
+) -> tuple[float, float, float, float]:
+    lr, momentum = _check.number("lr", lr), _check.number("momentum", momentum)
+    dampening = _check.number("dampening", dampening)
+    if momentum != 0 and momentum_buffer is None:
+        raise ValueError(f"momentum_buffer must be given where momentum is not 0, got None with {momentum}")
+    if nesterov and (momentum == 0 or dampening != 0):
+        raise ValueError(
+            "nesterov must go with momentum > 0 and dampening == 0, "
+            f"got momentum={momentum} and dampening={dampening}"
+        )
+    return lr, momentum, dampening, _check.number("weight_decay", weight_decay)

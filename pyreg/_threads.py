@@ -35,7 +35,8 @@ def get_num_threads() -> int:
 def set_num_threads(n: SupportsIndex) -> None:
     """Set how many threads the functions use, in the whole process.
 
-    The results do not depend on it.
+    The results do not depend on it. Inside of a ``with num_threads(...)`` block that block's number
+    holds on.
 
     Parameters
     ----------

@@ -74,6 +74,7 @@ BAD_KEYS = [
     (True, TypeError, "True"),
     ("1", TypeError, "'1'"),
     (None, TypeError, "None"),
+    (np.array([1, 2]), TypeError, "[1, 2]"),
 ]
 
 
@@ -88,6 +89,18 @@ def test_keys_and_offsets(impl, value, error, shown, training):
 def test_an_offset_whose_last_element_is_beyond_the_stream(impl):
     impl.dropout(ones(3), 0.5, key=1, offset=2**64 - 3)
     refuses(ValueError, lambda: impl.dropout(ones(3), 0.5, key=1, offset=2**64 - 2), "offset")
+    impl.dropout(ones(0), 0.5, key=1, offset=2**64 - 1)
+    refuses(ValueError, lambda: impl.dropout(ones(0), 0.5, key=1, offset=2**64), "offset")
+
+
+@pytest.mark.parametrize("value", ["no", 0, 1, None, 0.5])
+def test_flags(impl, value):
+    refuses(TypeError, lambda: impl.dropout(ones(3), 0.5, key=1, training=value), "training", repr(value))
+    for name in UPDATES:
+        refuses_update(impl, name, TypeError, ("maximize", repr(value)), state_of(name), maximize=value)
+    name = "sgd_update"
+    refuses_update(impl, name, TypeError, ("nesterov", repr(value)), state_of(name), nesterov=value)
+    impl.adam_update(*state_of("adam_update"), step=1, maximize=np.True_)
 
 
 UPDATES = {
@@ -346,9 +359,7 @@ def test_arrays_of_an_update_that_overlap(impl, name):
                 refuses_update(impl, name, ValueError, (names[i], names[j], "overlap"), state)
     if name != "sgd_update":
         state = state_of(name)
-        refuses_update(
-            impl, name, ValueError, ("exp_avg_sq", "max_exp_avg_sq"), state, max_exp_avg_sq=state[3]
-        )
+        refuses_update(impl, name, ValueError, ("exp_avg_sq", "max_exp_avg_sq"), state, max_exp_avg_sq=state[3])
 
 
 def test_neighbouring_arrays_do_not_overlap(impl):
@@ -361,9 +372,7 @@ def test_neighbouring_arrays_do_not_overlap(impl):
 # --- threads and the rest
 
 
-@pytest.mark.parametrize(
-    ("n", "error"), [(0, ValueError), (-1, ValueError), (1.0, TypeError), (None, TypeError)]
-)
+@pytest.mark.parametrize(("n", "error"), [(0, ValueError), (-1, ValueError), (1.0, TypeError), (None, TypeError)])
 def test_thread_counts(n, error):
     before = pyreg.get_num_threads()
     refuses(error, lambda: pyreg.set_num_threads(n), "n must", repr(n))
@@ -383,9 +392,7 @@ def test_the_core_itself_refuses_arrays_that_it_cannot_use(name):
     x, small, ints = ones(4, 6), ones(3), np.ones((4, 6), int)
     for bad in (ints, x.T, x[:, ::2], small, read_only(ones(4, 6))):
         calls = {
-            "layer_norm_forward": lambda bad=bad: _core.layer_norm_forward(
-                x, 6, None, None, 0.0, bad, None, None
-            ),
+            "layer_norm_forward": lambda bad=bad: _core.layer_norm_forward(x, 6, None, None, 0.0, bad, None, None),
             "dropout": lambda bad=bad: _core.dropout(x, 1, 1, 0, bad),
             "adam": lambda bad=bad: _core.adam(x, x, bad, x, None, 1, 0.1, 0.9, 0.9, 0.1, 0.1, True, False),
             "sgd": lambda bad=bad: _core.sgd(x, x, bad, True, 0.1, 0.9, 0.0, 0.0, False, False),

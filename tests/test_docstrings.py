@@ -41,7 +41,7 @@ def test_docstrings_describe_every_parameter(module, name):
             if line and not line[0].isspace()
             for name in line.split(" : ")[0].split(",")
         ]
-        assert names == list(parameters) or sorted(names) == sorted(parameters)
+        assert sorted(names) == sorted(parameters)
 
 
 @pytest.mark.parametrize("name", pyreg.reference.__all__)

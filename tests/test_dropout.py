@@ -1,18 +1,31 @@
 """Dropout: its stream, its fractions and its values."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from bits import assert_same_bits
 
 import pyreg
 
+FROZEN = [
+    line.split()
+    for line in (Path(__file__).parent / "data/dropout_mask_v1.txt").read_text().splitlines()
+    if not line.startswith("#")
+]
+
+
+@pytest.mark.parametrize(("key", "offset", "p", "mask"), FROZEN)
+def test_masks_of_version_1_never_change(impl, key, offset, p, mask):
+    kept = impl.dropout_mask(len(mask), float.fromhex(p), key=int(key), offset=int(offset))
+    assert "".join("01"[int(k)] for k in kept) == mask
+
 
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.5, 1 / 3, 1e-3, 1e-6])
 def test_the_kept_fraction_of_1e8_elements_is_within_5_standard_errors(p):
     size, part = 10**8, 10**7
     kept = sum(
-        np.count_nonzero(pyreg.dropout_mask(part, p, key=2024, offset=first))
-        for first in range(0, size, part)
+        np.count_nonzero(pyreg.dropout_mask(part, p, key=2024, offset=first)) for first in range(0, size, part)
     )
     assert abs(kept - size * (1 - p)) <= 5 * (size * p * (1 - p)) ** 0.5
 

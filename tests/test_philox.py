@@ -50,3 +50,20 @@ def test_compiled_stream_gives_the_known_answer(words, level):
     # An element whose first byte is b is kept at p = t / 256 where b >= t: every byte can be read back.
     masks = [pyreg.dropout_mask(16, t / 256, key=key, offset=offset) for t in range(1, 256)]
     assert np.sum(masks, axis=0).tolist() == first.tolist()
+
+
+# Digit, domain, and the bytes at PLACES for the key 0x0123456789abcdef, made by a program of plain integers:
+# the digit stands in the third word of the counter, the domain in the fourth.
+PLACES = [0, 1, 15, 16, 17, 2**40 + 3]
+STRINGS = [
+    (1, 1, [95, 191, 33, 215, 185, 218]),
+    (2, 0, [126, 7, 9, 225, 15, 64]),
+    (3, 0, [161, 2, 240, 80, 65, 235]),
+    (3, 1, [7, 82, 70, 65, 212, 200]),
+]
+
+
+@pytest.mark.parametrize(("digit", "domain", "expected"), STRINGS)
+def test_every_digit_and_domain_has_a_string_of_its_own(digit, domain, expected):
+    places = np.array(PLACES, np.uint64)
+    assert philox_bytes(places, digit, domain, 0x0123456789ABCDEF).tolist() == expected

@@ -37,9 +37,7 @@ def every_result(impl, dtype, rows, n):
         amsgrad = options.pop("amsgrad", False)
         state = x.copy(), dy, np.zeros_like(x), np.zeros_like(x), np.zeros_like(x)
         for step in (1, 2, 1000):
-            getattr(impl, name)(
-                *state[:4], step=step, max_exp_avg_sq=state[4] if amsgrad else None, **options
-            )
+            getattr(impl, name)(*state[:4], step=step, max_exp_avg_sq=state[4] if amsgrad else None, **options)
         results[name, amsgrad, *options] = state
     for options in ({}, {"momentum": 0.9, "weight_decay": 0.1}, {"momentum": 0.9, "nesterov": True}):
         state = x.copy(), dy, np.zeros_like(x)
@@ -80,6 +78,29 @@ def test_every_thread_count_equals_the_reference(level, dtype, reference_results
         actual = every_result(pyreg, dtype, *shape)
     for what, value in expected.items():
         assert_same_bits(actual[what], value, (level, threads, what))
+
+
+# Calls that move more than 32 MiB write their result past the caches, whole lines at a time, with the ends of
+# rows and of blocks apart. One that works in place never does: it is what the other is held against.
+@pytest.mark.parametrize("shift", [0, 1, 3])
+@pytest.mark.parametrize("n", [31, 768, 1001, 4096])
+def test_results_written_past_the_caches_have_the_same_bits(level, dtype, rng, n, shift):
+    rows = 36 * 2**20 // (2 * n * np.dtype(dtype).itemsize)
+    size = rows * n
+    x = rng.standard_normal(size + shift, dtype)[shift:].reshape(rows, n)
+    weight = rng.standard_normal(n, dtype)
+    out = np.empty(size + shift, dtype)[shift:].reshape(rows, n)
+
+    in_place = x.copy()
+    expected = pyreg.layer_norm_forward(in_place, weight, weight, out=in_place)
+    assert_same_bits(pyreg.layer_norm_forward(x, weight, weight, out=out), expected)
+    _, mean, rstd = expected
+    dy = in_place.copy()
+    expected = pyreg.layer_norm_backward(in_place, x, mean, rstd, weight, out=in_place)
+    assert_same_bits(pyreg.layer_norm_backward(dy, x, mean, rstd, weight, out=out), expected)
+    in_place = x.copy()
+    expected = pyreg.dropout(in_place, 0.1, key=n, offset=shift, out=in_place)
+    assert_same_bits(pyreg.dropout(x, 0.1, key=n, offset=shift, out=out), expected)
 
 
 DIGEST = """

@@ -37,10 +37,22 @@ def test_num_threads_holds_for_its_block_and_its_thread():
         with pyreg.num_threads(1):
             assert pyreg.get_num_threads() == 1
         assert pyreg.get_num_threads() == 5
+        pyreg.set_num_threads(2)
+        assert pyreg.get_num_threads() == 5
     assert pyreg.get_num_threads() == 2
     with pytest.raises(KeyError), pyreg.num_threads(4):
         raise KeyError
     assert pyreg.get_num_threads() == 2
+
+
+def test_a_limit_of_threadpoolctl_is_respected_while_it_holds():
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    pyreg.set_num_threads(2)
+    with threadpoolctl.threadpool_limits(1):
+        assert pyreg.get_num_threads() == 1
+        pyreg.set_num_threads(8)
+        assert pyreg.get_num_threads() == 1
+    assert pyreg.get_num_threads() == 8
 
 
 def default_threads(**environment):

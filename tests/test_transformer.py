@@ -120,9 +120,7 @@ def test_decay_takes_the_matrices_and_leaves_biases_norms_and_positions(norm_pos
 
 
 def test_identity_in_place_of_layer_norm_has_no_parameters_and_the_same_start():
-    normed, plain = (
-        Transformer(tiny_config(layer_norm=on), np.random.default_rng(1)) for on in (True, False)
-    )
+    normed, plain = (Transformer(tiny_config(layer_norm=on), np.random.default_rng(1)) for on in (True, False))
     assert not any("norm" in name for name in plain.params)
     for name, param in plain.params.items():
         np.testing.assert_array_equal(param, normed.params[name], err_msg=name)

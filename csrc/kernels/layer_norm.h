@@ -50,11 +50,12 @@ constexpr double tiny = sizeof(T) == 4 ? 0x1p-100 : 0x1p-900;
 template <typename T>
 constexpr double largest_finite = sizeof(T) == 4 ? __FLT_MAX__ : __DBL_MAX__;
 
-// The power of two that brings the largest |x| of a row into [1, 2), as near as T allows.
+// The power of two that brings the largest |x| of a row, or the root of eps where that is larger, into [1, 2),
+// as near as T allows.
 template <typename T>
-double row_scale(int64_t n, const T* x) {
+double row_scale(int64_t n, const T* x, double eps) {
   constexpr double kLimit = sizeof(T) == 4 ? 0x1p126 : 0x1p1022;
-  double largest = 0, scale = 1;
+  double largest = __builtin_sqrt(eps), scale = 1;
   for (int64_t i = 0; i < n; ++i) {
     const double magnitude = __builtin_fabs(static_cast<double>(x[i]));
     if (magnitude > largest) largest = magnitude;
@@ -81,7 +82,7 @@ PYREG_INLINE RowFactors<T> row_factors(int64_t n, const T* x, const T* next, dou
   double scale = 1;
   // Squares that overflowed or underflowed (or a NaN): again, with the row brought near 1.
   if (!(moments.variance + eps >= tiny<T> && moments.variance < __builtin_inf())) {
-    scale = row_scale(n, x);
+    scale = row_scale(n, x, eps);
     for (int64_t i = 0; i < n; ++i) y[i] = x[i] * static_cast<T>(scale);
     source = y;
     moments = row_moments(n, source, next);

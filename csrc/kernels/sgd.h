@@ -28,10 +28,9 @@ void sgd_elements(int64_t n, const SgdScalars<T>& s, T* __restrict param, const 
 
 // All (n) and disjoint. momentum_buffer may be null where there is no momentum.
 template <typename T>
-void sgd(int64_t n, const SgdScalars<T>& scalars, Momentum momentum, T* param, const T* grad,
-         T* momentum_buffer) {
+void sgd(int64_t n, const SgdScalars<T>& scalars, bool decay, Momentum momentum, T* param,
+         const T* grad, T* momentum_buffer) {
   const auto run = [&](auto kernel) PYREG_LAMBDA { kernel(n, scalars, param, grad, momentum_buffer); };
-  const bool decay = scalars.decay != 0;
   if (momentum == Momentum::none)
     return decay ? run(sgd_elements<T, true, Momentum::none>) : run(sgd_elements<T, false, Momentum::none>);
   if (momentum == Momentum::first)

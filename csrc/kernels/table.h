@@ -21,7 +21,7 @@ template <typename T>
 struct SgdScalars {
   T grad_sign;  // -1 to maximize
   T lr, momentum, one_minus_dampening;
-  T decay;
+  T decay;  // weight_decay
   bool nesterov;
 };
 
@@ -38,8 +38,8 @@ struct Kernels {
   void (*dropout_mask)(int64_t n, uint64_t threshold, uint64_t key, uint64_t index, uint8_t* kept);
   void (*adam)(int64_t n, const AdamScalars<T>& scalars, Decay decay, T* param, const T* grad,
                T* exp_avg, T* exp_avg_sq, T* max_exp_avg_sq);
-  void (*sgd)(int64_t n, const SgdScalars<T>& scalars, Momentum momentum, T* param, const T* grad,
-              T* momentum_buffer);
+  void (*sgd)(int64_t n, const SgdScalars<T>& scalars, bool decay, Momentum momentum, T* param,
+              const T* grad, T* momentum_buffer);
   void (*copy)(int64_t n, const T* source, T* target, bool stream);
   void (*update_loop)(int64_t n, T* param, const T* grad, T* exp_avg, T* exp_avg_sq);
   double (*sum_of_squares)(int64_t n, const T* x);

@@ -1,6 +1,7 @@
 #include "dispatch.h"
 #include "ops/ops.h"
 #include "parallel.h"
+#include "streaming.h"
 
 namespace pyreg {
 namespace {

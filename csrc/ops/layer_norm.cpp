@@ -3,6 +3,7 @@
 #include "dispatch.h"
 #include "ops/ops.h"
 #include "parallel.h"
+#include "streaming.h"
 
 namespace pyreg {
 namespace {

@@ -12,7 +12,7 @@ struct MemoryRange {
 };
 
 MemoryRange range_of(py::handle array) {
-  const auto a = py::reinterpret_borrow<py::array>(array);
+  const auto a = py::cast<py::array>(array);
   const auto* begin = static_cast<const char*>(a.data());
   return {begin, begin + a.nbytes()};
 }

@@ -33,7 +33,7 @@ void sgd(py::array param_array, const py::array& grad_array, OptionalArray momen
     const auto kernel = kernels<T>().sgd;
     const int64_t bytes = (use == Momentum::none ? 3 : 5) * size * sizeof(T);
     parallel_blocks(size, kBlock, bytes, [&](int64_t begin, int64_t end) {
-      kernel(end - begin, scalars, use, param + begin, grad + begin,
+      kernel(end - begin, scalars, weight_decay != 0, use, param + begin, grad + begin,
              momentum_buffer ? momentum_buffer + begin : nullptr);
     });
   });

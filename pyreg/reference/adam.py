@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyreg import _check
+from pyreg._adam import checked_gradient
 from pyreg._check import FloatArray
 
 
@@ -97,18 +98,18 @@ def _update(
     maximize: bool,
     decoupled: bool,
 ) -> None:
-    grad = _check.adam_arrays(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq)
+    grad = checked_gradient(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq)
     beta1, beta2 = _check.betas(betas)
     step = _check.step(step)
+    maximize = _check.flag("maximize", maximize)
     lr, eps = _check.number("lr", lr), _check.number("eps", eps)
     weight_decay = _check.number("weight_decay", weight_decay)
 
     # Scalars in double, then rounded to the dtype once.
     scalar = param.dtype.type
-    step_size = scalar(lr / (1 - power(beta1, step)))
-    sqrt_bias_correction2 = scalar(math.sqrt(1 - power(beta2, step)))
-
     with np.errstate(all="ignore"):
+        step_size = scalar(lr / (1 - power(beta1, step)))
+        sqrt_bias_correction2 = scalar(math.sqrt(1 - power(beta2, step)))
         g = -grad if maximize else grad
         if weight_decay != 0 and not decoupled:
             g = g + scalar(weight_decay) * param
@@ -116,7 +117,8 @@ def _update(
         v = scalar(beta2) * exp_avg_sq + scalar(1 - beta2) * g * g
         exp_avg[...], exp_avg_sq[...] = m, v
         if max_exp_avg_sq is not None:
-            v = np.maximum(max_exp_avg_sq, v)
+            old = max_exp_avg_sq
+            v = np.where((old >= v) | np.isnan(old), old, v)  # the larger; a NaN wins
             max_exp_avg_sq[...] = v
         update = step_size * m / (np.sqrt(v) / sqrt_bias_correction2 + scalar(eps))
         if weight_decay != 0 and decoupled:

@@ -55,6 +55,7 @@ def dropout(
     x = _check.array("x", x)
     threshold = _check.dropout_threshold(p)
     key, offset = _check.key(key), _check.offset(offset, x.size)
+    training = _check.flag("training", training)
     y = _check.out(out, ("x",), (x,))
     if threshold == 0 or not training:
         y[...] = x

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from pyreg import _check
+from pyreg._l2_penalty import checked_arguments
 from pyreg.reference.lanes import lane_sum
 
 BLOCK = 2**14  # elements summed together, before the sums are added in order
@@ -22,7 +22,7 @@ def l2_penalty(params: npt.NDArray[np.floating] | Iterable[npt.ArrayLike], weigh
     >>> pyreg.reference.l2_penalty([np.array([3.0, 4.0]), np.array([1.0])], 0.1)
     1.3
     """
-    arrays, weight_decay = _check.l2_penalty(params, weight_decay)
+    arrays, weight_decay = checked_arguments(params, weight_decay)
     total = 0.0
     with np.errstate(all="ignore"):
         for array in arrays:

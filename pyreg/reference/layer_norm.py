@@ -36,6 +36,7 @@ import numpy.typing as npt
 
 from pyreg import _check
 from pyreg._check import FloatArray
+from pyreg._layer_norm import backward_arguments, forward_arguments
 from pyreg.reference.lanes import lane_sum
 
 # Rows whose sums of dweight and dbias make one block.
@@ -60,10 +61,13 @@ def row_moments(x: FloatArray) -> RowMoments:
     return RowMoments(hi, lo, np.where(variance < 0, 0.0, variance))
 
 
-def row_scale(x: FloatArray) -> npt.NDArray[np.float64]:
-    """The power of two that brings each row's largest |x| into [1, 2), or near it. (rows, 1)."""
+def row_scale(x: FloatArray, eps: float) -> npt.NDArray[np.float64]:
+    """The power of two that brings each row's largest |x|, or the root of eps where that is larger, into
+    [1, 2), as near as the dtype allows. (rows, 1).
+    """
     limit = 126 if x.dtype == np.float32 else 1022
     largest = np.fmax.reduce(np.abs(x), axis=-1, keepdims=True, initial=0).astype(np.float64)
+    largest = np.maximum(largest, np.sqrt(eps))
     exponent = np.where(np.isinf(largest), limit, np.frexp(largest)[1] - 1)
     exponent = np.where(largest == 0, -limit, exponent)
     scale: npt.NDArray[np.float64] = np.ldexp(1.0, np.clip(-exponent, -limit, limit))
@@ -88,7 +92,7 @@ def layer_norm_forward(
     >>> y.round(3)
     array([-1.225,  0.   ,  1.225])
     """
-    x, weight, bias, shape, eps = _check.layer_norm(x, weight, bias, normalized_shape, eps)
+    x, weight, bias, shape, eps = forward_arguments(x, weight, bias, normalized_shape, eps)
     y = _check.out(out, ("x", "weight", "bias"), (x, weight, bias))
     dtype, leading = x.dtype, x.shape[: -len(shape)]
     n = int(np.prod(shape))
@@ -99,7 +103,7 @@ def layer_norm_forward(
         # Squares that overflowed or underflowed (or a NaN): again, with the row brought near 1.
         tiny = 2.0**-100 if dtype == np.float32 else 2.0**-900
         sound = (moments.variance + eps >= tiny) & (moments.variance < np.inf)
-        scale = np.where(sound, 1.0, row_scale(rows))
+        scale = np.where(sound, 1.0, row_scale(rows, eps))
         rows = rows * scale.astype(dtype)
         hi, lo, variance = row_moments(rows)
 
@@ -160,7 +164,7 @@ def layer_norm_backward(
     >>> dx.round(3)
     array([[ 0.229, -0.344,  0.115]])
     """
-    dy, x, mean, rstd, weight, shape = _check.layer_norm_backward(dy, x, mean, rstd, weight)
+    dy, x, mean, rstd, weight, shape = backward_arguments(dy, x, mean, rstd, weight)
     names = ("x", "dy", "mean", "rstd", "weight")
     dx = _check.out(out, names, (x, dy, mean, rstd, weight), may_be=2)
     dtype, n = x.dtype, int(np.prod(shape))

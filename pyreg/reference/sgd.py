@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from pyreg import _check
 from pyreg._check import FloatArray
+from pyreg._sgd import checked_gradient, checked_numbers
 
 
 def sgd_update(
@@ -34,11 +35,12 @@ def sgd_update(
     >>> param
     array([0.95])
     """
-    grad = _check.sgd_arrays(param, grad, momentum_buffer)
-    lr, momentum, dampening, weight_decay = _check.sgd_numbers(
+    grad = checked_gradient(param, grad, momentum_buffer)
+    lr, momentum, dampening, weight_decay = checked_numbers(
         lr, momentum, dampening, weight_decay, nesterov, momentum_buffer
     )
     first_step = _check.step(step) == 1
+    nesterov, maximize = _check.flag("nesterov", nesterov), _check.flag("maximize", maximize)
 
     scalar = param.dtype.type
     with np.errstate(all="ignore"):

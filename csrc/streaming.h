@@ -1,0 +1,13 @@
+// Whether a call that moves this many bytes should write its result past the caches: where it would not stay
+// in them, its lines need not be read before they are written. Below that, ordinary stores are faster, and
+// whoever reads the result next finds it in the cache. 32 MiB is a common last-level cache, or one process's
+// share of a larger one.
+#pragma once
+
+#include <cstdint>
+
+namespace pyreg {
+
+constexpr bool outgrows_cache(int64_t bytes) { return bytes > 32 * 1024 * 1024; }
+
+}  // namespace pyreg
