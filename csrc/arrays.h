@@ -11,6 +11,8 @@
 #include <cstdint>
 #include <optional>
 
+#include "float_environment.h"
+
 namespace pyreg {
 
 namespace py = pybind11;
@@ -47,9 +49,10 @@ T* out(OptionalArray& a, int64_t size) {
   return a ? out<T>(*a, size) : nullptr;
 }
 
-// run(T{}) with the T, float or double, of the array's elements.
+// run(T{}) with the T, float or double, of the array's elements, in the default floating-point environment.
 template <typename Run>
 auto with_dtype(const py::array& a, Run run) {
+  const DefaultFloatEnvironment environment;
   if (py::isinstance<py::array_t<float>>(a)) return run(float{});
   require(py::isinstance<py::array_t<double>>(a), "_core: an array is neither float32 nor float64");
   return run(double{});

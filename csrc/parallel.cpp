@@ -9,6 +9,8 @@
 #include <cstdlib>
 #include <utility>
 
+#include "float_environment.h"
+
 namespace pyreg {
 namespace {
 
@@ -16,11 +18,13 @@ namespace {
 // force while this is loaded.
 int unlimited_threads() {
   const char* environment = std::getenv("OMP_NUM_THREADS");
-  const int threads = environment ? std::atoi(environment) : 0;
-  return threads > 0 ? threads : omp_get_num_procs();
+  const long threads = environment ? std::strtol(environment, nullptr, 10) : 0;
+  return threads > 0 ? static_cast<int>(std::min<long>(threads, INT_MAX)) : omp_get_num_procs();
 }
 
 const int unlimited = unlimited_threads();
+
+constexpr int kThreadsPerCpu = 4;
 
 std::atomic<int> process_threads{unlimited};
 thread_local int scoped_threads = 0;
@@ -49,12 +53,18 @@ void prepare_for_fork() {
 }
 
 void run_blocks(int64_t blocks, int threads, void (*run)(void*, int64_t), void* context) {
+  // The runtime ends the process when it cannot make a thread.
+  threads = std::min(threads, kThreadsPerCpu * omp_get_num_procs());
   if (threads <= 1) {
     for (int64_t block = 0; block < blocks; ++block) run(context, block);
     return;
   }
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
-  for (int64_t block = 0; block < blocks; ++block) run(context, block);
+#pragma omp parallel num_threads(threads)
+  {
+    const DefaultFloatEnvironment environment;
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t block = 0; block < blocks; ++block) run(context, block);
+  }
 }
 
 }  // namespace pyreg

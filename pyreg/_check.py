@@ -43,7 +43,7 @@ def _float(name: str, value: Any) -> float:
     try:
         return float(value)
     except OverflowError:
-        raise ValueError(f"{name} must be finite in double precision, got {value!r}") from None
+        raise ValueError(f"{name} must be finite in double precision, got a {type_name(value)} beyond it") from None
 
 
 def integer(name: str, value: SupportsIndex, *, low: int, high: int) -> int:
@@ -56,7 +56,9 @@ def integer(name: str, value: SupportsIndex, *, low: int, high: int) -> int:
         except TypeError:  # an array
             raise TypeError(f"{name} must be an integer, got {value!r}") from None
     if not low <= value <= high:
-        raise ValueError(f"{name} must be in [{low}, {high}], got {value}")
+        # Python does not print an integer of thousands of digits.
+        shown = str(value) if abs(value) < 2**1000 else f"one of {value.bit_length()} bits"
+        raise ValueError(f"{name} must be in [{low}, {high}], got {shown}")
     return value
 
 
@@ -77,6 +79,8 @@ def key(value: SupportsIndex) -> int:
 
 def offset(value: SupportsIndex, size: int) -> int:
     """The index in the random stream of the first of `size` elements."""
+    if size > 2**64:
+        raise ValueError(f"shape must have at most 2**64 elements, got {size}")
     return integer("offset", value, low=0, high=2**64 - max(1, size))
 
 
@@ -115,7 +119,7 @@ def array(name: str, value: npt.ArrayLike) -> FloatArray:
         any_array = np.asarray(value)
     except ValueError as error:
         raise TypeError(f"{name} cannot be read as an array: {error}") from None
-    native = any_array.dtype.newbyteorder("=")
+    native = any_array.dtype.newbyteorder("=") if any_array.dtype.kind == "f" else any_array.dtype
     if native not in (_FLOAT32, _FLOAT64):
         raise TypeError(
             f"{name} must be float32 or float64, got {any_array.dtype}; "

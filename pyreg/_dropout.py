@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import SupportsIndex
 
@@ -121,8 +122,9 @@ def dropout_mask(
     >>> pyreg.dropout_mask(8, 0.5, key=1)
     array([False, False,  True,  True,  True, False, False,  True])
     """
-    kept = np.empty(_check.shape("shape", shape), np.bool_)
+    lengths = _check.shape("shape", shape)
     threshold = _check.dropout_threshold(p)
-    key, offset = _check.key(key), _check.offset(offset, kept.size)
+    key, offset = _check.key(key), _check.offset(offset, math.prod(lengths))
+    kept = np.empty(lengths, np.bool_)
     _core.dropout_mask(kept, threshold, key, offset)
     return kept

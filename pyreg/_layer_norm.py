@@ -191,6 +191,9 @@ def layer_norm_backward(
     `dweight` and `dbias` are summed over blocks of 64 samples, then over the blocks in double
     precision: the number of threads does not show in them.
 
+    Where a deviation from the mean overflows the dtype (elements beyond half its range, of both signs), or where
+    `rstd` is infinite (a constant sample or one of subnormal numbers, with ``eps=0``), gradients are not finite.
+
     Examples
     --------
     >>> import numpy as np, pyreg

@@ -41,7 +41,7 @@ def set_num_threads(n: SupportsIndex) -> None:
     Parameters
     ----------
     n : int
-        At least 1; more than there are CPUs is allowed.
+        At least 1; more than there are CPUs is allowed, but no more than four for each are ever used.
 
     Raises
     ------

@@ -5,6 +5,11 @@ import pytest
 
 import pyreg
 
+
+def shown(value):
+    return "huge" if isinstance(value, int) and abs(value) > 2**1000 else repr(value)
+
+
 NAN, INF = float("nan"), float("inf")
 F32, F64 = np.float32, np.float64
 
@@ -33,7 +38,8 @@ BAD_NUMBERS = [
     (-1e-9, ValueError, "-1e-09"),
     (NAN, ValueError, "nan"),
     (INF, ValueError, "inf"),
-    (10**400, ValueError, "1000"),
+    (10**400, ValueError, "beyond"),
+    (10**5000, ValueError, "beyond"),
     ("1", TypeError, "'1'"),
     (None, TypeError, "None"),
     (True, TypeError, "True"),
@@ -42,7 +48,7 @@ BAD_NUMBERS = [
 ]
 
 
-@pytest.mark.parametrize(("value", "error", "shown"), BAD_NUMBERS, ids=repr)
+@pytest.mark.parametrize(("value", "error", "shown"), BAD_NUMBERS, ids=shown)
 def test_eps_of_layer_norm(impl, value, error, shown):
     refuses(error, lambda: impl.layer_norm(ones(3), eps=value), "eps", shown)
     refuses(error, lambda: impl.layer_norm_forward(ones(3), eps=value), "eps", shown)
@@ -69,6 +75,7 @@ def test_p_also_in_inference(impl, p, error, shown, training):
 BAD_KEYS = [
     (-1, ValueError, "-1"),
     (2**64, ValueError, str(2**64)),
+    (10**5000, ValueError, "bits"),
     (1.0, TypeError, "1.0"),
     (np.float32(1), TypeError, "1.0"),
     (True, TypeError, "True"),
@@ -79,7 +86,7 @@ BAD_KEYS = [
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize(("value", "error", "shown"), BAD_KEYS, ids=repr)
+@pytest.mark.parametrize(("value", "error", "shown"), BAD_KEYS, ids=shown)
 def test_keys_and_offsets(impl, value, error, shown, training):
     refuses(error, lambda: impl.dropout(ones(3), 0.5, key=value, training=training), "key", shown)
     refuses(error, lambda: impl.dropout_mask(3, 0.5, key=value), "key", shown)
@@ -124,7 +131,7 @@ def refuses_update(impl, name, error, fragments, state, **options):
 
 
 @pytest.mark.parametrize("name", UPDATES)
-@pytest.mark.parametrize(("value", "error", "shown"), BAD_NUMBERS, ids=repr)
+@pytest.mark.parametrize(("value", "error", "shown"), BAD_NUMBERS, ids=shown)
 def test_numbers_of_the_optimisers(impl, name, value, error, shown):
     for argument in UPDATES[name]:
         refuses_update(impl, name, error, (argument, shown), state_of(name), **{argument: value})

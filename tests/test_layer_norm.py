@@ -65,8 +65,20 @@ def test_float64_rows_are_accurate_to_float64(impl, rng, mean):
         np.testing.assert_allclose(actual, exact.astype(float), atol=backward)
 
 
+@pytest.mark.parametrize("mean", [0, 1e4, 1e6])
+@pytest.mark.parametrize("n", [4096, 4097, 2**18, 10**6])
+def test_long_float32_rows_are_as_accurate_as_short_ones(impl, rng, n, mean):
+    x, dy = rng.normal(mean, 1, (2, n)).astype(np.float32), rng.normal(size=(2, n)).astype(np.float32)
+    one, zero = np.ones(n, np.float32), np.zeros(n, np.float32)
+    y, m, rstd = impl.layer_norm_forward(x)
+    dx, _, _ = impl.layer_norm_backward(dy, x, m, rstd)
+    expected_y, expected_dx, _, _ = mathematics(x, one, zero, dy)
+    assert np.abs(y - expected_y).max() < 2e-6
+    assert np.abs(dx - expected_dx).max() < 2e-6
+
+
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.7, 1e6 + 0.1, 1e30, 1e-30, 1e38, -3.4e38])
-@pytest.mark.parametrize("n", [1, 2, 31, 33, 768, 1001])
+@pytest.mark.parametrize("n", [1, 2, 31, 33, 768, 1001, 10**6])
 @pytest.mark.parametrize("eps", [1e-5, 0.0])
 def test_a_constant_row_gives_the_bias(impl, dtype, rng, value, n, eps):
     bias = rng.normal(size=n).astype(dtype)

@@ -38,13 +38,11 @@ def test_philox_bytes_are_the_blocks_words_in_little_endian_order():
     assert philox_bytes(index, digit=0, domain=0, key=0).tobytes() == words.tobytes()
 
 
-@pytest.mark.parametrize("words", [k for k in KNOWN if k[0] == "10"], ids=lambda words: words[1])
+@pytest.mark.parametrize("words", [k for k in KNOWN if k[0] == "10" and k[3:5] == 2 * ["00000000"]])
 def test_compiled_stream_gives_the_known_answer(words, level):
     """The known answers that a mask can show: those whose counter has digit 0 and domain 0."""
     numbers = [int(word, 16) for word in words[1:]]
     counter, key, output = numbers[:4], numbers[4] | numbers[5] << 32, numbers[6:]
-    if counter[2:] != [0, 0]:
-        pytest.skip("a counter of another digit or domain")
     first = np.array(output, "<u4").view(np.uint8)
     offset = 16 * (counter[0] | counter[1] << 32)
     # An element whose first byte is b is kept at p = t / 256 where b >= t: every byte can be read back.

@@ -1,7 +1,9 @@
 """The second promise: the same bits at every instruction set, thread count, layout and cut of the batch."""
 
+import ctypes
 import hashlib
 import os
+import platform
 import subprocess
 import sys
 
@@ -203,6 +205,30 @@ def test_a_row_does_not_depend_on_the_batch_it_stands_in(impl, dtype, rng, n):
         assert_same_bits(alone, (y[part], mean[part], rstd[part]))
         dx_alone, _, _ = impl.layer_norm_backward(dy[part], x[part], mean[part], rstd[part], weight)
         assert_same_bits(dx_alone, dx[part])
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="knows glibc's x86-64 fenv_t")
+def test_the_callers_floating_point_environment_does_not_matter(level, rng):
+    """A thread that flushes subnormal numbers to zero gets the bits that all others get."""
+    libc = ctypes.CDLL(None)
+    environment = (ctypes.c_uint8 * 64)()  # glibc's fenv_t has 32 bytes on x86-64, with MXCSR in the last four
+    x = (rng.standard_normal(2_000_000) * 1e-38).astype(np.float32)
+    expected = pyreg.dropout(x, 0.1, key=1)
+    assert libc.fegetenv(environment) == 0
+    mxcsr = ctypes.c_uint32.from_buffer(environment, 28)
+    before = mxcsr.value
+    try:
+        mxcsr.value = before | 0x8040
+        libc.fesetenv(environment)
+        results = []
+        for threads in (1, 2):
+            with pyreg.num_threads(threads):
+                results.append(pyreg.dropout(x, 0.1, key=1))
+    finally:
+        mxcsr.value = before
+        libc.fesetenv(environment)
+    for result in results:
+        assert_same_bits(result, expected)
 
 
 @pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf, -0.0, 1e-42, 3e38])

@@ -13,11 +13,20 @@
 namespace pyreg {
 namespace {
 
+// Elements of a row that are summed in T; the sums of such blocks are added in double. A long row around 1e6
+// would lose its mean otherwise, and any long row its variance.
+constexpr int64_t kSumBlock = 4096;
+
 template <typename T>
-PYREG_INLINE T row_sum(int64_t n, const T* x) {
-  Lanes<T> sum;
-  each_vector<T>(n, [&](auto vector) PYREG_LAMBDA { sum.v[vector.k] += vector.load(x); });
-  return sum.sum();
+PYREG_INLINE double row_sum(int64_t n, const T* x) {
+  double total = 0;
+  for (int64_t start = 0; start < n; start += kSumBlock) {
+    Lanes<T> sum;
+    const auto body = [&](auto vector) PYREG_LAMBDA { sum.v[vector.k] += vector.load(x + start); };
+    each_vector<T>(n - start < kSumBlock ? n - start : kSumBlock, body);
+    total += static_cast<double>(sum.sum());
+  }
+  return total;
 }
 
 template <typename T>
@@ -30,16 +39,22 @@ struct RowMoments {
 // `next` is fetched from memory meanwhile.
 template <typename T>
 PYREG_INLINE RowMoments<T> row_moments(int64_t n, const T* x, const T* next) {
-  const T hi = row_sum(n, x) / static_cast<T>(n);
-  Lanes<T> sum_d, sum_dd;
-  each_vector<T>(n, [&](auto vector) PYREG_LAMBDA {
-    const auto d = vector.only_row(vector.load(x) - hi);
-    sum_d.v[vector.k] += d;
-    sum_dd.v[vector.k] += d * d;
-    if (vector.k == 0) __builtin_prefetch(next + vector.at / 2);
-  });
-  const double lo = static_cast<double>(sum_d.sum()) / static_cast<double>(n);
-  const double variance = static_cast<double>(sum_dd.sum()) / static_cast<double>(n) - lo * lo;
+  const double count = static_cast<double>(n);
+  const T hi = static_cast<T>(row_sum(n, x) / count);
+  double total_d = 0, total_dd = 0;
+  for (int64_t start = 0; start < n; start += kSumBlock) {
+    Lanes<T> sum_d, sum_dd;
+    const auto body = [&](auto vector) PYREG_LAMBDA {
+      const auto d = vector.only_row(vector.load(x + start) - hi);
+      sum_d.v[vector.k] += d;
+      sum_dd.v[vector.k] += d * d;
+      if (vector.k == 0) __builtin_prefetch(next + (start + vector.at) / 2);
+    };
+    each_vector<T>(n - start < kSumBlock ? n - start : kSumBlock, body);
+    total_d += static_cast<double>(sum_d.sum());
+    total_dd += static_cast<double>(sum_dd.sum());
+  }
+  const double lo = total_d / count, variance = total_dd / count - lo * lo;
   return {hi, lo, variance < 0 ? 0.0 : variance};  // a NaN stays one
 }
 
@@ -90,7 +105,7 @@ PYREG_INLINE RowFactors<T> row_factors(int64_t n, const T* x, const T* next, dou
   double inverse = 1 / __builtin_sqrt(moments.variance + eps * scale * scale);
   if (mean) *mean = (static_cast<double>(moments.hi) + moments.lo) / scale;
   if (rstd) *rstd = static_cast<T>(inverse * scale);
-  // Beyond it all deviations are 0, and are to stay 0 when multiplied.
+  // Beyond it all deviations from the mean are 0, and are to stay 0 when multiplied.
   if (inverse > largest_finite<T>) inverse = largest_finite<T>;
   return {source, moments.hi, static_cast<T>(moments.lo), static_cast<T>(inverse)};
 }
@@ -155,15 +170,21 @@ PYREG_INLINE RowGradient<T> row_gradient(int64_t n, const T* dy, const T* x, dou
                                          const T* weight) {
   const T hi = static_cast<T>(mean);
   RowGradient<T> row{hi, static_cast<T>(mean - static_cast<double>(hi)), rstd, 0, 0};
-  Lanes<T> sum_g, sum_g_xhat;
-  each_vector<T>(n, [&](auto vector) PYREG_LAMBDA {
-    auto g = vector.load(dy);
-    if constexpr (kWeight) g = g * vector.load(weight);
-    sum_g.v[vector.k] += g;
-    sum_g_xhat.v[vector.k] += vector.only_row(g * row.xhat(vector.load(x)));
-  });
-  row.mean_g = static_cast<T>(static_cast<double>(sum_g.sum()) / static_cast<double>(n));
-  row.mean_g_xhat = static_cast<T>(static_cast<double>(sum_g_xhat.sum()) / static_cast<double>(n));
+  double total_g = 0, total_g_xhat = 0;
+  for (int64_t start = 0; start < n; start += kSumBlock) {
+    Lanes<T> sum_g, sum_g_xhat;
+    const auto body = [&](auto vector) PYREG_LAMBDA {
+      auto g = vector.load(dy + start);
+      if constexpr (kWeight) g = g * vector.load(weight + start);
+      sum_g.v[vector.k] += g;
+      sum_g_xhat.v[vector.k] += vector.only_row(g * row.xhat(vector.load(x + start)));
+    };
+    each_vector<T>(n - start < kSumBlock ? n - start : kSumBlock, body);
+    total_g += static_cast<double>(sum_g.sum());
+    total_g_xhat += static_cast<double>(sum_g_xhat.sum());
+  }
+  row.mean_g = static_cast<T>(total_g / static_cast<double>(n));
+  row.mean_g_xhat = static_cast<T>(total_g_xhat / static_cast<double>(n));
   return row;
 }
 

@@ -7,6 +7,17 @@ import numpy.typing as npt
 
 from pyreg._check import FloatArray
 
+# Elements of a row that are summed in its dtype, before the sums are added in double.
+SUM_BLOCK = 4096
+
+
+def row_sum(x: FloatArray) -> npt.NDArray[np.float64]:
+    """The sum over the last axis, (..., 1): in x's dtype over blocks, then over the blocks in double."""
+    total = np.zeros(x.shape[:-1], np.float64)
+    for first in range(0, x.shape[-1], SUM_BLOCK):
+        total += lane_sum(x[..., first : first + SUM_BLOCK])
+    return total[..., None]
+
 
 def lane_count(dtype: npt.DTypeLike) -> int:
     """How many lanes a row of this dtype is summed in: a group of them has 128 bytes."""

@@ -37,7 +37,7 @@ import numpy.typing as npt
 from pyreg import _check
 from pyreg._check import FloatArray
 from pyreg._layer_norm import backward_arguments, forward_arguments
-from pyreg.reference.lanes import lane_sum
+from pyreg.reference.lanes import row_sum
 
 # Rows whose sums of dweight and dbias make one block.
 BLOCK_ROWS = 64
@@ -53,11 +53,11 @@ class RowMoments(NamedTuple):
 
 def row_moments(x: FloatArray) -> RowMoments:
     """The corrected two-pass algorithm (Chan, Golub and LeVeque, 1983, eq. 1.7)."""
-    n = x.shape[-1]
-    hi = (lane_sum(x) / x.dtype.type(n))[:, None]
+    n = np.float64(x.shape[-1])
+    hi = (row_sum(x) / n).astype(x.dtype)
     d = x - hi
-    lo = (lane_sum(d).astype(np.float64) / np.float64(n))[:, None]
-    variance = (lane_sum(d * d).astype(np.float64) / np.float64(n))[:, None] - lo * lo
+    lo = row_sum(d) / n
+    variance = row_sum(d * d) / n - lo * lo
     return RowMoments(hi, lo, np.where(variance < 0, 0.0, variance))
 
 
@@ -190,8 +190,7 @@ def layer_norm_backward(
 
 def row_mean(x: FloatArray) -> FloatArray:
     """The mean of each row, rounded once. (rows, 1)."""
-    mean: FloatArray = lane_sum(x).astype(np.float64) / np.float64(x.shape[-1])
-    return mean.astype(x.dtype)[:, None]
+    return (row_sum(x) / np.float64(x.shape[-1])).astype(x.dtype)
 
 
 def sum_rows(x: FloatArray) -> FloatArray:
