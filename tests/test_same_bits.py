@@ -85,7 +85,7 @@ def test_every_thread_count_equals_the_reference(level, dtype, reference_results
 # Calls that move more than 32 MiB write their result past the caches, whole lines at a time, with the ends of
 # rows and of blocks apart. One that works in place never does: it is what the other is held against.
 @pytest.mark.parametrize("shift", [0, 1, 3])
-@pytest.mark.parametrize("n", [31, 768, 1001, 4096])
+@pytest.mark.parametrize("n", [31, 64, 67, 768, 1001, 4096])
 def test_results_written_past_the_caches_have_the_same_bits(level, dtype, rng, n, shift):
     rows = 36 * 2**20 // (2 * n * np.dtype(dtype).itemsize)
     size = rows * n

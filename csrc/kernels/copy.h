@@ -1,22 +1,31 @@
 // What the machine can do, for the benchmark to compare with.
 #pragma once
 
-#include "kernels/lanes.h"
+#include "kernels/row_stream.h"
 
 namespace pyreg {
 namespace {
 
 template <typename T, bool kStream>
 void copy_elements(int64_t n, const T* source, T* target) {
+  RowStream<T, 1> stream;
+  stream.begin(0, target);
   const auto body = [&](auto vector) PYREG_LAMBDA {
-    vector.template store<kStream>(target, vector.load(source));
+    if constexpr (kStream)
+      stream.store(0, vector, vector.load(source));
+    else
+      vector.store(target, vector.load(source));
   };
   each_vector<T>(n, body, to_next_line(target));
-  if constexpr (kStream) stream_fence();
+  if constexpr (kStream) {
+    stream.end(n);
+    stream.finish();
+  }
 }
 
 template <typename T>
 void copy(int64_t n, const T* source, T* target, bool stream) {
+  stream = stream && n * sizeof(T) >= 4 * kLineBytes;
   stream ? copy_elements<T, true>(n, source, target) : copy_elements<T, false>(n, source, target);
 }
 

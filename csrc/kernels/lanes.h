@@ -172,6 +172,7 @@ struct Lanes {
 template <typename T>
 struct WholeVector {
   using vec = typename Native<T>::vec;
+  static constexpr bool kWhole = true;
   int64_t at;
   int k;
   bool in_line;  // all of its cache line is in the row
@@ -181,14 +182,8 @@ struct WholeVector {
     std::memcpy(&v, row + at, sizeof v);
     return v;
   }
-  // kStream: see store_streaming.
-  template <bool kStream = false>
-  PYREG_INLINE void store(T* row, vec v) const {
-    if (kStream && in_line)
-      store_streaming(row + at, v);
-    else
-      std::memcpy(row + at, &v, sizeof v);
-  }
+  PYREG_INLINE void store(T* row, vec v) const { store_at(row + at, v); }
+  PYREG_INLINE void store_at(T* p, vec v) const { std::memcpy(p, &v, sizeof v); }
   // v with zeros behind the last element.
   PYREG_INLINE vec only_row(vec v) const { return v; }
 };
@@ -196,14 +191,13 @@ struct WholeVector {
 template <typename T>
 struct PartVector {
   using vec = typename Native<T>::vec;
+  static constexpr bool kWhole = false;
   int64_t at;
   int k, count;
 
   PYREG_INLINE vec load(const T* row) const { return load_part(row + at, count); }
-  template <bool kStream = false>
-  PYREG_INLINE void store(T* row, vec v) const {
-    store_part(row + at, count, v);
-  }
+  PYREG_INLINE void store(T* row, vec v) const { store_at(row + at, v); }
+  PYREG_INLINE void store_at(T* p, vec v) const { store_part(p, count, v); }
   PYREG_INLINE vec only_row(vec v) const { return first_lanes<T>(count) ? v : vec{}; }
 };
 

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "kernels/lanes.h"
+#include "kernels/row_stream.h"
 
 namespace pyreg {
 namespace {
@@ -113,37 +114,41 @@ PYREG_INLINE RowFactors<T> row_factors(int64_t n, const T* x, const T* next, dou
 // y of one row. The second half of the row at `next` is fetched from memory meanwhile.
 template <typename T, bool kWeight, bool kBias, bool kStream>
 PYREG_INLINE void normalize_row(int64_t n, const RowFactors<T>& row, const T* weight, const T* bias,
-                                T* y, const T* next) {
+                                T* y, const T* next, RowStream<T, 1>& stream) {
+  if constexpr (kStream) stream.begin(0, y);
   const auto body = [&](auto vector) PYREG_LAMBDA {
     auto value = ((vector.load(row.source) - row.hi) - row.lo) * row.rstd;
     if constexpr (kWeight) value = value * vector.load(weight);
     if constexpr (kBias) value = value + vector.load(bias);
-    vector.template store<kStream>(y, value);
+    if constexpr (kStream)
+      stream.store(0, vector, value);
+    else
+      vector.store(y, value);
     if (vector.k == 0) __builtin_prefetch(next + (n + vector.at) / 2);
   };
   each_vector<T>(n, body, to_next_line(y));
+  if constexpr (kStream) stream.end(n);
 }
 
 // x, y (rows, n); weight, bias (n); mean, rstd (rows), or null. y may be x.
 template <typename T, bool kWeight, bool kBias, bool kStream>
 void layer_norm_forward_rows(int64_t rows, int64_t n, const T* x, const T* weight, const T* bias,
                              double eps, T* y, double* mean, T* rstd) {
+  RowStream<T, 1> stream;
   for (int64_t row = 0; row < rows; ++row, x += n, y += n) {
     const T* next = row + 1 < rows ? x + n : x;
-    // The line in which this row ends and the next begins is not streamed, and the stores behind it would
-    // have to wait for it.
-    if (kStream && to_next_line(y + n) != 0) __builtin_prefetch(y + n, 1);
     const RowFactors<T> factors = row_factors(n, x, next, eps, y, mean ? mean + row : nullptr,
                                               rstd ? rstd + row : nullptr);
-    normalize_row<T, kWeight, kBias, kStream>(n, factors, weight, bias, y, next);
+    normalize_row<T, kWeight, kBias, kStream>(n, factors, weight, bias, y, next, stream);
   }
-  if constexpr (kStream) stream_fence();
+  if constexpr (kStream) stream.finish();
 }
 
 // weight and bias may each be null.
 template <typename T>
 void layer_norm_forward(int64_t rows, int64_t n, const T* x, const T* weight, const T* bias,
                         double eps, T* y, double* mean, T* rstd, bool stream) {
+  stream = stream && rows > 0 && n * sizeof(T) >= 4 * kLineBytes;
   const auto choose = [&](auto has_weight, auto has_bias) PYREG_LAMBDA {
     constexpr bool kWeight = has_weight.value, kBias = has_bias.value;
     const auto run = stream ? layer_norm_forward_rows<T, kWeight, kBias, true>
@@ -194,12 +199,15 @@ constexpr int kTileRows = 2;
 
 // dy, x, dx (kRows, n); mean, rstd (kRows); weight (n). Adds to dweight, dbias (n). Of a large array, whose dx
 // is streamed, the kRows rows behind are fetched from memory meanwhile.
-template <typename T, int kRows, bool kWeight, bool kStream>
+template <bool kWeight, bool kStream, typename T, int kRows>
 PYREG_INLINE void backward_tile(int64_t n, const T* dy, const T* x, const double* mean, const T* rstd,
-                                const T* weight, T* dx, T* dweight, T* dbias) {
+                                const T* weight, T* dx, T* dweight, T* dbias,
+                                RowStream<T, kRows>& stream) {
   RowGradient<T> row[kRows];
-  for (int r = 0; r < kRows; ++r)
+  for (int r = 0; r < kRows; ++r) {
+    if constexpr (kStream) stream.begin(r, dx + r * n);
     row[r] = row_gradient<T, kWeight>(n, dy + r * n, x + r * n, mean[r], rstd[r], weight);
+  }
   const auto body = [&](auto vector) PYREG_LAMBDA {
     typename Native<T>::vec w, dw, db;
     if constexpr (kWeight) {
@@ -222,7 +230,10 @@ PYREG_INLINE void backward_tile(int64_t n, const T* dy, const T* x, const double
         db += dy_r;
       }
       const auto dx_r = ((g - row[r].mean_g) - xhat * row[r].mean_g_xhat) * row[r].rstd;
-      vector.template store<kStream>(dx + r * n, dx_r);
+      if constexpr (kStream)
+        stream.store(r, vector, dx_r);
+      else
+        vector.store(dx + r * n, dx_r);
     }
     if constexpr (kWeight) {
       vector.store(dweight, dw);
@@ -230,6 +241,7 @@ PYREG_INLINE void backward_tile(int64_t n, const T* dy, const T* x, const double
     }
   };
   each_vector<T>(n, body, to_next_line(dx));
+  if constexpr (kStream) stream.end(n);
 }
 
 // dy, x, dx (rows, n); mean, rstd (rows); weight (n), or null where !kWeight. dweight, dbias (n): the
@@ -240,13 +252,17 @@ void layer_norm_backward_rows(int64_t rows, int64_t n, const T* dy, const T* x, 
   if constexpr (kWeight)
     for (int64_t i = 0; i < n; ++i) dweight[i] = dbias[i] = 0;
   int64_t row = 0;
-  for (; row + kTileRows <= rows; row += kTileRows)
-    backward_tile<T, kTileRows, kWeight, kStream>(n, dy + row * n, x + row * n, mean + row, rstd + row,
-                                                  weight, dx + row * n, dweight, dbias);
-  for (; row < rows; ++row)
-    backward_tile<T, 1, kWeight, kStream>(n, dy + row * n, x + row * n, mean + row, rstd + row, weight,
-                                          dx + row * n, dweight, dbias);
-  if constexpr (kStream) stream_fence();
+  const auto take = [&](auto& stream, int64_t until, int64_t step) PYREG_LAMBDA {
+    if (row == until) return;
+    for (; row < until; row += step)
+      backward_tile<kWeight, kStream>(n, dy + row * n, x + row * n, mean + row, rstd + row, weight,
+                                      dx + row * n, dweight, dbias, stream);
+    if constexpr (kStream) stream.finish();
+  };
+  RowStream<T, kTileRows> tiles;
+  RowStream<T, 1> singles;
+  take(tiles, rows / kTileRows * kTileRows, kTileRows);
+  take(singles, rows, 1);
 }
 
 // weight, and with it dweight and dbias, may be null.
@@ -254,7 +270,7 @@ template <typename T>
 void layer_norm_backward(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean,
                          const T* rstd, const T* weight, T* dx, T* dweight, T* dbias, bool stream) {
   // The rows of a tile are streamed side by side: where one starts a line, the others have to as well.
-  stream = stream && n * sizeof(T) % kLineBytes == 0;
+  stream = stream && n * sizeof(T) % kLineBytes == 0 && n * sizeof(T) >= 4 * kLineBytes;
   const auto run = weight ? (stream ? layer_norm_backward_rows<T, true, true>
                                     : layer_norm_backward_rows<T, true, false>)
                           : (stream ? layer_norm_backward_rows<T, false, true>
