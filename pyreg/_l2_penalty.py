@@ -12,7 +12,7 @@ from pyreg import _check, _core
 from pyreg._check import FloatArray
 
 
-def l2_penalty(params: npt.NDArray[np.floating] | Iterable[npt.ArrayLike], weight_decay: float) -> float:
+def l2_penalty(params: npt.NDArray[np.floating[Any]] | Iterable[npt.ArrayLike], weight_decay: float) -> float:
     """The penalty that weight decay stands for: ``weight_decay / 2 * sum(p**2)``.
 
     As a term of the loss, its gradient for a parameter is ``weight_decay * p``: what `sgd_update` and

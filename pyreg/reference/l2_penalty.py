@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from pyreg.reference.lanes import lane_sum
 BLOCK = 2**14  # elements summed together, before the sums are added in order
 
 
-def l2_penalty(params: npt.NDArray[np.floating] | Iterable[npt.ArrayLike], weight_decay: float) -> float:
+def l2_penalty(params: npt.NDArray[np.floating[Any]] | Iterable[npt.ArrayLike], weight_decay: float) -> float:
     """`pyreg.l2_penalty`, in Python.
 
     Examples
