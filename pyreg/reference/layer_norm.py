@@ -173,7 +173,7 @@ def layer_norm_backward(
 
     with np.errstate(all="ignore"):
         hi = mean.astype(dtype)
-        lo = (mean - hi.astype(np.float64)).astype(dtype)
+        lo: FloatArray = (mean - hi.astype(np.float64)).astype(dtype)
         xhat = ((rows - hi) - lo) * rstd
         g = dy if weight is None else dy * weight.reshape(n)
         mean_g = row_mean(g)
