@@ -25,7 +25,7 @@ void copy_elements(int64_t n, const T* source, T* target) {
 
 template <typename T>
 void copy(int64_t n, const T* source, T* target, bool stream) {
-  stream = stream && n * sizeof(T) >= 4 * kLineBytes;
+  stream = stream && RowStream<T, 1>::takes_rows_of(n);
   stream ? copy_elements<T, true>(n, source, target) : copy_elements<T, false>(n, source, target);
 }
 

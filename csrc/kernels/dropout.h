@@ -52,9 +52,19 @@ class ChunkMask {
     compare(bytes.high);
   }
 
-  // To be called when all batches are made.
+  // Makes what is left, and decides the ties.
+  PYREG_INLINE void finish() {
+    while (unmade()) make_batch();
+    if ((threshold_ & 0xffffff) != 0) decide_ties();  // else the first byte decides every element
+  }
+
+  // When it is finished: 0xff where an element is kept, else 0.
+  PYREG_INLINE const uint8_t* kept() const { return keep_ + skip_; }
+
+ private:
+  static constexpr uint64_t kTop = uint64_t{1} << 63;
+
   void decide_ties() {
-    if ((threshold_ & 0xffffff) == 0) return;  // the first byte decides every element
     uint16_t tie[kChunk + 2 * kBatch];
     int ties = 0;
     for (int at = 0; at < made_; at += kVectorBytes) {
@@ -68,12 +78,6 @@ class ChunkMask {
     }
     for (int digit = 1; ties > 0 && digit < 4; ++digit) ties = refine(tie, ties, digit);
   }
-
-  // 0xff where an element is kept, else 0.
-  PYREG_INLINE const uint8_t* kept() const { return keep_ + skip_; }
-
- private:
-  static constexpr uint64_t kTop = uint64_t{1} << 63;
 
   // Ties are taken to be kept until they are decided.
   PYREG_INLINE void compare(Bytes bytes) {
@@ -152,6 +156,10 @@ PYREG_INLINE void apply_mask(int count, const uint8_t* keep, const T* x, T scale
   for (; i < count; ++i) y[i] = keep[i] ? x[i] * scale : T{0};
 }
 
+// How many elements ahead x is fetched, into the second-level cache, and y is made ready to be written. Measured at
+// 1024 and 4096 for x, at 512 and 1024 for y: the differences were those between two runs.
+constexpr int kFetchAhead = 2048, kOwnAhead = 1024;
+
 // While the mask is applied to a chunk, that of the next one is made and its x fetched: the arithmetic of
 // the one fills the time in which the other waits for memory.
 template <typename T, bool kStream>
@@ -161,8 +169,7 @@ void dropout_elements(int64_t n, const T* x, uint64_t threshold, uint64_t key, u
   ChunkMask masks[2];
   ChunkMask *mask = &masks[0], *next = &masks[1];
   next->start(index, chunk_at(0), threshold, key);
-  while (next->unmade()) next->make_batch();
-  next->decide_ties();
+  next->finish();
   for (int64_t at = 0; at < n; at += kChunk) {
     ChunkMask* const made = next;
     next = mask;
@@ -179,16 +186,15 @@ void dropout_elements(int64_t n, const T* x, uint64_t threshold, uint64_t key, u
     for (; i + kBatch <= count; i += kBatch) {
       PYREG_UNROLL
       for (int line = 0; line < kBatch; line += kLineBytes / sizeof(T)) {
-        __builtin_prefetch(source + i + 2048 + line, 0, 2);
-        if constexpr (!kStream) __builtin_prefetch(target + i + 1024 + line, 1);
+        __builtin_prefetch(source + i + kFetchAhead + line, 0, 2);
+        if constexpr (!kStream) __builtin_prefetch(target + i + kOwnAhead + line, 1);
       }
       if (next->unmade()) next->make_batch();
       apply_mask<T, kStream>(kBatch, keep + i, source + i, scale, target + i);
     }
     apply_mask(count - i, keep + i, source + i, scale, target + i);
 
-    while (next->unmade()) next->make_batch();
-    next->decide_ties();
+    next->finish();
   }
   if constexpr (kStream) stream_fence();
 }
@@ -217,8 +223,7 @@ inline void dropout_mask(int64_t n, uint64_t threshold, uint64_t key, uint64_t i
   for (int64_t at = 0; at < n; at += kChunk) {
     const int count = static_cast<int>(n - at < kChunk ? n - at : kChunk);
     mask.start(index + at, count, threshold, key);
-    while (mask.unmade()) mask.make_batch();
-    mask.decide_ties();
+    mask.finish();
     for (int i = 0; i < count; ++i) kept[at + i] = mask.kept()[i] & 1;
   }
 }

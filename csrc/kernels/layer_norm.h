@@ -18,15 +18,22 @@ namespace {
 // would lose its mean otherwise, and any long row its variance.
 constexpr int64_t kSumBlock = 4096;
 
+// take(start, count) for each such block of a row of n.
+template <typename Take>
+PYREG_INLINE void each_sum_block(int64_t n, Take take) {
+  for (int64_t start = 0; start < n; start += kSumBlock)
+    take(start, n - start < kSumBlock ? n - start : kSumBlock);
+}
+
 template <typename T>
 PYREG_INLINE double row_sum(int64_t n, const T* x) {
   double total = 0;
-  for (int64_t start = 0; start < n; start += kSumBlock) {
+  each_sum_block(n, [&](int64_t start, int64_t count) PYREG_LAMBDA {
     Lanes<T> sum;
     const auto body = [&](auto vector) PYREG_LAMBDA { sum.v[vector.k] += vector.load(x + start); };
-    each_vector<T>(n - start < kSumBlock ? n - start : kSumBlock, body);
+    each_vector<T>(count, body);
     total += static_cast<double>(sum.sum());
-  }
+  });
   return total;
 }
 
@@ -40,10 +47,10 @@ struct RowMoments {
 // `next` is fetched from memory meanwhile.
 template <typename T>
 PYREG_INLINE RowMoments<T> row_moments(int64_t n, const T* x, const T* next) {
-  const double count = static_cast<double>(n);
-  const T hi = static_cast<T>(row_sum(n, x) / count);
+  const double size = static_cast<double>(n);
+  const T hi = static_cast<T>(row_sum(n, x) / size);
   double total_d = 0, total_dd = 0;
-  for (int64_t start = 0; start < n; start += kSumBlock) {
+  each_sum_block(n, [&](int64_t start, int64_t count) PYREG_LAMBDA {
     Lanes<T> sum_d, sum_dd;
     const auto body = [&](auto vector) PYREG_LAMBDA {
       const auto d = vector.only_row(vector.load(x + start) - hi);
@@ -51,11 +58,11 @@ PYREG_INLINE RowMoments<T> row_moments(int64_t n, const T* x, const T* next) {
       sum_dd.v[vector.k] += d * d;
       if (vector.k == 0) __builtin_prefetch(next + (start + vector.at) / 2);
     };
-    each_vector<T>(n - start < kSumBlock ? n - start : kSumBlock, body);
+    each_vector<T>(count, body);
     total_d += static_cast<double>(sum_d.sum());
     total_dd += static_cast<double>(sum_dd.sum());
-  }
-  const double lo = total_d / count, variance = total_dd / count - lo * lo;
+  });
+  const double lo = total_d / size, variance = total_dd / size - lo * lo;
   return {hi, lo, variance < 0 ? 0.0 : variance};  // a NaN stays one
 }
 
@@ -148,7 +155,7 @@ void layer_norm_forward_rows(int64_t rows, int64_t n, const T* x, const T* weigh
 template <typename T>
 void layer_norm_forward(int64_t rows, int64_t n, const T* x, const T* weight, const T* bias,
                         double eps, T* y, double* mean, T* rstd, bool stream) {
-  stream = stream && rows > 0 && n * sizeof(T) >= 4 * kLineBytes;
+  stream = stream && rows > 0 && RowStream<T, 1>::takes_rows_of(n);
   const auto choose = [&](auto has_weight, auto has_bias) PYREG_LAMBDA {
     constexpr bool kWeight = has_weight.value, kBias = has_bias.value;
     const auto run = stream ? layer_norm_forward_rows<T, kWeight, kBias, true>
@@ -176,7 +183,7 @@ PYREG_INLINE RowGradient<T> row_gradient(int64_t n, const T* dy, const T* x, dou
   const T hi = static_cast<T>(mean);
   RowGradient<T> row{hi, static_cast<T>(mean - static_cast<double>(hi)), rstd, 0, 0};
   double total_g = 0, total_g_xhat = 0;
-  for (int64_t start = 0; start < n; start += kSumBlock) {
+  each_sum_block(n, [&](int64_t start, int64_t count) PYREG_LAMBDA {
     Lanes<T> sum_g, sum_g_xhat;
     const auto body = [&](auto vector) PYREG_LAMBDA {
       auto g = vector.load(dy + start);
@@ -184,10 +191,10 @@ PYREG_INLINE RowGradient<T> row_gradient(int64_t n, const T* dy, const T* x, dou
       sum_g.v[vector.k] += g;
       sum_g_xhat.v[vector.k] += vector.only_row(g * row.xhat(vector.load(x + start)));
     };
-    each_vector<T>(n - start < kSumBlock ? n - start : kSumBlock, body);
+    each_vector<T>(count, body);
     total_g += static_cast<double>(sum_g.sum());
     total_g_xhat += static_cast<double>(sum_g_xhat.sum());
-  }
+  });
   row.mean_g = static_cast<T>(total_g / static_cast<double>(n));
   row.mean_g_xhat = static_cast<T>(total_g_xhat / static_cast<double>(n));
   return row;
@@ -270,7 +277,7 @@ template <typename T>
 void layer_norm_backward(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean,
                          const T* rstd, const T* weight, T* dx, T* dweight, T* dbias, bool stream) {
   // The rows of a tile are streamed side by side: where one starts a line, the others have to as well.
-  stream = stream && n * sizeof(T) % kLineBytes == 0 && n * sizeof(T) >= 4 * kLineBytes;
+  stream = stream && n * sizeof(T) % kLineBytes == 0 && RowStream<T, kTileRows>::takes_rows_of(n);
   const auto run = weight ? (stream ? layer_norm_backward_rows<T, true, true>
                                     : layer_norm_backward_rows<T, true, false>)
                           : (stream ? layer_norm_backward_rows<T, false, true>

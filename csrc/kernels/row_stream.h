@@ -12,13 +12,13 @@ namespace {
 template <typename T, int kRows>
 class RowStream {
  public:
+  static constexpr bool takes_rows_of(int64_t n) { return n * sizeof(T) >= 4 * kLineBytes; }
+
   // Row r of the next ones, which stands at `row`.
   PYREG_INLINE void begin(int r, T* row) {
     row_[r] = row;
     lead_[r] = to_next_line(row);
   }
-
-  PYREG_INLINE int64_t lead(int r) const { return lead_[r]; }
 
   template <typename Vector>
   PYREG_INLINE void store(int r, Vector vector, typename Native<T>::vec v) {
