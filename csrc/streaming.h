@@ -10,4 +10,8 @@ namespace pyreg {
 
 constexpr bool outgrows_cache(int64_t bytes) { return bytes > 32 * 1024 * 1024; }
 
+// A block of a streamed result: larger than others, as each begins with work that nothing overlaps and ends within
+// a line.
+constexpr int64_t kStreamedBlockBytes = 1024 * 1024;
+
 }  // namespace pyreg

@@ -13,7 +13,7 @@ namespace {
 constexpr uint32_t kDropoutDomain = 0;
 constexpr uint64_t kDropAll = uint64_t{1} << 32;
 constexpr int kChunk = 4096;  // elements whose mask is made before it is used: it stays in the L1 cache
-constexpr int kBatch = 2 * kVectorBytes;  // elements whose first bytes come from one philox_bytes
+constexpr int kBatch = sizeof(PhiloxBytes);  // elements whose first bytes come from one philox_bytes
 
 // Bit k of the result: whether byte k of a equals b.
 PYREG_INLINE uint64_t equal_bits(Bytes a, uint8_t b) {
@@ -48,8 +48,8 @@ class ChunkMask {
 
   PYREG_INLINE void make_batch() {
     const PhiloxBytes bytes = philox_bytes((first_ + made_) / kBlockBytes, 0, kDropoutDomain, key_);
-    compare(bytes.low);
-    compare(bytes.high);
+    PYREG_UNROLL
+    for (const Bytes part : bytes.part) compare(part);
   }
 
   // Makes what is left, and decides the ties.
@@ -93,15 +93,20 @@ class ChunkMask {
     const uint32_t limit = (threshold_ >> (24 - 8 * digit)) & 0xff;
     const bool last = (threshold_ & ((uint64_t{1} << (24 - 8 * digit)) - 1)) == 0;
     int left = 0;
-    for (int t = 0; t < ties; t += kPhiloxLanes) {
-      const int lanes = ties - t < kPhiloxLanes ? ties - t : kPhiloxLanes;
-      U64s block{};
-      for (int lane = 0; lane < lanes; ++lane) block[lane] = (first_ + tie[t + lane]) / kBlockBytes;
-      const PhiloxCounters words = philox(
-          {{block, block >> 32, U64s{} + static_cast<uint32_t>(digit), U64s{} + kDropoutDomain}}, key_);
-      for (int lane = 0; lane < lanes; ++lane) {
-        const int position = tie[t + lane], place = position % kBlockBytes;
-        const uint32_t byte = (words.word[place / 4][lane] >> (8 * (place % 4))) & 0xff;
+    constexpr int kAtOnce = kPhiloxVectors * kPhiloxLanes;
+    for (int t = 0; t < ties; t += kAtOnce) {
+      const int count = ties - t < kAtOnce ? ties - t : kAtOnce;
+      U64s block[kPhiloxVectors] = {};
+      for (int k = 0; k < count; ++k) block[k / kPhiloxLanes][k % kPhiloxLanes] = (first_ + tie[t + k]) / kBlockBytes;
+      PhiloxCounters words[kPhiloxVectors];
+      PYREG_UNROLL
+      for (int v = 0; v < kPhiloxVectors; ++v)
+        words[v] = {{block[v], block[v] >> 32, U64s{} + static_cast<uint32_t>(digit), U64s{} + kDropoutDomain}};
+      philox(words, key_);
+      for (int k = 0; k < count; ++k) {
+        const int position = tie[t + k], place = position % kBlockBytes;
+        const uint64_t word = words[k / kPhiloxLanes].word[place / 4][k % kPhiloxLanes];
+        const uint32_t byte = (word >> (8 * (place % 4))) & 0xff;
         keep_[position] = byte >= limit ? 0xff : 0;
         tie[left] = static_cast<uint16_t>(position);
         left += byte == limit && !last;
@@ -156,21 +161,29 @@ PYREG_INLINE void apply_mask(int count, const uint8_t* keep, const T* x, T scale
   for (; i < count; ++i) y[i] = keep[i] ? x[i] * scale : T{0};
 }
 
-// How many elements ahead x is fetched, into the second-level cache, and y is made ready to be written. Measured at
-// 1024 and 4096 for x, at 512 and 1024 for y: the differences were those between two runs.
-constexpr int kFetchAhead = 2048, kOwnAhead = 1024;
+// How many elements ahead x is fetched, into the second-level cache: farther, and the fetches of a large array
+// come to hold the buffers that its streamed lines need. And how many y is made ready to be written.
+template <typename T>
+constexpr int kFetchAhead = 2048 / sizeof(T);
+constexpr int kOwnAhead = 1024;
 
 // While the mask is applied to a chunk, that of the next one is made and its x fetched: the arithmetic of
 // the one fills the time in which the other waits for memory.
 template <typename T, bool kStream>
 void dropout_elements(int64_t n, const T* x, uint64_t threshold, uint64_t key, uint64_t index, T* y) {
   const T scale = static_cast<T>(0x1p32 / static_cast<double>(kDropAll - threshold));
-  const auto chunk_at = [n](int64_t at) { return static_cast<int>(n - at < kChunk ? n - at : kChunk); };
+  // All chunks but the first start where a line of y does: among streamed lines, one that has to be read before
+  // it can be written would hold up the others.
+  const int lead = static_cast<int>(to_next_line(y));
+  const auto chunk_at = [=](int64_t at) {
+    const int whole = at == 0 && lead > 0 ? lead + kChunk - kBatch : kChunk;
+    return static_cast<int>(n - at < whole ? n - at : whole);
+  };
   ChunkMask masks[2];
   ChunkMask *mask = &masks[0], *next = &masks[1];
   next->start(index, chunk_at(0), threshold, key);
   next->finish();
-  for (int64_t at = 0; at < n; at += kChunk) {
+  for (int64_t at = 0; at < n;) {
     ChunkMask* const made = next;
     next = mask;
     mask = made;
@@ -180,13 +193,12 @@ void dropout_elements(int64_t n, const T* x, uint64_t threshold, uint64_t key, u
     const T* source = x + at;
     T* target = y + at;
 
-    const int64_t lead = to_next_line(target);
-    int i = static_cast<int>(lead < count ? lead : count);
+    int i = at > 0 ? 0 : lead < count ? lead : count;
     apply_mask(i, keep, source, scale, target);
     for (; i + kBatch <= count; i += kBatch) {
       PYREG_UNROLL
       for (int line = 0; line < kBatch; line += kLineBytes / sizeof(T)) {
-        __builtin_prefetch(source + i + kFetchAhead + line, 0, 2);
+        __builtin_prefetch(source + i + kFetchAhead<T> + line, 0, 2);
         if constexpr (!kStream) __builtin_prefetch(target + i + kOwnAhead + line, 1);
       }
       if (next->unmade()) next->make_batch();
@@ -195,6 +207,7 @@ void dropout_elements(int64_t n, const T* x, uint64_t threshold, uint64_t key, u
     apply_mask(count - i, keep + i, source + i, scale, target + i);
 
     next->finish();
+    at += count;
   }
   if constexpr (kStream) stream_fence();
 }

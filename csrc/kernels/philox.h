@@ -36,25 +36,34 @@ struct PhiloxCounters {
   U64s word[4];
 };
 
-PYREG_INLINE PhiloxCounters philox(PhiloxCounters c, uint64_t key) {
+// Vectors of counters that go through the rounds side by side: a round waits for its multiplications, and in
+// that time the other vector's are under way. One of 512 bits leaves less to wait for, and fills a cache line.
+constexpr int kPhiloxVectors = kVectorBytes == 64 ? 1 : 2;
+
+PYREG_INLINE PhiloxCounters philox_round(const PhiloxCounters& c, uint32_t k0, uint32_t k1) {
   constexpr uint64_t kMultiplier0 = 0xD2511F53, kMultiplier1 = 0xCD9E8D57;
+  const U64s product0 = multiply_low_halves(c.word[0], U64s{} + kMultiplier0);
+  const U64s product1 = multiply_low_halves(c.word[2], U64s{} + kMultiplier1);
+  return {{(product1 >> 32) ^ c.word[1] ^ k0, product1, (product0 >> 32) ^ c.word[3] ^ k1, product0}};
+}
+
+// In place: counters become output.
+PYREG_INLINE void philox(PhiloxCounters (&c)[kPhiloxVectors], uint64_t key) {
   constexpr uint32_t kWeyl0 = 0x9E3779B9, kWeyl1 = 0xBB67AE85;
   uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
 #pragma GCC unroll 10
   for (int round = 0; round < 10; ++round, k0 += kWeyl0, k1 += kWeyl1) {
-    const U64s product0 = multiply_low_halves(c.word[0], U64s{} + kMultiplier0);
-    const U64s product1 = multiply_low_halves(c.word[2], U64s{} + kMultiplier1);
-    c = {{(product1 >> 32) ^ c.word[1] ^ k0, product1, (product0 >> 32) ^ c.word[3] ^ k1, product0}};
+    PYREG_UNROLL
+    for (int v = 0; v < kPhiloxVectors; ++v) c[v] = philox_round(c[v], k0, k1);
   }
-  return c;
 }
 
 typedef uint8_t Bytes __attribute__((vector_size(kVectorBytes)));
 constexpr int kBlockBytes = 16;
 
-// The bytes of blocks first, ..., first + kPhiloxLanes - 1 of the string (domain, digit), in order.
+// The bytes of blocks first, ..., first + kPhiloxVectors * kPhiloxLanes - 1 of the string (domain, digit), in order.
 struct PhiloxBytes {
-  Bytes low, high;
+  Bytes part[2 * kPhiloxVectors];
 };
 
 PYREG_INLINE PhiloxBytes philox_bytes(uint64_t first, uint32_t digit, uint32_t domain, uint64_t key) {
@@ -63,18 +72,29 @@ PYREG_INLINE PhiloxBytes philox_bytes(uint64_t first, uint32_t digit, uint32_t d
   for (int lane = 0; lane < kPhiloxLanes; ++lane)
     block[lane] = lane / 2 + (lane % 2) * (kPhiloxLanes / 2);
   block += first;
-  const PhiloxCounters out = philox({{block, block >> 32, U64s{} + digit, U64s{} + domain}}, key);
-  const U64s words01 = (out.word[0] & 0xffffffffu) | (out.word[1] << 32);
-  const U64s words23 = (out.word[2] & 0xffffffffu) | (out.word[3] << 32);
+  PhiloxCounters counters[kPhiloxVectors];
+  PYREG_UNROLL
+  for (int v = 0; v < kPhiloxVectors; ++v, block += kPhiloxLanes)
+    counters[v] = {{block, block >> 32, U64s{} + digit, U64s{} + domain}};
+  philox(counters, key);
+  PhiloxBytes bytes;
+  PYREG_UNROLL
+  for (int v = 0; v < kPhiloxVectors; ++v) {
+    const auto& word = counters[v].word;
+    const U64s words01 = (word[0] & 0xffffffffu) | (word[1] << 32);
+    const U64s words23 = (word[2] & 0xffffffffu) | (word[3] << 32);
 #if defined(__AVX512F__)
-  return {(Bytes)_mm512_unpacklo_epi64((__m512i)words01, (__m512i)words23),
-          (Bytes)_mm512_unpackhi_epi64((__m512i)words01, (__m512i)words23)};
+    bytes.part[2 * v] = (Bytes)_mm512_unpacklo_epi64((__m512i)words01, (__m512i)words23);
+    bytes.part[2 * v + 1] = (Bytes)_mm512_unpackhi_epi64((__m512i)words01, (__m512i)words23);
 #elif defined(__AVX2__)
-  return {(Bytes)_mm256_unpacklo_epi64((__m256i)words01, (__m256i)words23),
-          (Bytes)_mm256_unpackhi_epi64((__m256i)words01, (__m256i)words23)};
+    bytes.part[2 * v] = (Bytes)_mm256_unpacklo_epi64((__m256i)words01, (__m256i)words23);
+    bytes.part[2 * v + 1] = (Bytes)_mm256_unpackhi_epi64((__m256i)words01, (__m256i)words23);
 #else
-  return {(Bytes)U64s{words01[0], words23[0]}, (Bytes)U64s{words01[1], words23[1]}};
+    bytes.part[2 * v] = (Bytes)U64s{words01[0], words23[0]};
+    bytes.part[2 * v + 1] = (Bytes)U64s{words01[1], words23[1]};
 #endif
+  }
+  return bytes;
 }
 
 }  // namespace

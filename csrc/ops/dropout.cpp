@@ -21,7 +21,8 @@ void dropout(const py::array& x_array, uint64_t threshold, uint64_t key, uint64_
     const auto kernel = kernels<T>().dropout;
     const int64_t bytes = 2 * size * sizeof(T);
     const bool stream = outgrows_cache(bytes) && y != x;
-    parallel_blocks(size, kBlock, bytes, [=](int64_t begin, int64_t end) {
+    const int64_t block = stream ? kStreamedBlockBytes / sizeof(T) : kBlock;
+    parallel_blocks(size, block, bytes, [=](int64_t begin, int64_t end) {
       kernel(end - begin, x + begin, threshold, key, index + begin, y + begin, stream);
     });
   });
