@@ -77,6 +77,36 @@ def test_long_float32_rows_are_as_accurate_as_short_ones(impl, rng, n, mean):
     assert np.abs(dx - expected_dx).max() < 2e-6
 
 
+def rows_that_begin_far_from_their_mean(rng, n):
+    """The moments are summed about the mean of a row's first elements, which tells little of these rows."""
+    noise = rng.normal(size=n)
+    first = (np.arange(n) < 16).astype(float)
+    last = (np.arange(n) >= n // 2).astype(float)
+    return np.stack(
+        [np.linspace(-1, 1, n), np.sort(noise)]
+        + [noise + size * first for size in (0.5, 1, 2, 10, 1e3, 1e5)]
+        + [1e6 + noise + size * first for size in (1, 10, 1e3)]
+        + [noise + size * last for size in (1, 4, 1e3, 1e6)]
+        + [noise * last, 1e5 * first, 1e30 * first]
+    ).astype(np.float32)
+
+
+@pytest.mark.parametrize("n", [33, 64, 768, 4099, 20000])
+def test_rows_that_begin_far_from_their_mean_are_as_accurate(impl, rng, n):
+    x = rows_that_begin_far_from_their_mean(rng, n)
+    y, mean, rstd = impl.layer_norm_forward(x)
+    wide = x.astype(np.float64)
+    expected = mathematics(wide, 1.0, 0.0, np.ones_like(wide))[0]
+    # A lane adds up min(n, 4096) / 32 squares, and each addition may be off by 2**-24 of it. The squares are at
+    # most twice what the variance leaves of them, and its root halves the error. Then there are five roundings.
+    bound = (-(-min(n, 4096) // 32) + 5) * 2.0**-24
+    largest = np.abs(expected).max(-1, keepdims=True)
+    assert (np.abs(y - expected) <= bound * np.maximum(largest, 1)).all()
+    np.testing.assert_allclose(rstd, 1 / np.sqrt(wide.var(-1) + 1e-5), rtol=bound)
+    np.testing.assert_array_less(np.abs(mean - wide.mean(-1)), bound * wide.std(-1) + 1e-30)
+    assert_same_bits((y, mean, rstd), pyreg.reference.layer_norm_forward(x))
+
+
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.7, 1e6 + 0.1, 1e30, 1e-30, 1e38, -3.4e38])
 @pytest.mark.parametrize("n", [1, 2, 31, 33, 768, 1001, 10**6])
 @pytest.mark.parametrize("eps", [1e-5, 0.0])

@@ -8,15 +8,15 @@ namespace {
 
 template <typename T, bool kStream>
 void copy_elements(int64_t n, const T* source, T* target) {
-  RowStream<T, 1> stream;
-  stream.begin(0, target);
+  RowStream<T> stream;
+  stream.begin(target);
   const auto body = [&](auto vector) PYREG_LAMBDA {
     if constexpr (kStream)
-      stream.store(0, vector, vector.load(source));
+      stream.store(vector, vector.load(source));
     else
       vector.store(target, vector.load(source));
   };
-  each_vector<T>(n, body, to_next_line(target));
+  each_vector<T>(0, n, body, to_next_line(target));
   if constexpr (kStream) {
     stream.end(n);
     stream.finish();
@@ -25,7 +25,7 @@ void copy_elements(int64_t n, const T* source, T* target) {
 
 template <typename T>
 void copy(int64_t n, const T* source, T* target, bool stream) {
-  stream = stream && RowStream<T, 1>::takes_rows_of(n);
+  stream = stream && RowStream<T>::takes_rows_of(n);
   stream ? copy_elements<T, true>(n, source, target) : copy_elements<T, false>(n, source, target);
 }
 

@@ -29,9 +29,9 @@ constexpr int kVectorBytes = 32;
 constexpr int kVectorBytes = 16;
 #endif
 
-template <bool kValue>
-struct Flag {
-  static constexpr bool value = kValue;
+template <auto kValue>
+struct Constant {
+  static constexpr auto value = kValue;
 };
 
 PYREG_INLINE float square_root(float x) { return __builtin_sqrtf(x); }
@@ -215,18 +215,22 @@ PYREG_INLINE void part_group(int64_t at, int count, bool starts_line, Body body)
   }
 }
 
-// body(vector) for the vectors of a row of n elements, in order. A pass that sums nothing may take the first
-// `lead` elements by themselves, so that the groups behind them start where a cache line does.
+// body(vector) for the vectors of a row's elements begin, ..., end - 1, in order. begin, 0 or a multiple of groups
+// away from 0 and `lead`. A pass that sums nothing may take the first `lead` elements of a row by themselves, so that
+// the groups behind them start where a cache line does.
 template <typename T, typename Body>
-PYREG_INLINE void each_vector(int64_t n, Body body, int64_t lead = 0) {
+PYREG_INLINE void each_vector(int64_t begin, int64_t end, Body body, int64_t lead = 0) {
   constexpr int kWidth = Lanes<T>::kWidth, kCount = Lanes<T>::kCount;
-  int64_t at = lead < n ? lead : n;
-  if (at > 0) part_group<T>(0, static_cast<int>(at), false, body);
-  for (; at + kCount <= n; at += kCount) {
+  int64_t at = begin;
+  if (begin == 0 && lead > 0) {
+    at = lead < end ? lead : end;
+    part_group<T>(0, static_cast<int>(at), false, body);
+  }
+  for (; at + kCount <= end; at += kCount) {
     PYREG_UNROLL
     for (int k = 0; k < Lanes<T>::kVecs; ++k) body(WholeVector<T>{at + k * kWidth, k, true});
   }
-  if (at < n) part_group<T>(at, static_cast<int>(n - at), true, body);
+  if (at < end) part_group<T>(at, static_cast<int>(end - at), true, body);
 }
 
 }  // namespace

@@ -4,67 +4,77 @@
 //   backward  g = dy * weight,  dx = (g - mean(g) - xhat * mean(g * xhat)) * rstd
 //             dweight = sum over rows of dy * xhat,  dbias = sum over rows of dy
 //
-// A row's mean is held as hi + lo: hi is the mean as T has it, lo what T's rounding left out, found in
-// the pass that sums the squares. So a float32 row around 1e6 is normalised as well as one around 0.
+// A row's mean is held as shift + lo: shift is a T near the mean, lo what is missing, the mean of x - shift. So a
+// float32 row around 1e6 is normalised as well as one around 0.
 #pragma once
 
-#include "kernels/lanes.h"
 #include "kernels/row_stream.h"
+#include "kernels/row_sums.h"
 
 namespace pyreg {
 namespace {
 
-// Elements of a row that are summed in T; the sums of such blocks are added in double. A long row around 1e6
-// would lose its mean otherwise, and any long row its variance.
-constexpr int64_t kSumBlock = 4096;
-
-// take(start, count) for each such block of a row of n.
-template <typename Take>
-PYREG_INLINE void each_sum_block(int64_t n, Take take) {
-  for (int64_t start = 0; start < n; start += kSumBlock)
-    take(start, n - start < kSumBlock ? n - start : kSumBlock);
-}
-
+// The mean of a row, as shift + lo, and its variance: from one pass over the row, about the mean of its first group
+// of lanes (shifted data: Chan, Golub and LeVeque, 1983, section 3). Where that turns out to be more than a standard
+// deviation from the row's mean, a second pass is made about the mean: the corrected two-pass algorithm, their eq. 1.7.
 template <typename T>
-PYREG_INLINE double row_sum(int64_t n, const T* x) {
-  double total = 0;
-  each_sum_block(n, [&](int64_t start, int64_t count) PYREG_LAMBDA {
-    Lanes<T> sum;
-    const auto body = [&](auto vector) PYREG_LAMBDA { sum.v[vector.k] += vector.load(x + start); };
-    each_vector<T>(count, body);
-    total += static_cast<double>(sum.sum());
-  });
-  return total;
-}
-
-template <typename T>
-struct RowMoments {
-  T hi;
+class RowMoments {
+ public:
+  T shift;
   double lo, variance;
-};
 
-// The corrected two-pass algorithm (Chan, Golub and LeVeque, 1983, eq. 1.7). The first half of the row at
-// `next` is fetched from memory meanwhile.
-template <typename T>
-PYREG_INLINE RowMoments<T> row_moments(int64_t n, const T* x, const T* next) {
-  const double size = static_cast<double>(n);
-  const T hi = static_cast<T>(row_sum(n, x) / size);
-  double total_d = 0, total_dd = 0;
-  each_sum_block(n, [&](int64_t start, int64_t count) PYREG_LAMBDA {
-    Lanes<T> sum_d, sum_dd;
-    const auto body = [&](auto vector) PYREG_LAMBDA {
-      const auto d = vector.only_row(vector.load(x + start) - hi);
-      sum_d.v[vector.k] += d;
-      sum_dd.v[vector.k] += d * d;
-      if (vector.k == 0) __builtin_prefetch(next + (start + vector.at) / 2);
-    };
-    each_vector<T>(count, body);
-    total_d += static_cast<double>(sum_d.sum());
-    total_dd += static_cast<double>(sum_dd.sum());
-  });
-  const double lo = total_d / size, variance = total_dd / size - lo * lo;
-  return {hi, lo, variance < 0 ? 0.0 : variance};  // a NaN stays one
-}
+  // Of the row x of n; nothing is added yet.
+  PYREG_INLINE void start(int64_t n, const T* x) {
+    constexpr int kGroup = Lanes<T>::kCount;
+    const int64_t count = n < kGroup ? n : kGroup;
+    Lanes<T> first;
+    each_vector<T>(0, count, [&](auto vector) PYREG_LAMBDA { first.v[vector.k] += vector.load(x); });
+    start_about(n, x, static_cast<T>(static_cast<double>(first.sum()) / static_cast<double>(count)));
+  }
+
+  PYREG_INLINE void add(int64_t begin, int64_t end) {
+    sums_.add(end, n_, [&](Lanes<T>& d_lanes, Lanes<T>& dd_lanes) PYREG_LAMBDA {
+      const T* const x = x_;
+      const T about = shift;
+      each_vector<T>(begin, end, [&](auto vector) PYREG_LAMBDA {
+        const auto d = vector.only_row(vector.load(x) - about);
+        d_lanes.v[vector.k] += d;
+        dd_lanes.v[vector.k] += d * d;
+        fetch_ahead(vector, x);
+      });
+    });
+  }
+
+  PYREG_INLINE void add_row() {
+    each_chunk(n_, [&](int64_t begin, int64_t end) PYREG_LAMBDA { add(begin, end); });
+  }
+
+  // When the row is added.
+  PYREG_INLINE void finish() {
+    divide();
+    if (lo * lo > variance) {
+      start_about(n_, x_, static_cast<T>(static_cast<double>(shift) + lo));
+      add_row();
+      divide();
+    }
+  }
+
+ private:
+  PYREG_INLINE void start_about(int64_t n, const T* x, T about) {
+    n_ = n, x_ = x, shift = about;
+    sums_.start();
+  }
+
+  PYREG_INLINE void divide() {
+    lo = sums_.a() / static_cast<double>(n_);
+    variance = sums_.b() / static_cast<double>(n_) - lo * lo;
+    if (variance < 0) variance = 0;  // a NaN stays one
+  }
+
+  int64_t n_;
+  const T* x_;
+  RowSums<T> sums_;
+};
 
 // Below `tiny`, squared deviations have lost bits to underflow.
 template <typename T>
@@ -88,19 +98,18 @@ double row_scale(int64_t n, const T* x, double eps) {
   return scale;
 }
 
-// What takes a row to its xhat: ((source - hi) - lo) * rstd.
+// What takes a row to its xhat: ((source - shift) - lo) * rstd.
 template <typename T>
 struct RowFactors {
   const T* source;
-  T hi, lo, rstd;
+  T shift, lo, rstd;
 };
 
-// The factors of the row x, and its statistics where they are wanted. A row near the ends of T's range is
-// written to y, scaled, and y is its source then.
+// The factors of the row x, whose moments are finished, and its statistics where they are wanted. A row near the
+// ends of T's range is written to y, scaled, and y is its source then.
 template <typename T>
-PYREG_INLINE RowFactors<T> row_factors(int64_t n, const T* x, const T* next, double eps, T* y,
+PYREG_INLINE RowFactors<T> row_factors(int64_t n, const T* x, RowMoments<T>& moments, double eps, T* y,
                                        double* mean, T* rstd) {
-  RowMoments<T> moments = row_moments(n, x, next);
   const T* source = x;
   double scale = 1;
   // Squares that overflowed or underflowed (or a NaN): again, with the row brought near 1.
@@ -108,45 +117,50 @@ PYREG_INLINE RowFactors<T> row_factors(int64_t n, const T* x, const T* next, dou
     scale = row_scale(n, x, eps);
     for (int64_t i = 0; i < n; ++i) y[i] = x[i] * static_cast<T>(scale);
     source = y;
-    moments = row_moments(n, source, next);
+    moments.start(n, source);
+    moments.add_row();
+    moments.finish();
   }
   double inverse = 1 / __builtin_sqrt(moments.variance + eps * scale * scale);
-  if (mean) *mean = (static_cast<double>(moments.hi) + moments.lo) / scale;
+  if (mean) *mean = (static_cast<double>(moments.shift) + moments.lo) / scale;
   if (rstd) *rstd = static_cast<T>(inverse * scale);
   // Beyond it all deviations from the mean are 0, and are to stay 0 when multiplied.
   if (inverse > largest_finite<T>) inverse = largest_finite<T>;
-  return {source, moments.hi, static_cast<T>(moments.lo), static_cast<T>(inverse)};
-}
-
-// y of one row. The second half of the row at `next` is fetched from memory meanwhile.
-template <typename T, bool kWeight, bool kBias, bool kStream>
-PYREG_INLINE void normalize_row(int64_t n, const RowFactors<T>& row, const T* weight, const T* bias,
-                                T* y, const T* next, RowStream<T, 1>& stream) {
-  if constexpr (kStream) stream.begin(0, y);
-  const auto body = [&](auto vector) PYREG_LAMBDA {
-    auto value = ((vector.load(row.source) - row.hi) - row.lo) * row.rstd;
-    if constexpr (kWeight) value = value * vector.load(weight);
-    if constexpr (kBias) value = value + vector.load(bias);
-    if constexpr (kStream)
-      stream.store(0, vector, value);
-    else
-      vector.store(y, value);
-    if (vector.k == 0) __builtin_prefetch(next + (n + vector.at) / 2);
-  };
-  each_vector<T>(n, body, to_next_line(y));
-  if constexpr (kStream) stream.end(n);
+  return {source, moments.shift, static_cast<T>(moments.lo), static_cast<T>(inverse)};
 }
 
 // x, y (rows, n); weight, bias (n); mean, rstd (rows), or null. y may be x.
 template <typename T, bool kWeight, bool kBias, bool kStream>
 void layer_norm_forward_rows(int64_t rows, int64_t n, const T* x, const T* weight, const T* bias,
                              double eps, T* y, double* mean, T* rstd) {
-  RowStream<T, 1> stream;
+  RowStream<T> stream;
+  RowMoments<T> moments;
+  if (rows > 0) {
+    moments.start(n, x);
+    moments.add_row();
+  }
   for (int64_t row = 0; row < rows; ++row, x += n, y += n) {
-    const T* next = row + 1 < rows ? x + n : x;
-    const RowFactors<T> factors = row_factors(n, x, next, eps, y, mean ? mean + row : nullptr,
-                                              rstd ? rstd + row : nullptr);
-    normalize_row<T, kWeight, kBias, kStream>(n, factors, weight, bias, y, next, stream);
+    moments.finish();
+    const RowFactors<T> factors =
+        row_factors(n, x, moments, eps, y, mean ? mean + row : nullptr, rstd ? rstd + row : nullptr);
+    const bool more = row + 1 < rows;
+    if (more) moments.start(n, x + n);
+    if constexpr (kStream) stream.begin(y);
+    const int64_t lead = to_next_line(y);
+    each_chunk(n, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
+      if (more) moments.add(begin, end);
+      const auto [source, shift, lo, inverse] = factors;
+      each_vector_from_line<T>(begin, end, n, lead, [&](auto vector) PYREG_LAMBDA {
+        auto value = ((vector.load(source) - shift) - lo) * inverse;
+        if constexpr (kWeight) value = value * vector.load(weight);
+        if constexpr (kBias) value = value + vector.load(bias);
+        if constexpr (kStream)
+          stream.store(vector, value);
+        else
+          vector.store(y, value);
+      });
+    });
+    if constexpr (kStream) stream.end(n);
   }
   if constexpr (kStream) stream.finish();
 }
@@ -155,7 +169,7 @@ void layer_norm_forward_rows(int64_t rows, int64_t n, const T* x, const T* weigh
 template <typename T>
 void layer_norm_forward(int64_t rows, int64_t n, const T* x, const T* weight, const T* bias,
                         double eps, T* y, double* mean, T* rstd, bool stream) {
-  stream = stream && rows > 0 && RowStream<T, 1>::takes_rows_of(n);
+  stream = stream && rows > 0 && RowStream<T>::takes_rows_of(n);
   const auto choose = [&](auto has_weight, auto has_bias) PYREG_LAMBDA {
     constexpr bool kWeight = has_weight.value, kBias = has_bias.value;
     const auto run = stream ? layer_norm_forward_rows<T, kWeight, kBias, true>
@@ -163,93 +177,58 @@ void layer_norm_forward(int64_t rows, int64_t n, const T* x, const T* weight, co
     run(rows, n, x, weight, bias, eps, y, mean, rstd);
   };
   if (weight)
-    bias ? choose(Flag<true>{}, Flag<true>{}) : choose(Flag<true>{}, Flag<false>{});
+    bias ? choose(Constant<true>{}, Constant<true>{}) : choose(Constant<true>{}, Constant<false>{});
   else
-    bias ? choose(Flag<false>{}, Flag<true>{}) : choose(Flag<false>{}, Flag<false>{});
+    bias ? choose(Constant<false>{}, Constant<true>{}) : choose(Constant<false>{}, Constant<false>{});
 }
 
-// What the backward pass knows of a row.
-template <typename T>
-struct RowGradient {
-  T hi, lo, rstd, mean_g, mean_g_xhat;
-
-  using vec = typename Native<T>::vec;
-  PYREG_INLINE vec xhat(vec x) const { return ((x - hi) - lo) * rstd; }
-};
-
+// What the backward pass knows of a row, from one pass over it.
 template <typename T, bool kWeight>
-PYREG_INLINE RowGradient<T> row_gradient(int64_t n, const T* dy, const T* x, double mean, T rstd,
-                                         const T* weight) {
-  const T hi = static_cast<T>(mean);
-  RowGradient<T> row{hi, static_cast<T>(mean - static_cast<double>(hi)), rstd, 0, 0};
-  double total_g = 0, total_g_xhat = 0;
-  each_sum_block(n, [&](int64_t start, int64_t count) PYREG_LAMBDA {
-    Lanes<T> sum_g, sum_g_xhat;
-    const auto body = [&](auto vector) PYREG_LAMBDA {
-      auto g = vector.load(dy + start);
-      if constexpr (kWeight) g = g * vector.load(weight + start);
-      sum_g.v[vector.k] += g;
-      sum_g_xhat.v[vector.k] += vector.only_row(g * row.xhat(vector.load(x + start)));
-    };
-    each_vector<T>(count, body);
-    total_g += static_cast<double>(sum_g.sum());
-    total_g_xhat += static_cast<double>(sum_g_xhat.sum());
-  });
-  row.mean_g = static_cast<T>(total_g / static_cast<double>(n));
-  row.mean_g_xhat = static_cast<T>(total_g_xhat / static_cast<double>(n));
-  return row;
-}
+class RowGradient {
+ public:
+  using vec = typename Native<T>::vec;
 
-// Rows that the backward pass takes through the columns together, so that dweight and dbias are
-// loaded and stored once for all of them. Their order of addition is that of the rows.
-constexpr int kTileRows = 2;
-
-// dy, x, dx (kRows, n); mean, rstd (kRows); weight (n). Adds to dweight, dbias (n). Of a large array, whose dx
-// is streamed, the kRows rows behind are fetched from memory meanwhile.
-template <bool kWeight, bool kStream, typename T, int kRows>
-PYREG_INLINE void backward_tile(int64_t n, const T* dy, const T* x, const double* mean, const T* rstd,
-                                const T* weight, T* dx, T* dweight, T* dbias,
-                                RowStream<T, kRows>& stream) {
-  RowGradient<T> row[kRows];
-  for (int r = 0; r < kRows; ++r) {
-    if constexpr (kStream) stream.begin(r, dx + r * n);
-    row[r] = row_gradient<T, kWeight>(n, dy + r * n, x + r * n, mean[r], rstd[r], weight);
+  PYREG_INLINE void start(int64_t n, const T* dy, const T* x, double mean, T rstd, const T* weight) {
+    n_ = n, dy_ = dy, x_ = x, weight_ = weight;
+    shift_ = static_cast<T>(mean);
+    lo_ = static_cast<T>(mean - static_cast<double>(shift_));
+    rstd_ = rstd;
+    sums_.start();
   }
-  const auto body = [&](auto vector) PYREG_LAMBDA {
-    typename Native<T>::vec w, dw, db;
-    if constexpr (kWeight) {
-      w = vector.load(weight);
-      dw = vector.load(dweight);
-      db = vector.load(dbias);
-    }
-    PYREG_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      if (kStream && vector.k * kVectorBytes % kLineBytes == 0) {
-        __builtin_prefetch(dy + (kRows + r) * n + vector.at);
-        __builtin_prefetch(x + (kRows + r) * n + vector.at);
-      }
-      const auto dy_r = vector.load(dy + r * n);
-      const auto xhat = row[r].xhat(vector.load(x + r * n));
-      auto g = dy_r;
-      if constexpr (kWeight) {
-        g = g * w;
-        dw += dy_r * xhat;
-        db += dy_r;
-      }
-      const auto dx_r = ((g - row[r].mean_g) - xhat * row[r].mean_g_xhat) * row[r].rstd;
-      if constexpr (kStream)
-        stream.store(r, vector, dx_r);
-      else
-        vector.store(dx + r * n, dx_r);
-    }
-    if constexpr (kWeight) {
-      vector.store(dweight, dw);
-      vector.store(dbias, db);
-    }
-  };
-  each_vector<T>(n, body, to_next_line(dx));
-  if constexpr (kStream) stream.end(n);
-}
+
+  PYREG_INLINE void add(int64_t begin, int64_t end) {
+    sums_.add(end, n_, [&](Lanes<T>& g_lanes, Lanes<T>& g_xhat_lanes) PYREG_LAMBDA {
+      const RowGradient row = *this;
+      each_vector<T>(begin, end, [&](auto vector) PYREG_LAMBDA {
+        auto g = vector.load(row.dy_);
+        if constexpr (kWeight) g = g * vector.load(row.weight_);
+        g_lanes.v[vector.k] += g;
+        g_xhat_lanes.v[vector.k] += vector.only_row(g * row.xhat(vector.load(row.x_)));
+        fetch_ahead(vector, row.dy_);
+        fetch_ahead(vector, row.x_);
+      });
+    });
+  }
+
+  PYREG_INLINE void add_row() {
+    each_chunk(n_, [&](int64_t begin, int64_t end) PYREG_LAMBDA { add(begin, end); });
+  }
+
+  // When the row is added.
+  PYREG_INLINE void finish() {
+    mean_g_ = static_cast<T>(sums_.a() / static_cast<double>(n_));
+    mean_g_xhat_ = static_cast<T>(sums_.b() / static_cast<double>(n_));
+  }
+
+  PYREG_INLINE vec xhat(vec x) const { return ((x - shift_) - lo_) * rstd_; }
+  PYREG_INLINE vec dx(vec g, vec xhat) const { return ((g - mean_g_) - xhat * mean_g_xhat_) * rstd_; }
+
+ private:
+  int64_t n_;
+  const T *dy_, *x_, *weight_;
+  T shift_, lo_, rstd_, mean_g_, mean_g_xhat_;
+  RowSums<T> sums_;
+};
 
 // dy, x, dx (rows, n); mean, rstd (rows); weight (n), or null where !kWeight. dweight, dbias (n): the
 // sums over these rows. dx may be dy or x.
@@ -258,26 +237,45 @@ void layer_norm_backward_rows(int64_t rows, int64_t n, const T* dy, const T* x, 
                               const T* rstd, const T* weight, T* dx, T* dweight, T* dbias) {
   if constexpr (kWeight)
     for (int64_t i = 0; i < n; ++i) dweight[i] = dbias[i] = 0;
-  int64_t row = 0;
-  const auto take = [&](auto& stream, int64_t until, int64_t step) PYREG_LAMBDA {
-    if (row == until) return;
-    for (; row < until; row += step)
-      backward_tile<kWeight, kStream>(n, dy + row * n, x + row * n, mean + row, rstd + row, weight,
-                                      dx + row * n, dweight, dbias, stream);
-    if constexpr (kStream) stream.finish();
-  };
-  RowStream<T, kTileRows> tiles;
-  RowStream<T, 1> singles;
-  take(tiles, rows / kTileRows * kTileRows, kTileRows);
-  take(singles, rows, 1);
+  RowStream<T> stream;
+  RowGradient<T, kWeight> next;
+  if (rows > 0) {
+    next.start(n, dy, x, mean[0], rstd[0], weight);
+    next.add_row();
+  }
+  for (int64_t at = 0; at < rows; ++at, dy += n, x += n, dx += n) {
+    next.finish();
+    const RowGradient<T, kWeight> row = next;
+    const bool more = at + 1 < rows;
+    if (more) next.start(n, dy + n, x + n, mean[at + 1], rstd[at + 1], weight);
+    if constexpr (kStream) stream.begin(dx);
+    const int64_t lead = to_next_line(dx);
+    each_chunk(n, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
+      if (more) next.add(begin, end);
+      each_vector_from_line<T>(begin, end, n, lead, [&](auto vector) PYREG_LAMBDA {
+        const auto dy_i = vector.load(dy), xhat = row.xhat(vector.load(x));
+        auto g = dy_i;
+        if constexpr (kWeight) {
+          g = g * vector.load(weight);
+          vector.store(dweight, vector.load(dweight) + dy_i * xhat);
+          vector.store(dbias, vector.load(dbias) + dy_i);
+        }
+        if constexpr (kStream)
+          stream.store(vector, row.dx(g, xhat));
+        else
+          vector.store(dx, row.dx(g, xhat));
+      });
+    });
+    if constexpr (kStream) stream.end(n);
+  }
+  if constexpr (kStream) stream.finish();
 }
 
 // weight, and with it dweight and dbias, may be null.
 template <typename T>
 void layer_norm_backward(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean,
                          const T* rstd, const T* weight, T* dx, T* dweight, T* dbias, bool stream) {
-  // The rows of a tile are streamed side by side: where one starts a line, the others have to as well.
-  stream = stream && n * sizeof(T) % kLineBytes == 0 && RowStream<T, kTileRows>::takes_rows_of(n);
+  stream = stream && rows > 0 && RowStream<T>::takes_rows_of(n);
   const auto run = weight ? (stream ? layer_norm_backward_rows<T, true, true>
                                     : layer_norm_backward_rows<T, true, false>)
                           : (stream ? layer_norm_backward_rows<T, false, true>

@@ -8,46 +8,43 @@
 namespace pyreg {
 namespace {
 
-// Writes kRows rows at a time, of at least four lines each.
-template <typename T, int kRows>
+// Writes rows of at least four lines each.
+template <typename T>
 class RowStream {
  public:
   static constexpr bool takes_rows_of(int64_t n) { return n * sizeof(T) >= 4 * kLineBytes; }
 
-  // Row r of the next ones, which stands at `row`.
-  PYREG_INLINE void begin(int r, T* row) {
-    row_[r] = row;
-    lead_[r] = to_next_line(row);
+  // The next row stands at `row`.
+  PYREG_INLINE void begin(T* row) {
+    row_ = row;
+    lead_ = to_next_line(row);
   }
 
   template <typename Vector>
-  PYREG_INLINE void store(int r, Vector vector, typename Native<T>::vec v) {
+  PYREG_INLINE void store(Vector vector, typename Native<T>::vec v) {
     if constexpr (Vector::kWhole) {
-      if (vector.in_line) return store_streaming(row_[r] + vector.at, v);
+      if (vector.in_line) return store_streaming(row_ + vector.at, v);
     }
     // What stands before the lead is the end of the line that the row before began.
-    T* const line = line_[vector.at < lead_[r] ? r : r + 1];
-    vector.store_at(line + (kLine - to_next_line(row_[r] + vector.at)) % kLine, v);
+    T* const line = vector.at < lead_ ? first_line_ : last_line_;
+    vector.store_at(line + (kLine - to_next_line(row_ + vector.at)) % kLine, v);
   }
 
-  // When the kRows rows of n are stored.
+  // When the row of n is stored.
   PYREG_INLINE void end(int64_t n) {
-    for (int r = 0; r < kRows; ++r) {
-      if (lead_[r] == 0) continue;
-      if (r > 0 || started_)
-        stream_line(line_[r], row_[r] - (kLine - lead_[r]));
-      else  // the line's first part is another's
-        std::memcpy(row_[0], line_[0] + kLine - lead_[0], lead_[0] * sizeof(T));
-    }
-    std::memcpy(line_[0], line_[kRows], sizeof line_[0]);
-    end_ = row_[kRows - 1] + n;
+    if (lead_ > 0 && started_)
+      stream_line(first_line_, row_ - (kLine - lead_));
+    else  // the line's first part is another's
+      std::memcpy(row_, first_line_ + (kLine - lead_) % kLine, lead_ * sizeof(T));
+    std::memcpy(first_line_, last_line_, sizeof first_line_);
+    end_ = row_ + n;
     started_ = true;
   }
 
   // When all rows are.
   PYREG_INLINE void finish() {
     const int64_t rest = (kLine - to_next_line(end_)) % kLine;  // the line's last part is another's
-    std::memcpy(end_ - rest, line_[0], rest * sizeof(T));
+    std::memcpy(end_ - rest, first_line_, rest * sizeof(T));
     stream_fence();
   }
 
@@ -62,9 +59,10 @@ class RowStream {
     }
   }
 
-  T* row_[kRows];
-  int64_t lead_[kRows];
-  alignas(kLineBytes) T line_[kRows + 1][kLine];  // the lines in which row r begins, and row r - 1 ends
+  T* row_;
+  int64_t lead_;
+  // The lines in which the row begins, and in which it ends.
+  alignas(kLineBytes) T first_line_[kLine], last_line_[kLine];
   T* end_ = nullptr;
   bool started_ = false;
 };

@@ -31,10 +31,11 @@ void layer_norm_forward(const py::array& x_array, int64_t n, const OptionalArray
 
     const py::gil_scoped_release release;
     const int64_t row_bytes = n * sizeof(T);
-    const int64_t block_rows = std::max<int64_t>(1, kForwardBlockBytes / std::max<int64_t>(1, row_bytes));
     const auto kernel = kernels<T>().layer_norm_forward;
     const int64_t bytes = 2 * size * sizeof(T);
     const bool stream = outgrows_cache(bytes) && y != x;
+    const int64_t block_bytes = stream ? kStreamedBlockBytes : kForwardBlockBytes;
+    const int64_t block_rows = std::max<int64_t>(1, block_bytes / std::max<int64_t>(1, row_bytes));
     parallel_blocks(rows, block_rows, bytes, [=](int64_t begin, int64_t end) {
       kernel(end - begin, n, x + begin * n, weight, bias, eps, y + begin * n,
              mean ? mean + begin : nullptr, rstd ? rstd + begin : nullptr, stream);
