@@ -52,7 +52,7 @@ void prepare_for_fork() {
   pthread_atfork([] { omp_pause_resource_all(omp_pause_soft); }, nullptr, nullptr);
 }
 
-void run_blocks(int64_t blocks, int threads, void (*run)(void*, int64_t), void* context) {
+void run_blocks(int64_t blocks, int threads, bool in_cache, void (*run)(void*, int64_t), void* context) {
   // The runtime ends the process when it cannot make a thread.
   threads = std::min(threads, kThreadsPerCpu * omp_get_num_procs());
   if (threads <= 1) {
@@ -62,8 +62,13 @@ void run_blocks(int64_t blocks, int threads, void (*run)(void*, int64_t), void* 
 #pragma omp parallel num_threads(threads)
   {
     const DefaultFloatEnvironment environment;
+    if (in_cache) {
+#pragma omp for schedule(static)
+      for (int64_t block = 0; block < blocks; ++block) run(context, block);
+    } else {
 #pragma omp for schedule(dynamic, 1)
-    for (int64_t block = 0; block < blocks; ++block) run(context, block);
+      for (int64_t block = 0; block < blocks; ++block) run(context, block);
+    }
   }
 }
 

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "streaming.h"
+
 namespace pyreg {
 
 // How many threads a call from this thread may use now: what num_threads or set_num_threads said, and
@@ -23,7 +25,10 @@ const char* openmp_runtime();
 // A pool of threads does not survive fork(): has it put down before each one.
 void prepare_for_fork();
 
-void run_blocks(int64_t blocks, int threads, void (*run)(void* context, int64_t block), void* context);
+// in_cache: each thread takes the same blocks in every call, and may find them in its own cache. Otherwise a thread
+// takes the next one whenever it is free.
+void run_blocks(int64_t blocks, int threads, bool in_cache, void (*run)(void* context, int64_t block),
+                void* context);
 
 // A thread is worth waking for this many bytes: a parallel region costs some microseconds.
 constexpr int64_t kBytesPerThread = 128 * 1024;
@@ -42,7 +47,7 @@ void parallel_blocks(int64_t n, int64_t size, int64_t bytes, Body body) {
   };
   const int64_t useful = std::min(blocks, bytes / kBytesPerThread);
   const int threads = useful <= 1 ? 1 : static_cast<int>(std::min<int64_t>(num_threads(), useful));
-  run_blocks(blocks, threads, run, &context);
+  run_blocks(blocks, threads, !outgrows_cache(bytes), run, &context);
 }
 
 }  // namespace pyreg

@@ -1,7 +1,6 @@
-// Whether a call that moves this many bytes should write its result past the caches: where it would not stay
-// in them, its lines need not be read before they are written. Below that, ordinary stores are faster, and
-// whoever reads the result next finds it in the cache. 32 MiB is a common last-level cache, or one process's
-// share of a larger one.
+// Whether what a call moves stays in the caches. If not, it should write its result past them: its lines then need
+// not be read before they are written. If so, ordinary stores are faster, and whoever reads the result next finds
+// it in the cache. 32 MiB is a common last-level cache, or one process's share of a larger one.
 #pragma once
 
 #include <cstdint>

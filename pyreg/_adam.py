@@ -158,20 +158,32 @@ def _update(
     decoupled: bool,
 ) -> None:
     grad = checked_gradient(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq)
-    beta1, beta2 = _check.betas(betas)
+    step, lr, beta1, beta2, eps, weight_decay, maximize = checked_numbers(
+        step, lr, betas, eps, weight_decay, maximize
+    )
     _core.adam(
-        param,
-        grad,
-        exp_avg,
-        exp_avg_sq,
-        max_exp_avg_sq,
+        param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, step, lr, beta1, beta2, eps, weight_decay,
+        decoupled, maximize,
+    )  # fmt: skip
+
+
+def checked_numbers(
+    step: SupportsIndex,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+    maximize: bool,
+) -> tuple[int, float, float, float, float, float, bool]:
+    """The numbers of an update: step, lr, beta1, beta2, eps, weight_decay, maximize."""
+    beta1, beta2 = _check.betas(betas)
+    return (
         _check.step(step),
         _check.number("lr", lr),
         beta1,
         beta2,
         _check.number("eps", eps),
         _check.number("weight_decay", weight_decay),
-        decoupled,
         _check.flag("maximize", maximize),
     )
 

@@ -1,6 +1,9 @@
 // Adam (Kingma and Ba, 2015, arXiv:1412.6980, algorithm 1) with coupled weight decay (L2 in the gradient)
 // or decoupled (AdamW: Loshchilov and Hutter, 2019, arXiv:1711.05101, algorithm 2), and AMSGrad
 // (Reddi, Kale and Kumar, 2018, arXiv:1904.09237).
+//
+// The correction of exp_avg_sq, a factor in the denominator and so of the whole fraction, stands in its scalars:
+// m / (sqrt(v) / c + eps) is c * m / (sqrt(v) + c * eps), a division less (Kingma and Ba, end of section 2).
 #pragma once
 
 #include "kernels/lanes.h"
@@ -12,8 +15,7 @@ namespace {
 template <typename T, Decay kDecay, bool kAmsgrad>
 void adam_elements(int64_t n, const AdamScalars<T>& s, T* __restrict param, const T* __restrict grad,
                    T* __restrict exp_avg, T* __restrict exp_avg_sq, T* __restrict max_exp_avg_sq) {
-  const auto [grad_sign, one_minus_beta1, beta2, one_minus_beta2, step_size, sqrt_bias_correction2, eps,
-              decay] = s;
+  const auto [grad_sign, one_minus_beta1, beta2, one_minus_beta2, step_size, eps, decay] = s;
   for (int64_t i = 0; i < n; ++i) {
     const T p = param[i];
     T g = grad_sign * grad[i];
@@ -27,7 +29,7 @@ void adam_elements(int64_t n, const AdamScalars<T>& s, T* __restrict param, cons
       v = old >= v || old != old ? old : v;  // the larger; a NaN wins
       max_exp_avg_sq[i] = v;
     }
-    T update = step_size * m / (square_root(v) / sqrt_bias_correction2 + eps);
+    T update = step_size * m / (square_root(v) + eps);
     if constexpr (kDecay == Decay::decoupled) update = update + decay * p;
     param[i] = p - update;
   }

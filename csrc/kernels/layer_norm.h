@@ -249,7 +249,7 @@ void layer_norm_backward_rows(int64_t rows, int64_t n, const T* dy, const T* x, 
     const bool more = at + 1 < rows;
     if (more) next.start(n, dy + n, x + n, mean[at + 1], rstd[at + 1], weight);
     if constexpr (kStream) stream.begin(dx);
-    const int64_t lead = to_next_line(dx);
+    const int64_t lead = to_next_line(kWeight && !kStream ? dweight : dx);
     each_chunk(n, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
       if (more) next.add(begin, end);
       each_vector_from_line<T>(begin, end, n, lead, [&](auto vector) PYREG_LAMBDA {

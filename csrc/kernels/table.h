@@ -12,8 +12,8 @@ template <typename T>
 struct AdamScalars {
   T grad_sign;  // -1 to maximize
   T one_minus_beta1, beta2, one_minus_beta2;
-  T step_size;  // lr / bias_correction1
-  T sqrt_bias_correction2, eps;
+  T step_size;  // lr / bias_correction1 * sqrt(bias_correction2)
+  T eps;        // times sqrt(bias_correction2)
   T decay;  // weight_decay; times lr where decoupled
 };
 

@@ -1,6 +1,7 @@
 #include "dispatch.h"
 #include "ops/ops.h"
 #include "parallel.h"
+#include "streaming.h"
 
 namespace pyreg {
 namespace {
@@ -16,7 +17,8 @@ void copy(const py::array& source_array, py::array target_array, bool streaming)
 
     const py::gil_scoped_release release;
     const auto kernel = kernels<T>().copy;
-    parallel_blocks(size, kBlock, 2 * size * sizeof(T), [=](int64_t begin, int64_t end) {
+    const int64_t block = streaming ? kStreamedBlockBytes / sizeof(T) : kBlock;
+    parallel_blocks(size, block, 2 * size * sizeof(T), [=](int64_t begin, int64_t end) {
       kernel(end - begin, source + begin, target + begin, streaming);
     });
   });

@@ -43,17 +43,37 @@ void layer_norm_forward(const py::array& x_array, int64_t n, const OptionalArray
   });
 }
 
-// sums (blocks, n), summed over the blocks in order, in double, into total (n).
+// (blocks, n): the sums of each block of rows.
 template <typename T>
-void sum_blocks(int64_t blocks, int64_t n, const T* sums, T* total) {
-  parallel_blocks(n, kColumnBlock, blocks * n * sizeof(T), [=](int64_t begin, int64_t end) {
-    double column[kColumnBlock] = {};
-    for (int64_t block = 0; block < blocks; ++block)
-      for (int64_t i = begin; i < end; ++i)
-        column[i - begin] += static_cast<double>(sums[block * n + i]);
-    for (int64_t i = begin; i < end; ++i) total[i] = static_cast<T>(column[i - begin]);
-  });
-}
+class BlockSums {
+ public:
+  // No two blocks share a line, or a pair of lines, which are fetched together: two threads would take it from each
+  // other row after row. A block starts where `like` does within its pair, so that one alignment serves both.
+  BlockSums(int64_t blocks, int64_t n, const T* like)
+      : n_(n), stride_((n + 3 * kPair) / kPair * kPair), memory_(new T[blocks * stride_ + kPair]) {
+    const auto misalignment = [](const T* p) { return reinterpret_cast<uintptr_t>(p) / sizeof(T) % kPair; };
+    first_ = memory_.get() + (misalignment(like) - misalignment(memory_.get()) + kPair) % kPair;
+  }
+
+  T* operator[](int64_t block) const { return first_ + block * stride_; }
+
+  // Summed over the blocks in order, in double, into total (n).
+  void sum(int64_t blocks, T* total) const {
+    parallel_blocks(n_, kColumnBlock, blocks * n_ * sizeof(T), [=, this](int64_t begin, int64_t end) {
+      double column[kColumnBlock] = {};
+      for (int64_t block = 0; block < blocks; ++block)
+        for (int64_t i = begin; i < end; ++i) column[i - begin] += static_cast<double>((*this)[block][i]);
+      for (int64_t i = begin; i < end; ++i) total[i] = static_cast<T>(column[i - begin]);
+    });
+  }
+
+ private:
+  static constexpr int64_t kPair = 128 / sizeof(T);  // elements of a pair of lines
+
+  int64_t n_, stride_;
+  std::unique_ptr<T[]> memory_;
+  T* first_;
+};
 
 // dy, x, dx: rows of n; mean, rstd: one per row; weight, dweight, dbias (n), or none of them.
 void layer_norm_backward(const py::array& dy_array, const py::array& x_array,
@@ -76,21 +96,18 @@ void layer_norm_backward(const py::array& dy_array, const py::array& x_array,
 
     const py::gil_scoped_release release;
     const int64_t blocks = (rows + kBackwardBlockRows - 1) / kBackwardBlockRows;
-    // (blocks, n) each: the sums of a block of rows.
-    const std::unique_ptr<T[]> dweights(weight ? new T[blocks * n] : nullptr);
-    const std::unique_ptr<T[]> dbiases(weight ? new T[blocks * n] : nullptr);
+    const BlockSums<T> dweights(weight ? blocks : 0, n, dx), dbiases(weight ? blocks : 0, n, dx);
     const auto kernel = kernels<T>().layer_norm_backward;
     const int64_t bytes = 3 * size * sizeof(T);
     const bool stream = outgrows_cache(bytes) && dx != x && dx != dy;
     parallel_blocks(rows, kBackwardBlockRows, bytes, [&](int64_t begin, int64_t end) {
       const int64_t block = begin / kBackwardBlockRows;
       kernel(end - begin, n, dy + begin * n, x + begin * n, mean + begin, rstd + begin, weight,
-             dx + begin * n, weight ? &dweights[block * n] : nullptr,
-             weight ? &dbiases[block * n] : nullptr, stream);
+             dx + begin * n, weight ? dweights[block] : nullptr, weight ? dbiases[block] : nullptr, stream);
     });
     if (weight) {
-      sum_blocks(blocks, n, dweights.get(), dweight);
-      sum_blocks(blocks, n, dbiases.get(), dbias);
+      dweights.sum(blocks, dweight);
+      dbiases.sum(blocks, dbias);
     }
   });
 }

@@ -8,8 +8,7 @@ from typing import SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
-from pyreg import _check
-from pyreg._adam import checked_gradient
+from pyreg._adam import checked_gradient, checked_numbers
 from pyreg._check import FloatArray
 
 
@@ -99,17 +98,16 @@ def _update(
     decoupled: bool,
 ) -> None:
     grad = checked_gradient(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq)
-    beta1, beta2 = _check.betas(betas)
-    step = _check.step(step)
-    maximize = _check.flag("maximize", maximize)
-    lr, eps = _check.number("lr", lr), _check.number("eps", eps)
-    weight_decay = _check.number("weight_decay", weight_decay)
+    step, lr, beta1, beta2, eps, weight_decay, maximize = checked_numbers(
+        step, lr, betas, eps, weight_decay, maximize
+    )
 
     # Scalars in double, then rounded to the dtype once.
     scalar = param.dtype.type
     with np.errstate(all="ignore"):
-        step_size = scalar(lr / (1 - power(beta1, step)))
-        sqrt_bias_correction2 = scalar(math.sqrt(1 - power(beta2, step)))
+        sqrt_bias_correction2 = math.sqrt(1 - power(beta2, step))
+        step_size = scalar(lr / (1 - power(beta1, step)) * sqrt_bias_correction2)
+        denominator_eps = scalar(eps * sqrt_bias_correction2)
         g = -grad if maximize else grad
         if weight_decay != 0 and not decoupled:
             g = g + scalar(weight_decay) * param
@@ -120,7 +118,8 @@ def _update(
             old = max_exp_avg_sq
             v = np.where((old >= v) | np.isnan(old), old, v)  # the larger; a NaN wins
             max_exp_avg_sq[...] = v
-        update = step_size * m / (np.sqrt(v) / sqrt_bias_correction2 + scalar(eps))
+        # sqrt_bias_correction2 * m / (sqrt(v) + ...) for m / (sqrt(v) / sqrt_bias_correction2 + eps)
+        update = step_size * m / (np.sqrt(v) + denominator_eps)
         if weight_decay != 0 and decoupled:
             update = update + scalar(lr * weight_decay) * param
         param[...] = param - update
