@@ -16,11 +16,11 @@ PYBIND11_MODULE(_core, m) {
   prepare_for_fork();
 
   bind_adam(m);
+  bind_arguments(m);
   bind_config(m);
   bind_copy(m);
   bind_dropout(m);
   bind_l2_penalty(m);
   bind_layer_norm(m);
-  bind_overlap(m);
   bind_sgd(m);
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy.typing as npt
 
@@ -190,24 +190,27 @@ def checked_numbers(
 
 def checked_gradient(
     param: FloatArray,
-    grad: npt.ArrayLike,
+    grad: Any,
     exp_avg: FloatArray,
     exp_avg_sq: FloatArray,
     max_exp_avg_sq: FloatArray | None,
 ) -> FloatArray:
     """The gradient, where all these arrays can be used together."""
+    if _core.are_updatable(4, grad, param, exp_avg, exp_avg_sq, max_exp_avg_sq):
+        gradient: FloatArray = grad
+        return gradient
     _check.updatable("param", param)
     dtype, shape = param.dtype, param.shape
-    grad = _check.array_like("grad", grad, dtype, shape, "param")
+    gradient = _check.array_like("grad", grad, dtype, shape, "param")
     _check.writable("exp_avg", exp_avg, dtype, shape, "param")
     _check.writable("exp_avg_sq", exp_avg_sq, dtype, shape, "param")
     if max_exp_avg_sq is not None:
         _check.writable("max_exp_avg_sq", max_exp_avg_sq, dtype, shape, "param")
     _check.disjoint(
         param=param,
-        grad=grad,
+        grad=gradient,
         exp_avg=exp_avg,
         exp_avg_sq=exp_avg_sq,
         max_exp_avg_sq=max_exp_avg_sq,
     )
-    return grad
+    return gradient

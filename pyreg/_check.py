@@ -107,12 +107,12 @@ def betas(value: tuple[float, float]) -> tuple[float, float]:
 # --- arrays to read
 
 
-def array(name: str, value: npt.ArrayLike) -> FloatArray:
+def array(name: str, value: Any) -> FloatArray:
     """A float32 or float64 array that the kernels can stream, copied once where it has to be."""
-    if type(value) is np.ndarray and (value.dtype is _FLOAT32 or value.dtype is _FLOAT64):
-        flags = value.flags
-        if flags.c_contiguous and flags.aligned:
-            return value
+    result: FloatArray
+    if _core.are_streamable(1, value):
+        result = value
+        return result
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} must not be a masked array, whose mask would be lost; fill it first")
     try:
@@ -125,8 +125,20 @@ def array(name: str, value: npt.ArrayLike) -> FloatArray:
             f"{name} must be float32 or float64, got {any_array.dtype}; "
             f"convert it, with {name}.astype(np.float32) say"
         )
-    streamable = np.asarray(any_array, dtype=native, order="C")
-    return streamable if streamable.flags.aligned else streamable.copy()
+    result = np.asarray(any_array, dtype=native, order="C")
+    return result if result.flags.aligned else result.copy()
+
+
+def arrays(names: tuple[str, ...], values: tuple[Any, ...], required: int) -> tuple[Any, ...]:
+    """The same for several arrays of one dtype; those behind the first `required` may be None."""
+    results: tuple[Any, ...] = tuple(
+        None if value is None and i >= required else array(name, value)
+        for i, (name, value) in enumerate(zip(names, values, strict=True))
+    )
+    for name, result in zip(names, results, strict=True):
+        if result is not None:
+            match_dtype(name, result, results[0].dtype, names[0])
+    return results
 
 
 def array_like(name: str, value: npt.ArrayLike, dtype: np.dtype[Any], shape: Shape, whose: str) -> FloatArray:
@@ -138,10 +150,19 @@ def array_like(name: str, value: npt.ArrayLike, dtype: np.dtype[Any], shape: Sha
 
 
 def match(name: str, value: FloatArray, dtype: np.dtype[Any], shape: Shape, whose: str | None) -> None:
-    like = f" like {whose}" if whose else ""
+    match_dtype(name, value, dtype, whose)
+    match_shape(name, value, shape, whose)
+
+
+def match_dtype(name: str, value: FloatArray, dtype: np.dtype[Any], whose: str | None) -> None:
     if value.dtype != dtype:
+        like = f" like {whose}" if whose else ""
         raise TypeError(f"{name} must be {dtype}{like}, got {value.dtype}; convert it with .astype(np.{dtype})")
+
+
+def match_shape(name: str, value: FloatArray, shape: Shape, whose: str | None) -> None:
     if value.shape != shape:
+        like = f" like {whose}" if whose else ""
         raise ValueError(f"{name} must have shape {shape}{like}, got {value.shape}")
 
 
@@ -193,6 +214,10 @@ def out(value: Any, names: tuple[str, ...], arrays: tuple[FloatArray | None, ...
     assert like is not None
     if value is None:
         return np.empty(like.shape, like.dtype)
+    result: FloatArray
+    if _core.is_good_out(value, arrays, may_be):
+        result = value
+        return result
     result = writable("out", value, like.dtype, like.shape, names[0])
     conflict = _core.first_conflict(result, arrays, may_be)
     if conflict is not None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
 from pyreg import _check, _core
 from pyreg._check import FloatArray, Shape
+
+_FLOAT64 = np.dtype(np.float64)
 
 
 def layer_norm(
@@ -216,16 +218,16 @@ def layer_norm_backward(
 
 
 def forward_arguments(
-    x: npt.ArrayLike,
-    weight: npt.ArrayLike | None,
-    bias: npt.ArrayLike | None,
+    x: Any,
+    weight: Any,
+    bias: Any,
     normalized_shape: SupportsIndex | Sequence[SupportsIndex] | None,
     eps: float,
 ) -> tuple[FloatArray, FloatArray | None, FloatArray | None, Shape, float]:
     """The arguments of the forward pass, with the normalised shape that they come to."""
-    x = _check.array("x", x)
-    weight = None if weight is None else _check.array("weight", weight)
-    bias = None if bias is None else _check.array("bias", bias)
+    if not _core.are_streamable(1, x, weight, bias):
+        x, weight, bias = _check.arrays(("x", "weight", "bias"), (x, weight, bias), 1)
+    shape = x.shape
     if normalized_shape is not None:
         normalized, whose = _check.shape("normalized_shape", normalized_shape), "normalized_shape"
     elif weight is not None:
@@ -233,35 +235,37 @@ def forward_arguments(
     elif bias is not None:
         normalized, whose = bias.shape, "bias"
     else:
-        normalized, whose = x.shape[-1:], "x"
-    if x.ndim == 0:
-        raise ValueError(f"x must have at least one axis, got shape {x.shape}")
-    if not normalized or x.shape[-len(normalized) :] != normalized:
+        normalized, whose = shape[-1:], "x"
+    if not shape:
+        raise ValueError(f"x must have at least one axis, got shape {shape}")
+    if not normalized or shape[-len(normalized) :] != normalized:
         raise ValueError(
-            f"{whose} must have the shape of the last axes, one or more, of x of shape {x.shape}, got {normalized}"
+            f"{whose} must have the shape of the last axes, one or more, of x of shape {shape}, got {normalized}"
         )
-    for name, array_ in (("weight", weight), ("bias", bias)):
-        if array_ is not None and (array_.dtype is not x.dtype or array_.shape != normalized):
-            _check.match(name, array_, x.dtype, normalized, "x, in the normalised axes")
+    if weight is not None and weight.shape != normalized:
+        _check.match_shape("weight", weight, normalized, "x, in the normalised axes")
+    if bias is not None and bias.shape != normalized:
+        _check.match_shape("bias", bias, normalized, "x, in the normalised axes")
     return x, weight, bias, normalized, _check.number("eps", eps)
 
 
 def backward_arguments(
-    dy: npt.ArrayLike,
-    x: npt.ArrayLike,
-    mean: npt.ArrayLike,
-    rstd: npt.ArrayLike,
-    weight: npt.ArrayLike | None,
+    dy: Any, x: Any, mean: Any, rstd: Any, weight: Any
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray | None, Shape]:
     """The arguments of the backward pass, with the normalised shape that they come to."""
-    x = _check.array("x", x)
-    dy = _check.array_like("dy", dy, x.dtype, x.shape, "x")
-    mean = _check.array("mean", mean).astype(np.float64, copy=False)
-    leading = mean.ndim
-    if leading >= x.ndim or x.shape[:leading] != mean.shape:
-        raise ValueError(f"mean must have the leading shape of x, which has shape {x.shape}, got {mean.shape}")
-    rstd = _check.array_like("rstd", rstd, x.dtype, mean.shape, "x without the normalised axes")
-    normalized = x.shape[leading:]
-    if weight is not None:
-        weight = _check.array_like("weight", weight, x.dtype, normalized, "x, in the normalised axes")
+    if not _core.are_streamable(3, x, dy, rstd, weight):
+        x, dy, rstd, weight = _check.arrays(("x", "dy", "rstd", "weight"), (x, dy, rstd, weight), 3)
+    mean = _check.array("mean", mean)
+    if mean.dtype is not _FLOAT64:
+        mean = mean.astype(np.float64)
+    shape, leading = x.shape, mean.shape
+    if len(leading) >= len(shape) or shape[: len(leading)] != leading:
+        raise ValueError(f"mean must have the leading shape of x, which has shape {shape}, got {leading}")
+    normalized = shape[len(leading) :]
+    if dy.shape != shape:
+        _check.match_shape("dy", dy, shape, "x")
+    if rstd.shape != leading:
+        _check.match_shape("rstd", rstd, leading, "x without the normalised axes")
+    if weight is not None and weight.shape != normalized:
+        _check.match_shape("weight", weight, normalized, "x, in the normalised axes")
     return dy, x, mean, rstd, weight, normalized

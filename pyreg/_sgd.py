@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy.typing as npt
 
@@ -95,14 +95,17 @@ def sgd_update(
     )
 
 
-def checked_gradient(param: FloatArray, grad: npt.ArrayLike, momentum_buffer: FloatArray | None) -> FloatArray:
+def checked_gradient(param: FloatArray, grad: Any, momentum_buffer: FloatArray | None) -> FloatArray:
     """The gradient, where all these arrays can be used together."""
+    if _core.are_updatable(2, grad, param, momentum_buffer):
+        gradient: FloatArray = grad
+        return gradient
     _check.updatable("param", param)
-    grad = _check.array_like("grad", grad, param.dtype, param.shape, "param")
+    gradient = _check.array_like("grad", grad, param.dtype, param.shape, "param")
     if momentum_buffer is not None:
         _check.writable("momentum_buffer", momentum_buffer, param.dtype, param.shape, "param")
-    _check.disjoint(param=param, grad=grad, momentum_buffer=momentum_buffer)
-    return grad
+    _check.disjoint(param=param, grad=gradient, momentum_buffer=momentum_buffer)
+    return gradient
 
 
 def checked_numbers(

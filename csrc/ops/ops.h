@@ -6,12 +6,12 @@
 namespace pyreg {
 
 void bind_adam(py::module_& m);
+void bind_arguments(py::module_& m);
 void bind_config(py::module_& m);
 void bind_copy(py::module_& m);
 void bind_dropout(py::module_& m);
 void bind_l2_penalty(py::module_& m);
 void bind_layer_norm(py::module_& m);
-void bind_overlap(py::module_& m);
 void bind_sgd(py::module_& m);
 
 }  // namespace pyreg
