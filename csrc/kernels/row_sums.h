@@ -27,8 +27,8 @@ PYREG_INLINE void each_vector_from_line(int64_t begin, int64_t end, int64_t n, i
   each_vector<T>(begin == 0 ? 0 : begin + lead, moved_end, body, lead);
 }
 
-// Once a line, for rows that are read from memory one behind the other. Farther ahead was not faster in memory, and slower
-// in cache.
+// Once a line, for rows that are read from memory one behind the other. Farther ahead was not faster in memory, and
+// slower in cache.
 template <typename Vector, typename T>
 PYREG_INLINE void fetch_ahead(Vector vector, const T* row) {
   constexpr int kFetchAhead = 1536;  // bytes
