@@ -22,7 +22,6 @@ from run_measure import FULL, QUICK, Effort, measure
 from run_ops import OPS, Call, Case, WrongAnswer
 from run_report import (
     Row,
-    cpu_model,
     describe,
     format_comparison,
     format_machine,
@@ -150,7 +149,7 @@ def compare(args: argparse.Namespace, peers: Mapping[str, ModuleType], effort: E
     if args.plot:
         from run_plot import plot  # matplotlib takes a second to import
 
-        plot(args.plot, everything, cpu_model())
+        plot(args.plot, everything, describe()["machine"]["cpu"])
     return {"rows": [row.as_json(peers) for row in everything], "python_layer": layer}
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from run_measure import Times
@@ -146,25 +144,16 @@ def format_notes(peers: Iterable[str], *, with_loop: bool) -> str:
 # --- the machine
 
 
-def cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def describe() -> dict[str, Any]:
     """Return what the numbers depend on, but for the peers."""
-    return {"cpu": cpu_model(), **(pyreg.show_config("dicts") or {})}
+    return dict(pyreg.show_config("dicts") or {})
 
 
 def format_machine(machine: Mapping[str, Any], missing: Sequence[str]) -> str:
     """Return the head of the report; `missing` are peers that cannot be imported."""
     versions, isa = machine["versions"], machine["isa"]
     lines = [
-        f"{machine['cpu']}, instruction set {isa['chosen']} of {', '.join(isa['found'])}",
+        f"{machine['machine']['cpu']}, instruction set {isa['chosen']} of {', '.join(isa['found'])}",
         f"threads: {', '.join(map(str, machine['measured_threads']))}",
         f"pyreg {versions['pyreg']} (compiler {versions['compiler']}), Python {versions['python']}",
         ", ".join(f"{name} {version}" for name, version in machine["peers"].items()),

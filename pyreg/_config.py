@@ -1,6 +1,7 @@
 """What was built, found and chosen."""
 
 import platform
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     Returns
     -------
     dict or None
-        With "dicts": the versions; the instruction-set levels built, found on this processor and
+        With "dicts": the machine; the versions; the instruction-set levels built, found on this processor and
         chosen (``PYREG_ISA`` caps it); the number of threads; the OpenMP runtime that is loaded.
 
     Raises
@@ -31,9 +32,10 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     --------
     >>> import pyreg
     >>> sorted(pyreg.show_config("dicts"))
-    ['isa', 'threads', 'versions']
+    ['isa', 'machine', 'threads', 'versions']
     """
     config: dict[str, dict[str, Any]] = {
+        "machine": {"cpu": cpu_model(), "system": platform.platform()},
         "versions": {
             "pyreg": _core.__version__,
             "compiler": _core.compiler,
@@ -59,3 +61,13 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
         for name, value in entries.items():
             print(f"  {name}: {', '.join(value) if isinstance(value, list) else value}")
     return None
+
+
+def cpu_model() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -158,7 +158,7 @@ def test_quick_run_checks_and_reports_every_peer_that_can_be_imported(tmp_path):
     run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
     report = json.loads(path.read_text())
-    assert report["machine"].keys() == {"cpu", "versions", "isa", "threads", "measured_threads", "peers"}
+    assert report["machine"].keys() == {"machine", "versions", "isa", "threads", "measured_threads", "peers"}
     assert report["machine"]["measured_threads"] == [cpus]
     peers = report["machine"]["peers"]
     # One that is installed may still refuse to be imported, beside a NumPy newer than it knows, say.

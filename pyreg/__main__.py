@@ -1,0 +1,58 @@
+"""``python -m pyreg``: what runs here, whether its answers are right, and how fast it is.
+
+Made to be pasted into a bug report. The exit status is 0 where every check passed, else 1.
+"""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+import pyreg
+from pyreg._self_check import Check, self_check
+from pyreg._speed import Speed, measure_speed
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m pyreg", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print everything as one JSON object instead")
+    arguments = parser.parse_args(argv)
+    if arguments.json:
+        return report_json()
+    return report_text()
+
+
+def report_text() -> int:
+    pyreg.show_config()
+    print("\nself-check:")
+    checks = []
+    for check in self_check():
+        checks.append(check)
+        print(f"  {'ok    ' if check.passed else 'FAILED'}  {check.name}  {check.detail}".rstrip(), flush=True)
+    failed = sum(not check.passed for check in checks)
+    print(f"  {failed} of {len(checks)} FAILED" if failed else f"  all {len(checks)} passed")
+    print(f"\nspeed, float32, {pyreg.get_num_threads()} threads, out= given:")
+    print("  operation            size            time     GB/s  of a copy")
+    for speed in measure_speed():
+        size = " x ".join(map(str, speed.shape))
+        time = f"{speed.seconds * 1e6:,.0f} us"
+        print(f"  {speed.op:<20} {size:<11}{time:>9} {speed.gb_per_s:8.1f} {speed.percent_of_copy:9.0f}%", flush=True)
+    return 1 if failed else 0
+
+
+def report_json() -> int:
+    checks, speeds = list(self_check()), list(measure_speed())
+    report: dict[str, Any] = {
+        "config": pyreg.show_config("dicts"),
+        "passed": all(check.passed for check in checks),
+        "checks": [Check._asdict(check) for check in checks],
+        "speed": [Speed._asdict(speed) for speed in speeds],
+    }
+    json.dump(report, sys.stdout, indent=1)
+    print()
+    return 0 if report["passed"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

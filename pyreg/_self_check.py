@@ -1,0 +1,159 @@
+"""What `python -m pyreg` checks: that this build, on this machine, gives the answers that pyreg promises.
+
+Every function is held, bit for bit, against its twin in `pyreg.reference`; and the random stream and the plain
+formulas against numbers that come from elsewhere.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import pyreg
+from pyreg.reference.philox import philox
+
+Twin = ModuleType  # pyreg or pyreg.reference
+Case = Callable[[Twin, Any], Any]  # of the twin and a dtype
+
+
+class Check(NamedTuple):
+    name: str
+    passed: bool
+    detail: str  # where it did not: what differs
+
+
+def self_check() -> Iterator[Check]:
+    """Run the checks, one after the other."""
+    for name, answer in KNOWN_ANSWERS.items():
+        yield run(f"{name}: known answer", answer)
+    for name, case in CASES.items():
+        for dtype in (np.float32, np.float64):
+            yield run(f"{name}, {np.dtype(dtype)}: reference", partial(same_bits, case, dtype))
+
+
+def run(name: str, check: Callable[[], str]) -> Check:
+    """A check that ends in an exception has failed."""
+    try:
+        detail = check()
+    except Exception as error:
+        detail = f"{type(error).__name__}: {error}"
+    return Check(name, detail == "", detail)
+
+
+def same_bits(case: Case, dtype: Any) -> str:
+    expected = case(pyreg.reference, dtype)
+    for threads in sorted({1, pyreg.get_num_threads()}):
+        with pyreg.num_threads(threads):
+            actual = case(pyreg, dtype)
+        for i, (got, wanted) in enumerate(zip(actual, expected, strict=True)):
+            differs = np.asarray(got).tobytes() != np.asarray(wanted).tobytes()
+            if differs:
+                count = np.count_nonzero(np.asarray(got) != np.asarray(wanted))
+                return f"on {threads} threads, {count} elements of result {i} differ"
+    return ""
+
+
+# --- each function, on arrays whose sizes are no multiple of anything
+
+
+def random_array(shape: int | tuple[int, ...], dtype: Any, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).normal(0.5, 2, shape).astype(dtype)
+
+
+def layer_norm(twin: Twin, dtype: Any) -> Any:
+    x, weight, bias = random_array((130, 1001), dtype), random_array(1001, dtype, 1), random_array(1001, dtype, 2)
+    return (twin.layer_norm(x, weight, bias),)
+
+
+def layer_norm_forward(twin: Twin, dtype: Any) -> Any:
+    # More than 32 MiB are moved: the result is written past the caches.
+    return twin.layer_norm_forward(random_array((1100, 4099), dtype))
+
+
+def layer_norm_backward(twin: Twin, dtype: Any) -> Any:
+    x, dy, weight = (
+        random_array((130, 1001), dtype),
+        random_array((130, 1001), dtype, 1),
+        random_array(1001, dtype, 2),
+    )
+    _, mean, rstd = pyreg.reference.layer_norm_forward(x, weight)
+    return twin.layer_norm_backward(dy, x, mean, rstd, weight)
+
+
+def dropout(twin: Twin, dtype: Any) -> Any:
+    x = random_array(2**20 + 77, dtype)
+    return [twin.dropout(x, p, key=2**63 + 5, offset=2**40 + 3) for p in (0.1, 0.5)]
+
+
+def dropout_mask(twin: Twin, dtype: Any) -> Any:
+    return [twin.dropout_mask(100_003, p, key=9, offset=7) for p in (1 / 3, 0.999)]
+
+
+def l2_penalty(twin: Twin, dtype: Any) -> Any:
+    return (twin.l2_penalty([random_array(100_003, dtype), random_array(7, dtype)], 0.1),)
+
+
+def updated(update: Callable[..., None], dtype: Any, moments: int, **options: Any) -> Any:
+    """A parameter and its moments after three updates."""
+    param = random_array(100_003, dtype)
+    state = [np.zeros_like(param) for _ in range(moments)]
+    for step in (1, 2, 3):
+        update(param, random_array(100_003, dtype, step), *state, step=step, weight_decay=0.01, **options)
+    return [param, *state]
+
+
+CASES: dict[str, Case] = {
+    "layer_norm": layer_norm,
+    "layer_norm_forward": layer_norm_forward,
+    "layer_norm_backward": layer_norm_backward,
+    "dropout": dropout,
+    "dropout_mask": dropout_mask,
+    "l2_penalty": l2_penalty,
+    "sgd_update": lambda twin, dtype: updated(twin.sgd_update, dtype, 1, momentum=0.9, nesterov=True),
+    "adam_update": lambda twin, dtype: updated(twin.adam_update, dtype, 2),
+    "adamw_update": lambda twin, dtype: updated(twin.adamw_update, dtype, 2),
+}
+
+
+# --- known answers
+
+
+def philox_answer() -> str:
+    """Random123's vector for the digits of pi (kat_vectors, philox4x32 10)."""
+    c0, c1, c2, c3 = np.array([[0x243F6A88], [0x85A308D3], [0x13198A2E], [0x03707344]], np.uint64)
+    words = philox((c0, c1, c2, c3), (0xA4093822, 0x299F31D0))
+    got = [f"{int(word[0]):08x}" for word in words]
+    return "" if got == ["d16cfe09", "94fdcceb", "5001e420", "24126ea1"] else f"got {got}"
+
+
+def mask_answer() -> str:
+    """The first of tests/data/dropout_mask_v1.txt, which a program of plain integers made."""
+    mask = pyreg.dropout_mask(64, 0.5, key=0)
+    got = "".join("1" if kept else "0" for kept in mask)
+    wanted = "1100110101011101111110101011010001101010100010100111100000110000"
+    return "" if got == wanted else f"got {got}"
+
+
+def layer_norm_answer() -> str:
+    """Mean 5, variance 5."""
+    y, mean, rstd = pyreg.layer_norm_forward(np.array([2.0, 4.0, 6.0, 8.0]), eps=0.0)
+    right = mean == 5 and np.allclose(rstd, 5**-0.5, rtol=1e-15)
+    right = right and np.allclose(y, np.array([-3.0, -1.0, 1.0, 3.0]) / 5**0.5, rtol=1e-15)
+    return "" if right else f"got {y}, {mean}, {rstd}"
+
+
+def adamw_answer() -> str:
+    """The first step is one learning rate against the gradient's sign, and the decay."""
+    param = np.array([1.0, -2.0])
+    pyreg.adamw_update(param, np.array([0.5, -3.0]), np.zeros(2), np.zeros(2), step=1, lr=0.1, weight_decay=0.1)
+    return "" if np.allclose(param, [0.89, -1.88], rtol=1e-7) else f"got {param}"
+
+
+KNOWN_ANSWERS: dict[str, Callable[[], str]] = {
+    "Philox4x32-10": philox_answer,
+    "dropout_mask": mask_answer,
+    "layer_norm_forward": layer_norm_answer,
+    "adamw_update": adamw_answer,
+}

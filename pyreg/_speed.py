@@ -1,0 +1,68 @@
+"""What `python -m pyreg` measures: each kernel's speed in percent of a copy's, in some ten seconds.
+
+The comparison with other libraries, on more sizes, is bench/run.py.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+
+import pyreg
+import pyreg._core as _core
+
+SECONDS = 0.9  # for one row
+SHAPES = ((512, 768), (8192, 768))
+
+
+class Speed(NamedTuple):
+    op: str
+    shape: tuple[int, int]
+    seconds: float  # of a call, the median
+    gb_per_s: float  # of the bytes that the operation must read and write
+    percent_of_copy: float  # with ordinary or streaming stores, whichever is faster
+
+
+def measure_speed() -> Iterator[Speed]:
+    """Measure, float32, on as many threads as pyreg uses."""
+    for shape in SHAPES:
+        yield from measure_shape(shape)
+
+
+def measure_shape(shape: tuple[int, int]) -> Iterator[Speed]:
+    x, dy = np.random.default_rng(0).standard_normal((2, *shape), dtype=np.float32)
+    out, state = np.empty_like(x), [np.full_like(x, 0.5) for _ in range(3)]
+    weight, bias = np.ones_like(x[0]), np.zeros_like(x[0])
+    _, mean, rstd = pyreg.layer_norm_forward(x, weight, bias, out=out)
+    # The call, and how many arrays like x it must read or write.
+    calls: dict[str, tuple[Callable[[], object], int]] = {
+        "layer_norm": (lambda: pyreg.layer_norm(x, weight, bias, out=out), 2),
+        "layer_norm_backward": (lambda: pyreg.layer_norm_backward(dy, x, mean, rstd, weight, out=out), 3),
+        "dropout p=0.1": (lambda: pyreg.dropout(x, 0.1, key=1, out=out), 2),
+        "dropout p=0.5": (lambda: pyreg.dropout(x, 0.5, key=1, out=out), 2),
+        "adamw_update": (lambda: pyreg.adamw_update(state[0], dy, *state[1:], step=10), 7),
+    }
+    copies: dict[str, Callable[[], object]] = {
+        "copy": lambda: _core.copy(x, out, False),
+        "streaming copy": lambda: _core.copy(x, out, True),
+    }
+    for op, (call, arrays) in calls.items():
+        seconds = interleaved({"op": call} | copies)
+        copy = 2 * x.nbytes / min(seconds["copy"], seconds["streaming copy"])
+        speed = arrays * x.nbytes / seconds["op"]
+        yield Speed(op, shape, seconds["op"], speed / 1e9, 100 * speed / copy)
+
+
+def interleaved(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """The median seconds of each call, timed in turns, each time after an untimed one that fills the caches."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    end = time.perf_counter() + SECONDS
+    while time.perf_counter() < end or len(times["op"]) < 3:
+        for name, call in calls.items():
+            call()
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    return {name: median(samples) for name, samples in times.items()}
