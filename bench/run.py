@@ -41,10 +41,14 @@ COMPILE = {"compile": "run_torch_compile"}
 
 def threads_list(text: str) -> list[int]:
     """Read the numbers of --threads."""
-    threads = [int(part) for part in text.split(",")]
-    if min(threads) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: a number of threads is at least 1")
-    return sorted(set(threads))
+    try:
+        threads = {int(part) for part in text.split(",")}
+        for n in threads:
+            with pyreg.num_threads(n):
+                pass
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected numbers of threads, like 1,2") from None
+    return sorted(threads)
 
 
 def output_file(text: str) -> Path:
@@ -52,6 +56,14 @@ def output_file(text: str) -> Path:
     path = Path(text)
     if path.is_dir() or not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"cannot write {text}: no such folder, or a folder itself")
+    return path
+
+
+def picture_file(text: str) -> Path:
+    """Read the name of a picture, whose ending says its format."""
+    path = output_file(text)
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise argparse.ArgumentTypeError(f"{text}: expected a name that ends in .png, .svg or .pdf")
     return path
 
 
@@ -71,12 +83,16 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     add("--compile", action="store_true", help="PyTorch through torch.compile as well, which is slow")
     add("--json", type=output_file, metavar="FILE", help="write every number to FILE")
-    add("--plot", type=output_file, metavar="FILE.png", help="draw the speeds of the most threads")
+    add("--plot", type=picture_file, metavar="FILE.png", help="draw the speeds of the most threads")
     add("--sweep", action="store_true", help="instead: pyreg's time per element against the size")
     add("--isa", action="store_true", help="instead: what each instruction-set level gains")
     args = parser.parse_args(argv)
     if args.plot and (args.sweep or args.isa):
         parser.error("--plot draws the comparison, which --sweep and --isa replace")
+    if args.compile and (args.sweep or args.isa):
+        parser.error("--compile is part of the comparison, which --sweep and --isa replace")
+    if args.isa and not args.sweep:
+        args.threads = [1]
     args.ops = [title for title in OPS if not args.only or title.split()[0] in args.only]
     return args
 
@@ -127,8 +143,10 @@ def compare_case(
         yield Row(title, case.shape, threads, "new", case.bytes_moved, times | {"pyreg": new})
 
 
-def compare(args: argparse.Namespace, peers: Mapping[str, ModuleType], effort: Effort, bar: tqdm) -> dict[str, Any]:
-    """Measure and print the comparison; return it for JSON."""
+def compare(
+    args: argparse.Namespace, peers: Mapping[str, ModuleType], effort: Effort, bar: tqdm
+) -> tuple[list[Row], Any]:
+    """Measure and print the comparison; return its rows, and what the Python layer costs."""
     sizes = {op: OPS[op].sizes[: 2 if args.quick else None] for op in args.ops}
     everything: list[Row] = []
     bar.reset(sum(map(len, sizes.values())) * len(args.threads))
@@ -146,11 +164,7 @@ def compare(args: argparse.Namespace, peers: Mapping[str, ModuleType], effort: E
     text, layer = python_layer(args.ops, effort)
     bar.write(text)
     bar.write(format_notes(peers, with_loop="adamw_update" in args.ops))
-    if args.plot:
-        from run_plot import plot  # matplotlib takes a second to import
-
-        plot(args.plot, everything, describe()["machine"]["cpu"])
-    return {"rows": [row.as_json(peers) for row in everything], "python_layer": layer}
+    return everything, layer
 
 
 def look_inside(args: argparse.Namespace, effort: Effort, bar: tqdm) -> dict[str, Any]:
@@ -178,9 +192,17 @@ def main(argv: list[str] | None = None) -> int:
         print(format_machine(machine, missing), flush=True)
         # disable=None: no bar where stderr is not a terminal.
         with tqdm(disable=None, leave=False) as bar:
-            results = look_inside(args, effort, bar) if inside else compare(args, peers, effort, bar)
+            if inside:
+                results = look_inside(args, effort, bar)
+            else:
+                rows, layer = compare(args, peers, effort, bar)
+                results = {"rows": [row.as_json(peers) for row in rows], "python_layer": layer}
         if args.json:
             args.json.write_text(json.dumps({"machine": machine, **results}, indent=1) + "\n")
+        if args.plot:
+            from run_plot import plot  # matplotlib takes a second to import
+
+            plot(args.plot, rows, f"{machine['machine']['cpu']}, {machine['isa']['chosen']}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130  # 128 + SIGINT, as shells have it

@@ -53,7 +53,7 @@ def plot(path: Path, rows: Sequence[Row], title: str) -> None:
     place = {"loc": "outside lower center", "ncols": 4 if columns == 1 else 7, "frameon": False}
     figure.legend(unique.values(), unique.keys(), **place)
     plural = "s" if threads > 1 else ""
-    figure.suptitle(f"{title}, {threads} thread{plural}\nfloat32, more is better", fontsize=12)
+    figure.suptitle(f"{title}, {threads} thread{plural}\nfloat32, out= given, more is better", fontsize=12)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

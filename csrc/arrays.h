@@ -1,4 +1,4 @@
-// NumPy arrays in, checked typed views out: the only place that knows py::array.
+// NumPy arrays in, checked typed views out: the only place that makes pointers of py::array.
 //
 // The Python layer checks arguments and words the errors. What is checked here again is what memory
 // safety rests on, so that a mistake there ends in a TypeError and not in somebody's memory.
@@ -22,12 +22,16 @@ inline void require(bool holds, const char* what) {
   if (!holds) throw py::type_error(what);
 }
 
+inline bool is_contiguous_and_aligned(const py::array& a) {
+  constexpr int kFlags = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  return (a.flags() & kFlags) == kFlags;
+}
+
 // The elements of a C-contiguous array of T, to read.
 template <typename T>
 const T* in(const py::array& a, int64_t size) {
   require(py::isinstance<py::array_t<T>>(a), "_core: an array has another dtype");
-  require((a.flags() & py::array::c_style) && (a.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_),
-          "_core: an array is not C-contiguous and aligned");
+  require(is_contiguous_and_aligned(a), "_core: an array is not C-contiguous and aligned");
   require(a.size() == size, "_core: an array has another size");
   return static_cast<const T*>(a.data());
 }

@@ -63,10 +63,10 @@ void run_blocks(int64_t blocks, int threads, bool in_cache, void (*run)(void*, i
   {
     const DefaultFloatEnvironment environment;
     if (in_cache) {
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait
       for (int64_t block = 0; block < blocks; ++block) run(context, block);
     } else {
-#pragma omp for schedule(dynamic, 1)
+#pragma omp for schedule(dynamic, 1) nowait
       for (int64_t block = 0; block < blocks; ++block) run(context, block);
     }
   }

@@ -9,8 +9,8 @@ import sys
 from typing import Any
 
 import pyreg
-from pyreg._self_check import Check, self_check
-from pyreg._speed import Speed, measure_speed
+from pyreg._self_check import self_check
+from pyreg._speed import measure_speed
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,7 +32,8 @@ def report_text() -> int:
         print(f"  {'ok    ' if check.passed else 'FAILED'}  {check.name}  {check.detail}".rstrip(), flush=True)
     failed = sum(not check.passed for check in checks)
     print(f"  {failed} of {len(checks)} FAILED" if failed else f"  all {len(checks)} passed")
-    print(f"\nspeed, float32, {pyreg.get_num_threads()} threads, out= given:")
+    threads = pyreg.get_num_threads()
+    print(f"\nspeed, float32, {threads} thread{'s' if threads > 1 else ''}, out= given:")
     print("  operation            size            time     GB/s  of a copy")
     for speed in measure_speed():
         size = " x ".join(map(str, speed.shape))
@@ -46,8 +47,8 @@ def report_json() -> int:
     report: dict[str, Any] = {
         "config": pyreg.show_config("dicts"),
         "passed": all(check.passed for check in checks),
-        "checks": [Check._asdict(check) for check in checks],
-        "speed": [Speed._asdict(speed) for speed in speeds],
+        "checks": [check._asdict() for check in checks],
+        "speed": [speed._asdict() for speed in speeds],
     }
     json.dump(report, sys.stdout, indent=1)
     print()

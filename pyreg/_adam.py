@@ -196,9 +196,8 @@ def checked_gradient(
     max_exp_avg_sq: FloatArray | None,
 ) -> FloatArray:
     """The gradient, where all these arrays can be used together."""
-    if _core.are_updatable(4, grad, param, exp_avg, exp_avg_sq, max_exp_avg_sq):
-        gradient: FloatArray = grad
-        return gradient
+    if _core.are_updatable(grad, param, exp_avg, exp_avg_sq, max_exp_avg_sq, required=4):
+        return grad
     _check.updatable("param", param)
     dtype, shape = param.dtype, param.shape
     gradient = _check.array_like("grad", grad, dtype, shape, "param")

@@ -109,12 +109,9 @@ def betas(value: tuple[float, float]) -> tuple[float, float]:
 
 def array(name: str, value: Any) -> FloatArray:
     """A float32 or float64 array that the kernels can stream, copied once where it has to be."""
-    result: FloatArray
-    if _core.are_streamable(1, value):
-        result = value
-        return result
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name} must not be a masked array, whose mask would be lost; fill it first")
+    if _core.are_streamable(value):
+        return value
+    refuse_masked(name, value)
     try:
         any_array = np.asarray(value)
     except ValueError as error:
@@ -149,6 +146,13 @@ def array_like(name: str, value: npt.ArrayLike, dtype: np.dtype[Any], shape: Sha
     return result
 
 
+def refuse_masked(name: str, value: Any) -> None:
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} must not be a masked array, whose mask would be lost; pass its .data, or fill it first"
+        )
+
+
 def match(name: str, value: FloatArray, dtype: np.dtype[Any], shape: Shape, whose: str | None) -> None:
     match_dtype(name, value, dtype, whose)
     match_shape(name, value, shape, whose)
@@ -173,6 +177,7 @@ def writable(name: str, value: Any, dtype: np.dtype[Any], shape: Shape, whose: s
     """An array to write into: exactly this dtype and shape, never a copy."""
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{name} must be a numpy.ndarray, got {type_name(value)}")
+    refuse_masked(name, value)
     if value.dtype is not dtype or value.shape != shape:
         match(name, value, dtype, shape, whose)
     flags = value.flags
@@ -192,6 +197,7 @@ def updatable(name: str, value: Any) -> FloatArray:
     """An array to update in place, of a dtype and shape of its own."""
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{name} must be a numpy.ndarray, got {type_name(value)}")
+    refuse_masked(name, value)
     if value.dtype is not _FLOAT32 and value.dtype not in (_FLOAT32, _FLOAT64):
         raise TypeError(f"{name} must be float32 or float64 in native byte order, got {value.dtype}")
     return writable(name, value, value.dtype, value.shape)
@@ -214,10 +220,8 @@ def out(value: Any, names: tuple[str, ...], arrays: tuple[FloatArray | None, ...
     assert like is not None
     if value is None:
         return np.empty(like.shape, like.dtype)
-    result: FloatArray
     if _core.is_good_out(value, arrays, may_be):
-        result = value
-        return result
+        return value
     result = writable("out", value, like.dtype, like.shape, names[0])
     conflict = _core.first_conflict(result, arrays, may_be)
     if conflict is not None:

@@ -62,10 +62,11 @@ def layer_norm(
 
     Notes
     -----
-    The mean is corrected by the mean of the deviations from it, so float32 rows around 1e6 come out as
-    well as rows around 0. A row whose squares would overflow or underflow is brought near 1 by a power
-    of two first: all magnitudes that the dtype can hold are normalised. A constant sample gives `bias`,
-    also with ``eps=0``. A sample with a NaN or an infinity is NaN throughout.
+    The mean is carried beyond x's precision, as a number of x's dtype and the mean of the deviations from
+    it, so float32 rows around 1e6 come out as well as rows around 0. A row whose squares would overflow
+    or underflow is brought near 1 by a power of two first: all magnitudes that the dtype can hold are
+    normalised. A constant sample gives `bias`, also with ``eps=0``. A sample with a NaN or an infinity is
+    NaN throughout.
 
     References
     ----------
@@ -225,7 +226,7 @@ def forward_arguments(
     eps: float,
 ) -> tuple[FloatArray, FloatArray | None, FloatArray | None, Shape, float]:
     """The arguments of the forward pass, with the normalised shape that they come to."""
-    if not _core.are_streamable(1, x, weight, bias):
+    if not _core.are_streamable(x, weight, bias, required=1):
         x, weight, bias = _check.arrays(("x", "weight", "bias"), (x, weight, bias), 1)
     shape = x.shape
     if normalized_shape is not None:
@@ -253,7 +254,7 @@ def backward_arguments(
     dy: Any, x: Any, mean: Any, rstd: Any, weight: Any
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray | None, Shape]:
     """The arguments of the backward pass, with the normalised shape that they come to."""
-    if not _core.are_streamable(3, x, dy, rstd, weight):
+    if not _core.are_streamable(x, dy, rstd, weight, required=3):
         x, dy, rstd, weight = _check.arrays(("x", "dy", "rstd", "weight"), (x, dy, rstd, weight), 3)
     mean = _check.array("mean", mean)
     if mean.dtype is not _FLOAT64:

@@ -152,7 +152,7 @@ def adamw_answer() -> str:
 
 
 KNOWN_ANSWERS: dict[str, Callable[[], str]] = {
-    "Philox4x32-10": philox_answer,
+    "reference Philox4x32-10": philox_answer,
     "dropout_mask": mask_answer,
     "layer_norm_forward": layer_norm_answer,
     "adamw_update": adamw_answer,

@@ -76,16 +76,14 @@ def sgd_update(
     array([ 0.855, -2.145])
     """
     grad = checked_gradient(param, grad, momentum_buffer)
-    lr, momentum, dampening, weight_decay = checked_numbers(
-        lr, momentum, dampening, weight_decay, nesterov, momentum_buffer
+    step, lr, momentum, dampening, weight_decay, nesterov, maximize = checked_numbers(
+        step, lr, momentum, dampening, weight_decay, nesterov, maximize, momentum_buffer
     )
-    first_step = _check.step(step) == 1
-    nesterov, maximize = _check.flag("nesterov", nesterov), _check.flag("maximize", maximize)
     _core.sgd(
         param,
         grad,
         momentum_buffer,
-        first_step,
+        step == 1,
         lr,
         momentum,
         dampening,
@@ -97,9 +95,8 @@ def sgd_update(
 
 def checked_gradient(param: FloatArray, grad: Any, momentum_buffer: FloatArray | None) -> FloatArray:
     """The gradient, where all these arrays can be used together."""
-    if _core.are_updatable(2, grad, param, momentum_buffer):
-        gradient: FloatArray = grad
-        return gradient
+    if _core.are_updatable(grad, param, momentum_buffer, required=2):
+        return grad
     _check.updatable("param", param)
     gradient = _check.array_like("grad", grad, param.dtype, param.shape, "param")
     if momentum_buffer is not None:
@@ -109,15 +106,20 @@ def checked_gradient(param: FloatArray, grad: Any, momentum_buffer: FloatArray |
 
 
 def checked_numbers(
+    step: SupportsIndex,
     lr: float,
     momentum: float,
     dampening: float,
     weight_decay: float,
     nesterov: bool,
+    maximize: bool,
     momentum_buffer: FloatArray | None,
-) -> tuple[float, float, float, float]:
+) -> tuple[int, float, float, float, float, bool, bool]:
+    """The numbers of an update, all but the last of these, where they go together."""
+    step, nesterov, maximize = _check.step(step), _check.flag("nesterov", nesterov), _check.flag("maximize", maximize)
     lr, momentum = _check.number("lr", lr), _check.number("momentum", momentum)
     dampening = _check.number("dampening", dampening)
+    weight_decay = _check.number("weight_decay", weight_decay)
     if momentum != 0 and momentum_buffer is None:
         raise ValueError(f"momentum_buffer must be given where momentum is not 0, got None with {momentum}")
     if nesterov and (momentum == 0 or dampening != 0):
@@ -125,4 +127,4 @@ def checked_numbers(
             "nesterov must go with momentum > 0 and dampening == 0, "
             f"got momentum={momentum} and dampening={dampening}"
         )
-    return lr, momentum, dampening, _check.number("weight_decay", weight_decay)
+    return step, lr, momentum, dampening, weight_decay, nesterov, maximize

@@ -129,3 +129,23 @@ def test_nan_in_a_gradient_reaches_its_element_alone(impl, dtype, rng):
     for i in (0, 2, 3, 4):
         assert np.isnan(state[i][41])
         assert_same_bits(state[i][others], clean[i][others])
+
+
+@pytest.mark.parametrize("update", ["adam_update", "adamw_update"])
+@pytest.mark.parametrize("beta1", [0.0, 0.25, 0.49999, 0.5])
+def test_a_small_beta1_forgets_a_large_moment(impl, dtype, update, beta1):
+    # m + (1 - beta1) * (g - m) would leave nothing of a gradient that is small against m.
+    param, grad = np.ones(3, dtype), np.array([1, 1e-3, -7], dtype)
+    exp_avg, exp_avg_sq = np.full(3, 1e8, dtype), np.ones(3, dtype)
+    getattr(impl, update)(param, grad, exp_avg, exp_avg_sq, step=2, betas=(beta1, 0.999))
+    expected = beta1 * 1e8 + (1 - beta1) * grad.astype(float)
+    # One rounding, of what beta1 * (g - m) is: nothing where beta1 is 0.
+    np.testing.assert_allclose(exp_avg, expected, rtol=1e-12, atol=2 * beta1 * 1e8 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("update", ["adam_update", "adamw_update"])
+def test_the_smallest_eps_still_divides(impl, dtype, update):
+    param, zeros = np.ones(3, dtype), [np.zeros(3, dtype) for _ in range(3)]
+    eps = float(np.finfo(dtype).smallest_subnormal)
+    getattr(impl, update)(param, *zeros, step=1, eps=eps, weight_decay=0)
+    assert (param == 1).all()

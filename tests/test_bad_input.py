@@ -407,3 +407,22 @@ def test_the_core_itself_refuses_arrays_that_it_cannot_use(name):
         }
         with pytest.raises(TypeError, match="_core"):
             calls[name]()
+
+
+def test_masked_arrays_are_not_written_to(impl):
+    masked = np.ma.masked_array(np.ones(3, np.float32), mask=[True, False, False])
+    plain = [np.ones(3, np.float32) for _ in range(3)]
+    calls = {
+        "out": lambda: impl.dropout(plain[0], 0.5, key=1, out=masked),
+        "param": lambda: impl.sgd_update(masked, plain[0], step=1),
+        "exp_avg": lambda: impl.adamw_update(plain[0], plain[1], masked, plain[2], step=1),
+    }
+    for name, call in calls.items():
+        refuses(TypeError, call, name, "masked")
+    assert (masked.data == 1).all()
+
+
+def test_nesterov_of_another_kind(impl):
+    for value in (np.array([True, False]), "yes", 1):
+        call = lambda value=value: impl.sgd_update(np.ones(3), np.ones(3), step=1, nesterov=value)  # noqa: E731
+        refuses(TypeError, call, "nesterov", "True or False")

@@ -199,8 +199,11 @@ def test_sweep_and_isa_have_a_row_for_each_size_and_level(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--threads", "0"], "at least 1"),
-        (["--threads", "two"], "invalid"),
+        (["--threads", "0"], "expected numbers of threads"),
+        (["--threads", "two"], "expected numbers of threads"),
+        (["--threads", "99999999999"], "expected numbers of threads"),
+        (["--plot", "run.xyz"], ".png"),
+        (["--isa", "--compile"], "replace"),
         (["--only", "softmax"], "invalid choice"),
         (["--json", "no/such/folder/run.json"], "cannot write"),
         (["--sweep", "--plot", "run.png"], "replace"),

@@ -58,7 +58,7 @@ def test_float64_rows_are_accurate_to_float64(impl, rng, mean):
     dx, dweight, dbias = impl.layer_norm_backward(dy, x, m, rstd, weight)
     expected = mathematics(x, weight, bias, dy, wide=np.longdouble)
     # Values up to 16, whose last place is 3.6e-15, and some ten roundings; for mean 1e6 the float64 mean that is
-    # handed to the backward pass is known to half a place of 1e6, 5.8e-11, where the forward pass has hi + lo.
+    # handed to the backward pass is known to half a place of 1e6, 5.8e-11, where the forward pass has shift + lo.
     forward, backward = 1e-13, 1e-13 if mean == 0 else 1e-9
     np.testing.assert_allclose(y, expected[0].astype(float), atol=forward)
     for actual, exact in zip((dx, dweight, dbias), expected[1:], strict=True):

@@ -2,8 +2,8 @@
 // or decoupled (AdamW: Loshchilov and Hutter, 2019, arXiv:1711.05101, algorithm 2), and AMSGrad
 // (Reddi, Kale and Kumar, 2018, arXiv:1904.09237).
 //
-// The correction of exp_avg_sq, a factor in the denominator and so of the whole fraction, stands in its scalars:
-// m / (sqrt(v) / c + eps) is c * m / (sqrt(v) + c * eps), a division less (Kingma and Ba, end of section 2).
+// The correction of exp_avg_sq, c, is folded into two scalars (Kingma and Ba, end of section 2):
+// m / (sqrt(v) / c + eps) = c * m / (sqrt(v) + eps_hat) with eps_hat = c * eps, a division less.
 #pragma once
 
 #include "kernels/lanes.h"
@@ -15,12 +15,14 @@ namespace {
 template <typename T, Decay kDecay, bool kAmsgrad>
 void adam_elements(int64_t n, const AdamScalars<T>& s, T* __restrict param, const T* __restrict grad,
                    T* __restrict exp_avg, T* __restrict exp_avg_sq, T* __restrict max_exp_avg_sq) {
-  const auto [grad_sign, one_minus_beta1, beta2, one_minus_beta2, step_size, eps, decay] = s;
+  const auto [grad_sign, beta1, one_minus_beta1, beta2, one_minus_beta2, step_size, eps_hat, decay] = s;
   for (int64_t i = 0; i < n; ++i) {
     const T p = param[i];
     T g = grad_sign * grad[i];
     if constexpr (kDecay == Decay::coupled) g = g + decay * p;
-    const T m = exp_avg[i] + one_minus_beta1 * (g - exp_avg[i]);
+    // The form of lerp that starts at the nearer end: with beta1 = 0, m is g to the last bit.
+    const T m = beta1 >= T{0.5} ? exp_avg[i] + one_minus_beta1 * (g - exp_avg[i])
+                                : g - beta1 * (g - exp_avg[i]);
     T v = beta2 * exp_avg_sq[i] + one_minus_beta2 * g * g;
     exp_avg[i] = m;
     exp_avg_sq[i] = v;
@@ -29,7 +31,7 @@ void adam_elements(int64_t n, const AdamScalars<T>& s, T* __restrict param, cons
       v = old >= v || old != old ? old : v;  // the larger; a NaN wins
       max_exp_avg_sq[i] = v;
     }
-    T update = step_size * m / (square_root(v) + eps);
+    T update = step_size * m / (square_root(v) + eps_hat);
     if constexpr (kDecay == Decay::decoupled) update = update + decay * p;
     param[i] = p - update;
   }

@@ -9,10 +9,9 @@ namespace {
 template <typename T, bool kStream>
 void copy_elements(int64_t n, const T* source, T* target) {
   RowStream<T> stream;
-  stream.begin(target);
+  if constexpr (kStream) stream.begin(target);
   const auto body = [&](auto vector) PYREG_LAMBDA {
-    // Ahead by what served dropout best: the hardware's own prefetching starts anew in every page.
-    if (vector.k * kVectorBytes % kLineBytes == 0) __builtin_prefetch(source + vector.at + 2048 / sizeof(T), 0, 2);
+    fetch_ahead<2048, 2>(vector, source);  // the hardware's own prefetching starts anew in every page
     if constexpr (kStream)
       stream.store(vector, vector.load(source));
     else

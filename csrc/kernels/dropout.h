@@ -121,6 +121,16 @@ class ChunkMask {
   uint64_t tied_[(kChunk + 2 * kBatch) / kVectorBytes];  // the bits of keep_ that are not decided
 };
 
+#if defined(__x86_64__)
+// The first sizeof(Bits) bytes at p. (The intrinsics for this load the wrong lane in early versions of GCC 11.)
+template <typename Bits>
+PYREG_INLINE __m128i load_bytes(const uint8_t* p) {
+  Bits bits;
+  std::memcpy(&bits, p, sizeof bits);
+  return _mm_cvtsi64_si128(bits);
+}
+#endif
+
 // The bytes at p, 0xff or 0, widened to lanes of T's size.
 template <typename T>
 PYREG_INLINE typename Native<T>::mask widen_mask(const uint8_t* p) {
@@ -130,10 +140,10 @@ PYREG_INLINE typename Native<T>::mask widen_mask(const uint8_t* p) {
   return (mask)_mm512_cvtepi8_epi64(_mm_loadl_epi64((const __m128i*)p));
 #elif defined(__AVX2__)
   if constexpr (sizeof(T) == 4) return (mask)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p));
-  return (mask)_mm256_cvtepi8_epi64(_mm_loadu_si32(p));
+  return (mask)_mm256_cvtepi8_epi64(load_bytes<uint32_t>(p));
 #elif defined(__x86_64__)
-  if constexpr (sizeof(T) == 4) return (mask)_mm_cvtepi8_epi32(_mm_loadu_si32(p));
-  return (mask)_mm_cvtepi8_epi64(_mm_loadu_si16(p));
+  if constexpr (sizeof(T) == 4) return (mask)_mm_cvtepi8_epi32(load_bytes<uint32_t>(p));
+  return (mask)_mm_cvtepi8_epi64(load_bytes<uint16_t>(p));
 #else
   mask wide{};
   for (int k = 0; k < kVectorBytes / static_cast<int>(sizeof(T)); ++k) wide[k] = static_cast<int8_t>(p[k]);
@@ -161,11 +171,9 @@ PYREG_INLINE void apply_mask(int count, const uint8_t* keep, const T* x, T scale
   for (; i < count; ++i) y[i] = keep[i] ? x[i] * scale : T{0};
 }
 
-// How many elements ahead x is fetched, into the second-level cache: farther, and the fetches of a large array
-// come to hold the buffers that its streamed lines need. And how many y is made ready to be written.
-template <typename T>
-constexpr int kFetchAhead = 2048 / sizeof(T);
-constexpr int kOwnAhead = 1024;
+// How many bytes ahead x is fetched, into the second-level cache: farther, and the fetches of a large array come to
+// hold the buffers that its streamed lines need. And how many y is made ready to be written.
+constexpr int kReadAhead = 2048, kWriteAhead = 4096;
 
 // While the mask is applied to a chunk, that of the next one is made and its x fetched: the arithmetic of
 // the one fills the time in which the other waits for memory.
@@ -198,8 +206,8 @@ void dropout_elements(int64_t n, const T* x, uint64_t threshold, uint64_t key, u
     for (; i + kBatch <= count; i += kBatch) {
       PYREG_UNROLL
       for (int line = 0; line < kBatch; line += kLineBytes / sizeof(T)) {
-        __builtin_prefetch(source + i + kFetchAhead<T> + line, 0, 2);
-        if constexpr (!kStream) __builtin_prefetch(target + i + kOwnAhead + line, 1);
+        __builtin_prefetch(source + i + line + kReadAhead / sizeof(T), 0, 2);
+        if constexpr (!kStream) __builtin_prefetch(target + i + line + kWriteAhead / sizeof(T), 1);
       }
       if (next->unmade()) next->make_batch();
       apply_mask<T, kStream>(kBatch, keep + i, source + i, scale, target + i);

@@ -29,9 +29,9 @@ constexpr int kVectorBytes = 32;
 constexpr int kVectorBytes = 16;
 #endif
 
-template <auto kValue>
-struct Constant {
-  static constexpr auto value = kValue;
+template <bool kValue>
+struct Flag {
+  static constexpr bool value = kValue;
 };
 
 PYREG_INLINE float square_root(float x) { return __builtin_sqrtf(x); }
@@ -175,7 +175,7 @@ struct WholeVector {
   static constexpr bool kWhole = true;
   int64_t at;
   int k;
-  bool in_line;  // all of its cache line is in the row
+  bool in_line;  // all of its cache line is in the row, where `lead` has put the groups on lines
 
   PYREG_INLINE vec load(const T* row) const {
     vec v;
@@ -215,8 +215,8 @@ PYREG_INLINE void part_group(int64_t at, int count, bool starts_line, Body body)
   }
 }
 
-// body(vector) for the vectors of a row's elements begin, ..., end - 1, in order. begin, 0 or a multiple of groups
-// away from 0 and `lead`. A pass that sums nothing may take the first `lead` elements of a row by themselves, so that
+// body(vector) for the vectors of a row's elements begin, ..., end - 1, in order. `begin` is 0, or `lead` plus whole
+// groups. A pass that sums nothing may take the first `lead` elements of a row by themselves, so that
 // the groups behind them start where a cache line does.
 template <typename T, typename Body>
 PYREG_INLINE void each_vector(int64_t begin, int64_t end, Body body, int64_t lead = 0) {
@@ -231,6 +231,14 @@ PYREG_INLINE void each_vector(int64_t begin, int64_t end, Body body, int64_t lea
     for (int k = 0; k < Lanes<T>::kVecs; ++k) body(WholeVector<T>{at + k * kWidth, k, true});
   }
   if (at < end) part_group<T>(at, static_cast<int>(end - at), true, body);
+}
+
+// Once a line: has what stands kBytes behind it in memory fetched, into the first-level cache (kLocality 3) or the
+// second (2).
+template <int kBytes, int kLocality, typename Vector, typename T>
+PYREG_INLINE void fetch_ahead(Vector vector, const T* row) {
+  if (vector.k * kVectorBytes % kLineBytes == 0)
+    __builtin_prefetch(reinterpret_cast<const char*>(row + vector.at) + kBytes, 0, kLocality);
 }
 
 }  // namespace

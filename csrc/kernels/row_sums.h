@@ -10,7 +10,8 @@ namespace {
 // Elements of a row that are summed in T; the sums of such blocks are added in double. A long row around 1e6
 // would lose its mean otherwise, and any long row its variance.
 constexpr int64_t kSumBlock = 4096;
-constexpr int64_t kRowChunk = 128;  // elements; divides kSumBlock
+constexpr int64_t kRowChunk = 128;  // elements
+static_assert(kSumBlock % kRowChunk == 0 && kRowChunk % Lanes<float>::kCount == 0);
 
 // take(begin, end) for each chunk of a row of n.
 template <typename Take>
@@ -27,13 +28,10 @@ PYREG_INLINE void each_vector_from_line(int64_t begin, int64_t end, int64_t n, i
   each_vector<T>(begin == 0 ? 0 : begin + lead, moved_end, body, lead);
 }
 
-// Once a line, for rows that are read from memory one behind the other. Farther ahead was not faster in memory, and
-// slower in cache.
+// Into the first-level cache. Farther ahead was not faster in memory, and slower in cache.
 template <typename Vector, typename T>
-PYREG_INLINE void fetch_ahead(Vector vector, const T* row) {
-  constexpr int kFetchAhead = 1536;  // bytes
-  if (vector.k * kVectorBytes % kLineBytes == 0)
-    __builtin_prefetch(reinterpret_cast<const char*>(row + vector.at) + kFetchAhead);
+PYREG_INLINE void fetch_row(Vector vector, const T* row) {
+  fetch_ahead<1536, 3>(vector, row);
 }
 
 // Two sums over a row: in T over blocks, in double over those.

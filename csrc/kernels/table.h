@@ -11,9 +11,9 @@ enum class Momentum { none, first, next };  // first: the buffer is filled with 
 template <typename T>
 struct AdamScalars {
   T grad_sign;  // -1 to maximize
-  T one_minus_beta1, beta2, one_minus_beta2;
+  T beta1, one_minus_beta1, beta2, one_minus_beta2;
   T step_size;  // lr / bias_correction1 * sqrt(bias_correction2)
-  T eps;        // times sqrt(bias_correction2)
+  T eps_hat;    // eps * sqrt(bias_correction2)
   T decay;  // weight_decay; times lr where decoupled
 };
 

@@ -1,4 +1,5 @@
 #include <cmath>
+#include <limits>
 
 #include "dispatch.h"
 #include "ops/ops.h"
@@ -7,8 +8,6 @@
 
 namespace pyreg {
 namespace {
-
-constexpr int64_t kBlock = 16 * 1024, kBlockInMemory = 64 * 1024;  // elements
 
 // base**exponent by repeated squaring: multiplications alone, the same on every machine.
 double power(double base, uint64_t exponent) {
@@ -32,13 +31,15 @@ void adam(py::array param_array, const py::array& grad_array, py::array exp_avg_
     T* max_exp_avg_sq = out<T>(max_exp_avg_sq_array, size);
 
     const double sqrt_bias_correction2 = std::sqrt(1 - power(beta2, step));
+    const T eps_hat = static_cast<T>(eps * sqrt_bias_correction2);
     const AdamScalars<T> scalars = {
         .grad_sign = static_cast<T>(maximize ? -1 : 1),
+        .beta1 = static_cast<T>(beta1),
         .one_minus_beta1 = static_cast<T>(1 - beta1),
         .beta2 = static_cast<T>(beta2),
         .one_minus_beta2 = static_cast<T>(1 - beta2),
         .step_size = static_cast<T>(lr / (1 - power(beta1, step)) * sqrt_bias_correction2),
-        .eps = static_cast<T>(eps * sqrt_bias_correction2),
+        .eps_hat = eps_hat != 0 || eps == 0 ? eps_hat : std::numeric_limits<T>::denorm_min(),
         .decay = static_cast<T>(decoupled ? lr * weight_decay : weight_decay),
     };
     const Decay decay = weight_decay == 0 ? Decay::none : decoupled ? Decay::decoupled : Decay::coupled;
@@ -46,8 +47,7 @@ void adam(py::array param_array, const py::array& grad_array, py::array exp_avg_
     const py::gil_scoped_release release;
     const auto kernel = kernels<T>().adam;
     const int64_t bytes = (max_exp_avg_sq ? 9 : 7) * size * sizeof(T);
-    const int64_t block = outgrows_cache(bytes) ? kBlockInMemory : kBlock;
-    parallel_blocks(size, block, bytes, [&](int64_t begin, int64_t end) {
+    parallel_blocks(size, update_block(bytes), bytes, [&](int64_t begin, int64_t end) {
       kernel(end - begin, scalars, decay, param + begin, grad + begin, exp_avg + begin,
              exp_avg_sq + begin, max_exp_avg_sq ? max_exp_avg_sq + begin : nullptr);
     });

@@ -1,5 +1,9 @@
 // What pyreg/_check.py asks of arguments. Most calls have nothing to object to, and one question here tells so in a
 // tenth of the time; where the answer is no, the checks there find the words.
+#include <algorithm>
+#include <optional>
+#include <utility>
+
 #include "arrays.h"
 #include "ops/ops.h"
 
@@ -16,8 +20,7 @@ py::array as_array(py::handle argument) { return py::reinterpret_borrow<py::arra
 bool is_streamable(py::handle argument, const py::dtype& dtype) {
   if (!is_array(argument)) return false;
   const auto a = as_array(argument);
-  constexpr int kFlags = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-  return a.dtype().is(dtype) && (a.flags() & kFlags) == kFlags;
+  return a.dtype().is(dtype) && is_contiguous_and_aligned(a);
 }
 
 bool is_floating(const py::dtype& dtype) {
@@ -65,7 +68,7 @@ std::optional<size_t> first_conflict(const py::array& out, const py::tuple& arra
 }
 
 // Whether the arguments are all streamable and of one dtype; those behind the first `required` may be None.
-bool are_streamable(size_t required, const py::args& arguments) {
+bool are_streamable(const py::args& arguments, size_t required) {
   if (!is_array(arguments[0])) return false;
   const py::dtype dtype = as_array(arguments[0]).dtype();
   if (!is_floating(dtype)) return false;
@@ -83,8 +86,8 @@ bool is_good_out(py::handle out, const py::tuple& arrays, size_t may_be) {
 
 // Whether arrays can be updated from the first, a gradient: all streamable, of one dtype and shape and disjoint, and
 // all but the gradient writeable. Those behind the first `required` may be None.
-bool are_updatable(size_t required, const py::args& arguments) {
-  if (!are_streamable(required, arguments)) return false;
+bool are_updatable(const py::args& arguments, size_t required) {
+  if (!are_streamable(arguments, required)) return false;
   const py::array grad = as_array(arguments[0]);
   for (size_t i = 1; i < arguments.size(); ++i) {
     if (arguments[i].is_none()) continue;
@@ -99,9 +102,9 @@ bool are_updatable(size_t required, const py::args& arguments) {
 void bind_arguments(py::module_& m) {
   m.def("first_overlap", first_overlap);
   m.def("first_conflict", first_conflict, py::arg("out"), py::arg("arrays"), py::arg("may_be"));
-  m.def("are_streamable", are_streamable);
+  m.def("are_streamable", are_streamable, py::arg("required") = 1);
   m.def("is_good_out", is_good_out, py::arg("out"), py::arg("arrays"), py::arg("may_be"));
-  m.def("are_updatable", are_updatable);
+  m.def("are_updatable", are_updatable, py::arg("required"));
 }
 
 }  // namespace pyreg

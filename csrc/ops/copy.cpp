@@ -36,7 +36,8 @@ void update_loop(py::array param_array, const py::array& grad_array, py::array e
 
     const py::gil_scoped_release release;
     const auto kernel = kernels<T>().update_loop;
-    parallel_blocks(size, kBlock, 7 * size * sizeof(T), [=](int64_t begin, int64_t end) {
+    const int64_t bytes = 7 * size * sizeof(T);
+    parallel_blocks(size, update_block(bytes), bytes, [=](int64_t begin, int64_t end) {
       kernel(end - begin, param + begin, grad + begin, exp_avg + begin, exp_avg_sq + begin);
     });
   });

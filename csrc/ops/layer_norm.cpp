@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <cstdint>
 #include <memory>
 
 #include "dispatch.h"
@@ -48,9 +50,10 @@ template <typename T>
 class BlockSums {
  public:
   // No two blocks share a line, or a pair of lines, which are fetched together: two threads would take it from each
-  // other row after row. A block starts where `like` does within its pair, so that one alignment serves both.
+  // other row after row. A block starts where `like` does within its pair, so that one alignment serves
+  // both where rows are whole lines.
   BlockSums(int64_t blocks, int64_t n, const T* like)
-      : n_(n), stride_((n + 3 * kPair) / kPair * kPair), memory_(new T[blocks * stride_ + kPair]) {
+      : n_(n), stride_((n + 2 * kPair - 1) / kPair * kPair), memory_(new T[blocks * stride_ + kPair]) {
     const auto misalignment = [](const T* p) { return reinterpret_cast<uintptr_t>(p) / sizeof(T) % kPair; };
     first_ = memory_.get() + (misalignment(like) - misalignment(memory_.get()) + kPair) % kPair;
   }

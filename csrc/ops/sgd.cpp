@@ -1,11 +1,10 @@
 #include "dispatch.h"
 #include "ops/ops.h"
 #include "parallel.h"
+#include "streaming.h"
 
 namespace pyreg {
 namespace {
-
-constexpr int64_t kBlock = 16 * 1024;  // elements
 
 // first_step: the momentum buffer holds nothing yet.
 void sgd(py::array param_array, const py::array& grad_array, OptionalArray momentum_buffer_array,
@@ -32,7 +31,7 @@ void sgd(py::array param_array, const py::array& grad_array, OptionalArray momen
     const py::gil_scoped_release release;
     const auto kernel = kernels<T>().sgd;
     const int64_t bytes = (use == Momentum::none ? 3 : 5) * size * sizeof(T);
-    parallel_blocks(size, kBlock, bytes, [&](int64_t begin, int64_t end) {
+    parallel_blocks(size, update_block(bytes), bytes, [&](int64_t begin, int64_t end) {
       kernel(end - begin, scalars, weight_decay != 0, use, param + begin, grad + begin,
              momentum_buffer ? momentum_buffer + begin : nullptr);
     });

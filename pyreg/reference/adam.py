@@ -107,19 +107,24 @@ def _update(
     with np.errstate(all="ignore"):
         sqrt_bias_correction2 = math.sqrt(1 - power(beta2, step))
         step_size = scalar(lr / (1 - power(beta1, step)) * sqrt_bias_correction2)
-        denominator_eps = scalar(eps * sqrt_bias_correction2)
+        eps_hat = scalar(eps * sqrt_bias_correction2)
+        if eps_hat == 0 and eps != 0:
+            eps_hat = np.finfo(scalar).smallest_subnormal
         g = -grad if maximize else grad
         if weight_decay != 0 and not decoupled:
             g = g + scalar(weight_decay) * param
-        m = exp_avg + scalar(1 - beta1) * (g - exp_avg)
+        # The form of lerp that starts at the nearer end: with beta1 = 0, m is g to the last bit.
+        from_m = exp_avg + scalar(1 - beta1) * (g - exp_avg)
+        from_g = g - scalar(beta1) * (g - exp_avg)
+        m = from_m if scalar(beta1) >= 0.5 else from_g
         v = scalar(beta2) * exp_avg_sq + scalar(1 - beta2) * g * g
         exp_avg[...], exp_avg_sq[...] = m, v
         if max_exp_avg_sq is not None:
             old = max_exp_avg_sq
             v = np.where((old >= v) | np.isnan(old), old, v)  # the larger; a NaN wins
             max_exp_avg_sq[...] = v
-        # sqrt_bias_correction2 * m / (sqrt(v) + ...) for m / (sqrt(v) / sqrt_bias_correction2 + eps)
-        update = step_size * m / (np.sqrt(v) + denominator_eps)
+        # m / (sqrt(v) / c + eps) = c * m / (sqrt(v) + c * eps), with c = sqrt_bias_correction2
+        update = step_size * m / (np.sqrt(v) + eps_hat)
         if weight_decay != 0 and decoupled:
             update = update + scalar(lr * weight_decay) * param
         param[...] = param - update

@@ -22,7 +22,7 @@ so dx is g with its components along the row of ones and along xhat taken out: t
 in which the forward pass does not see x move.
 
 **Rounding.** The mean is held as shift + lo: shift is a number of x's dtype near it, lo the mean of x - shift,
-which is what the shift missed. With the shift alone, a float32 row around 1e6 would be off by 0.03 throughout.
+which is what the shift missed. Even the float32 nearest to a mean around 1e6 may be off by 0.03.
 The sum of (x - shift)**2 overshoots by n * lo**2 and is corrected for that. The nearer the shift, the less there
 is to correct, and the more digits are left: it is the mean of the row's first elements, which most often is well
 within a standard deviation of the row's; where it is not, the sums are taken again about the mean.

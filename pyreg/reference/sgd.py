@@ -7,7 +7,6 @@ from typing import SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
-from pyreg import _check
 from pyreg._check import FloatArray
 from pyreg._sgd import checked_gradient, checked_numbers
 
@@ -36,11 +35,9 @@ def sgd_update(
     array([0.95])
     """
     grad = checked_gradient(param, grad, momentum_buffer)
-    lr, momentum, dampening, weight_decay = checked_numbers(
-        lr, momentum, dampening, weight_decay, nesterov, momentum_buffer
+    step, lr, momentum, dampening, weight_decay, nesterov, maximize = checked_numbers(
+        step, lr, momentum, dampening, weight_decay, nesterov, maximize, momentum_buffer
     )
-    first_step = _check.step(step) == 1
-    nesterov, maximize = _check.flag("nesterov", nesterov), _check.flag("maximize", maximize)
 
     scalar = param.dtype.type
     with np.errstate(all="ignore"):
@@ -48,7 +45,7 @@ def sgd_update(
         if weight_decay != 0:
             g = g + scalar(weight_decay) * param
         if momentum != 0 and momentum_buffer is not None:
-            if first_step:
+            if step == 1:
                 momentum_buffer[...] = g
             else:
                 momentum_buffer[...] = scalar(momentum) * momentum_buffer + scalar(1 - dampening) * g
