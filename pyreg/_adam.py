@@ -196,7 +196,7 @@ def checked_gradient(
     max_exp_avg_sq: FloatArray | None,
 ) -> FloatArray:
     """The gradient, where all these arrays can be used together."""
-    if _core.are_updatable(grad, param, exp_avg, exp_avg_sq, max_exp_avg_sq, required=4):
+    if _core.are_updatable(grad, 3, param, exp_avg, exp_avg_sq, max_exp_avg_sq):
         return grad
     _check.updatable("param", param)
     dtype, shape = param.dtype, param.shape

@@ -109,7 +109,7 @@ def betas(value: tuple[float, float]) -> tuple[float, float]:
 
 def array(name: str, value: Any) -> FloatArray:
     """A float32 or float64 array that the kernels can stream, copied once where it has to be."""
-    if _core.are_streamable(value):
+    if _core.are_streamable(value, 0):
         return value
     refuse_masked(name, value)
     try:

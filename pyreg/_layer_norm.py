@@ -213,7 +213,8 @@ def layer_norm_backward(
     dx = _check.out(out, names, (x, dy, mean, rstd, weight), may_be=2)
     dweight = dbias = None
     if weight is not None:
-        dweight, dbias = np.empty(shape, x.dtype), np.empty(shape, x.dtype)
+        dtype = x.dtype
+        dweight, dbias = np.empty(shape, dtype), np.empty(shape, dtype)
     _core.layer_norm_backward(dy, x, mean, rstd, weight, math.prod(shape), dx, dweight, dbias)
     return dx, dweight, dbias
 
@@ -226,7 +227,7 @@ def forward_arguments(
     eps: float,
 ) -> tuple[FloatArray, FloatArray | None, FloatArray | None, Shape, float]:
     """The arguments of the forward pass, with the normalised shape that they come to."""
-    if not _core.are_streamable(x, weight, bias, required=1):
+    if not _core.are_streamable(x, 0, weight, bias):
         x, weight, bias = _check.arrays(("x", "weight", "bias"), (x, weight, bias), 1)
     shape = x.shape
     if normalized_shape is not None:
@@ -254,15 +255,17 @@ def backward_arguments(
     dy: Any, x: Any, mean: Any, rstd: Any, weight: Any
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray | None, Shape]:
     """The arguments of the backward pass, with the normalised shape that they come to."""
-    if not _core.are_streamable(x, dy, rstd, weight, required=3):
+    if not _core.are_streamable(x, 2, dy, rstd, weight):
         x, dy, rstd, weight = _check.arrays(("x", "dy", "rstd", "weight"), (x, dy, rstd, weight), 3)
-    mean = _check.array("mean", mean)
+    if not _core.are_streamable(mean, 0):
+        mean = _check.array("mean", mean)
     if mean.dtype is not _FLOAT64:
         mean = mean.astype(np.float64)
     shape, leading = x.shape, mean.shape
-    if len(leading) >= len(shape) or shape[: len(leading)] != leading:
+    axis = len(leading)
+    if axis >= len(shape) or shape[:axis] != leading:
         raise ValueError(f"mean must have the leading shape of x, which has shape {shape}, got {leading}")
-    normalized = shape[len(leading) :]
+    normalized = shape[axis:]
     if dy.shape != shape:
         _check.match_shape("dy", dy, shape, "x")
     if rstd.shape != leading:

@@ -95,7 +95,7 @@ def sgd_update(
 
 def checked_gradient(param: FloatArray, grad: Any, momentum_buffer: FloatArray | None) -> FloatArray:
     """The gradient, where all these arrays can be used together."""
-    if _core.are_updatable(grad, param, momentum_buffer, required=2):
+    if _core.are_updatable(grad, 1, param, momentum_buffer):
         return grad
     _check.updatable("param", param)
     gradient = _check.array_like("grad", grad, param.dtype, param.shape, "param")

@@ -67,13 +67,13 @@ std::optional<size_t> first_conflict(const py::array& out, const py::tuple& arra
   return std::nullopt;
 }
 
-// Whether the arguments are all streamable and of one dtype; those behind the first `required` may be None.
-bool are_streamable(const py::args& arguments, size_t required) {
-  if (!is_array(arguments[0])) return false;
-  const py::dtype dtype = as_array(arguments[0]).dtype();
-  if (!is_floating(dtype)) return false;
-  for (size_t i = 0; i < arguments.size(); ++i)
-    if (!is_streamable(arguments[i], dtype) && !(i >= required && arguments[i].is_none())) return false;
+// Whether `first` and the others are all streamable and of one dtype. The first `required` of the others may not be None.
+bool are_streamable(py::handle first, size_t required, const py::args& others) {
+  if (!is_array(first)) return false;
+  const py::dtype dtype = as_array(first).dtype();
+  if (!is_floating(dtype) || !is_streamable(first, dtype)) return false;
+  for (size_t i = 0; i < others.size(); ++i)
+    if (!is_streamable(others[i], dtype) && !(i >= required && others[i].is_none())) return false;
   return true;
 }
 
@@ -84,17 +84,17 @@ bool is_good_out(py::handle out, const py::tuple& arrays, size_t may_be) {
          !first_conflict(as_array(out), arrays, may_be);
 }
 
-// Whether arrays can be updated from the first, a gradient: all streamable, of one dtype and shape and disjoint, and
-// all but the gradient writeable. Those behind the first `required` may be None.
-bool are_updatable(const py::args& arguments, size_t required) {
-  if (!are_streamable(arguments, required)) return false;
-  const py::array grad = as_array(arguments[0]);
-  for (size_t i = 1; i < arguments.size(); ++i) {
-    if (arguments[i].is_none()) continue;
-    const py::array a = as_array(arguments[i]);
-    if (!a.writeable() || !same_shape(a, grad)) return false;
+// Whether the others can be updated from `grad`: all streamable, of one dtype and shape and disjoint, and the others
+// writeable. The first `required` of the others may not be None.
+bool are_updatable(py::handle grad, size_t required, const py::args& others) {
+  if (!are_streamable(grad, required, others)) return false;
+  for (size_t i = 0; i < others.size(); ++i) {
+    if (others[i].is_none()) continue;
+    const py::array a = as_array(others[i]);
+    if (!a.writeable() || !same_shape(a, as_array(grad))) return false;
+    if (MemoryRange(a).overlaps(MemoryRange(grad))) return false;
   }
-  return !first_overlap(arguments);
+  return !first_overlap(others);
 }
 
 }  // namespace
@@ -102,9 +102,9 @@ bool are_updatable(const py::args& arguments, size_t required) {
 void bind_arguments(py::module_& m) {
   m.def("first_overlap", first_overlap);
   m.def("first_conflict", first_conflict, py::arg("out"), py::arg("arrays"), py::arg("may_be"));
-  m.def("are_streamable", are_streamable, py::arg("required") = 1);
+  m.def("are_streamable", are_streamable);
   m.def("is_good_out", is_good_out, py::arg("out"), py::arg("arrays"), py::arg("may_be"));
-  m.def("are_updatable", are_updatable, py::arg("required"));
+  m.def("are_updatable", are_updatable);
 }
 
 }  // namespace pyreg
