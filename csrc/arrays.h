@@ -23,7 +23,7 @@ inline void require(bool holds, const char* what) {
 }
 
 inline bool is_contiguous_and_aligned(const py::array& a) {
-  constexpr int kFlags = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  constexpr int kFlags = int{py::array::c_style} | int{py::detail::npy_api::NPY_ARRAY_ALIGNED_};
   return (a.flags() & kFlags) == kFlags;
 }
 

@@ -6,7 +6,8 @@
 #include "dispatch.h"
 #include "parallel.h"
 
-PYBIND11_MODULE(_core, m) {
+// No state but atomics and what is each thread's own: the free-threaded interpreter need not bring back its lock.
+PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   using namespace pyreg;
   try {
     choose_isa();

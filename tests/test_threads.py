@@ -167,3 +167,38 @@ def test_a_forked_child_computes_after_parallel_calls_in_its_parent():
         process.join(60)
         assert process.exitcode == 0
         assert [array.tobytes() for array in work(3)] == expected
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_process_can_be_forked_again_and_again_while_another_thread_computes():
+    stop, computed = threading.Event(), [0]
+
+    def compute():
+        while not stop.is_set():
+            work(1)
+            computed[0] += 1
+
+    context = multiprocessing.get_context("fork")
+    thread = threading.Thread(target=compute)
+    with pyreg.num_threads(2):
+        expected = [array.tobytes() for array in work(3)]
+        thread.start()
+        try:
+            for _ in range(25):
+                queue = context.Queue()
+                process = context.Process(target=child, args=(queue,))
+                process.start()
+                assert queue.get(timeout=60) == expected
+                process.join(60)
+                assert process.exitcode == 0
+        finally:
+            stop.set()
+            thread.join()
+    assert computed[0] > 0
+
+
+@pytest.mark.skipif(getattr(sys, "_is_gil_enabled", lambda: True)(), reason="not a free-threaded interpreter")
+def test_importing_pyreg_does_not_bring_back_the_gil():
+    code = "import numpy, pyreg, sys; sys.exit(sys._is_gil_enabled())"
+    assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""What is shipped: an sdist that builds, and a wheel that is small and as good as the checkout wherever it is installed.
+"""What is shipped: an sdist that builds, and a small wheel, as good as the checkout wherever it is installed.
 
 Slow: `pytest -m slow`. Builds the wheel, and runs the suite against it three times.
 """
