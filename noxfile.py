@@ -1,0 +1,36 @@
+"""One-line tasks, each in an environment of its own: nox -s tests."""
+
+import nox
+
+nox.options.sessions = ["lint", "tests"]
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The suite, on the installed package."""
+    session.install(".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """The sdist, the wheel, and the suite on it."""
+    session.install(".[wheel]")
+    session.run("pytest", "-m", "slow", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, types and the extension's stub."""
+    session.install(".[dev]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+    session.run("python", "-P", "-m", "mypy.stubtest", "pyreg._core")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Speed against a copy and against NumPy."""
+    session.install(".[bench]")
+    session.run("python", "bench/run.py", *session.posargs)
