@@ -146,7 +146,7 @@ def format_notes(peers: Iterable[str], *, with_loop: bool) -> str:
 
 def describe() -> dict[str, Any]:
     """Return what the numbers depend on, but for the peers."""
-    return dict(pyreg.show_config("dicts") or {})
+    return dict(pyreg.show_config("dicts"))
 
 
 def format_machine(machine: Mapping[str, Any], missing: Sequence[str]) -> str:

@@ -43,3 +43,8 @@ __all__ = [
     "sgd_update",
     "show_config",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names, for completion."""
+    return [*__all__, "__version__"]

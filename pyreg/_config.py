@@ -2,14 +2,18 @@
 
 import platform
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
 from pyreg import _core
 
 
-def show_config(mode: str = "stdout") -> dict[str, Any] | None:
+@overload
+def show_config(mode: Literal["stdout"] = "stdout") -> None: ...
+@overload
+def show_config(mode: Literal["dicts"]) -> dict[str, dict[str, Any]]: ...
+def show_config(mode: str = "stdout") -> dict[str, dict[str, Any]] | None:
     """Show how pyreg was built and what it uses on this machine.
 
     Parameters

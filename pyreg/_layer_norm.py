@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -144,6 +144,26 @@ def layer_norm_forward(
     return y, mean, rstd
 
 
+@overload
+def layer_norm_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    mean: npt.ArrayLike,
+    rstd: npt.ArrayLike,
+    weight: None = None,
+    *,
+    out: FloatArray | None = None,
+) -> tuple[FloatArray, None, None]: ...
+@overload
+def layer_norm_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    mean: npt.ArrayLike,
+    rstd: npt.ArrayLike,
+    weight: npt.ArrayLike,
+    *,
+    out: FloatArray | None = None,
+) -> tuple[FloatArray, FloatArray, FloatArray]: ...
 def layer_norm_backward(
     dy: npt.ArrayLike,
     x: npt.ArrayLike,

@@ -90,3 +90,8 @@ def test_show_config_tells_what_was_built_found_and_chosen(capsys):
     for section, entries in config.items():
         assert section in printed
         assert all(name in printed for name in entries)
+
+
+def test_completion_shows_the_public_names_alone():
+    assert dir(pyreg) == sorted([*pyreg.__all__, "__version__"])
+    assert all(hasattr(pyreg, name) for name in dir(pyreg))

@@ -19,6 +19,11 @@ key: int = pyreg.random_key(np.random.default_rng(0))
 z = pyreg.dropout(x, 0.1, key=key, offset=np.int64(3), out=x)
 pyreg.adamw_update(x, z, np.zeros_like(x), np.zeros_like(x), step=1)
 pyreg.sgd_update(x, z, step=1)
+dx, no_dweight, _ = pyreg.layer_norm_backward(y, x, mean, rstd)
+assert no_dweight is None
+dweight *= 2
+assert pyreg.show_config() is None
+cpu: str = pyreg.show_config("dicts")["machine"]["cpu"]
 penalty: float = pyreg.l2_penalty([x, weight], 0.1)
 penalty = pyreg.l2_penalty(x, 0.1)
 with pyreg.num_threads(2):

@@ -31,7 +31,7 @@ within a standard deviation of the row's; where it is not, the sums are taken ag
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -155,6 +155,26 @@ def layer_norm(
     return y
 
 
+@overload
+def layer_norm_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    mean: npt.ArrayLike,
+    rstd: npt.ArrayLike,
+    weight: None = None,
+    *,
+    out: FloatArray | None = None,
+) -> tuple[FloatArray, None, None]: ...
+@overload
+def layer_norm_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    mean: npt.ArrayLike,
+    rstd: npt.ArrayLike,
+    weight: npt.ArrayLike,
+    *,
+    out: FloatArray | None = None,
+) -> tuple[FloatArray, FloatArray, FloatArray]: ...
 def layer_norm_backward(
     dy: npt.ArrayLike,
     x: npt.ArrayLike,
