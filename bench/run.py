@@ -22,7 +22,6 @@ from run_measure import FULL, QUICK, Effort, measure
 from run_ops import OPS, Call, Case, WrongAnswer
 from run_report import (
     Row,
-    describe,
     format_comparison,
     format_machine,
     format_notes,
@@ -184,7 +183,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     effort = QUICK if args.quick else FULL
     inside = args.sweep or args.isa
-    machine = describe() | {"measured_threads": args.threads}
+    machine: dict[str, Any] = pyreg.show_config("dicts") | {"measured_threads": args.threads}
     try:
         wanted = {} if inside else PEERS | (COMPILE if args.compile else {})
         peers, missing = import_peers(wanted)

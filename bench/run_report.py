@@ -9,8 +9,6 @@ from typing import Any
 from run_measure import Times
 from run_ops import Shape
 
-import pyreg
-
 # What the peers do that a table cannot show; those that run are printed.
 NOTES = {
     "numpy": "numpy works on one thread always; into buffers (out=) but for dropout.",
@@ -142,11 +140,6 @@ def format_notes(peers: Iterable[str], *, with_loop: bool) -> str:
 
 
 # --- the machine
-
-
-def describe() -> dict[str, Any]:
-    """Return what the numbers depend on, but for the peers."""
-    return dict(pyreg.show_config("dicts"))
 
 
 def format_machine(machine: Mapping[str, Any], missing: Sequence[str]) -> str:

@@ -127,9 +127,9 @@ def array(name: str, value: Any) -> FloatArray:
 
 
 def arrays(names: tuple[str, ...], values: tuple[Any, ...], required: int) -> tuple[Any, ...]:
-    """The same for several arrays of one dtype; those behind the first `required` may be None."""
+    """The same for several arrays of one dtype. The first, and `required` behind it, may not be None."""
     results: tuple[Any, ...] = tuple(
-        None if value is None and i >= required else array(name, value)
+        None if value is None and i > required else array(name, value)
         for i, (name, value) in enumerate(zip(names, values, strict=True))
     )
     for name, result in zip(names, results, strict=True):

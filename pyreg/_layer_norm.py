@@ -248,7 +248,7 @@ def forward_arguments(
 ) -> tuple[FloatArray, FloatArray | None, FloatArray | None, Shape, float]:
     """The arguments of the forward pass, with the normalised shape that they come to."""
     if not _core.are_streamable(x, 0, weight, bias):
-        x, weight, bias = _check.arrays(("x", "weight", "bias"), (x, weight, bias), 1)
+        x, weight, bias = _check.arrays(("x", "weight", "bias"), (x, weight, bias), 0)
     shape = x.shape
     if normalized_shape is not None:
         normalized, whose = _check.shape("normalized_shape", normalized_shape), "normalized_shape"
@@ -276,7 +276,7 @@ def backward_arguments(
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray | None, Shape]:
     """The arguments of the backward pass, with the normalised shape that they come to."""
     if not _core.are_streamable(x, 2, dy, rstd, weight):
-        x, dy, rstd, weight = _check.arrays(("x", "dy", "rstd", "weight"), (x, dy, rstd, weight), 3)
+        x, dy, rstd, weight = _check.arrays(("x", "dy", "rstd", "weight"), (x, dy, rstd, weight), 2)
     if not _core.are_streamable(mean, 0):
         mean = _check.array("mean", mean)
     if mean.dtype is not _FLOAT64:

@@ -153,19 +153,23 @@ def child(queue):
     queue.put([array.tobytes() for array in work(3)])
 
 
+def assert_a_forked_child_computes(expected):
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    process = context.Process(target=child, args=(queue,))
+    process.start()
+    assert queue.get(timeout=60) == expected
+    process.join(60)
+    assert process.exitcode == 0
+
+
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_computes_after_parallel_calls_in_its_parent():
     pyreg.set_num_threads(2)
     expected = [array.tobytes() for array in work(3)]
-    context = multiprocessing.get_context("fork")
     for _ in range(5):
-        queue = context.Queue()
-        process = context.Process(target=child, args=(queue,))
-        process.start()
-        assert queue.get(timeout=60) == expected
-        process.join(60)
-        assert process.exitcode == 0
+        assert_a_forked_child_computes(expected)
         assert [array.tobytes() for array in work(3)] == expected
 
 
@@ -179,19 +183,13 @@ def test_a_process_can_be_forked_again_and_again_while_another_thread_computes()
             work(1)
             computed[0] += 1
 
-    context = multiprocessing.get_context("fork")
     thread = threading.Thread(target=compute)
     with pyreg.num_threads(2):
         expected = [array.tobytes() for array in work(3)]
         thread.start()
         try:
             for _ in range(25):
-                queue = context.Queue()
-                process = context.Process(target=child, args=(queue,))
-                process.start()
-                assert queue.get(timeout=60) == expected
-                process.join(60)
-                assert process.exitcode == 0
+                assert_a_forked_child_computes(expected)
         finally:
             stop.set()
             thread.join()
