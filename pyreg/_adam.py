@@ -35,11 +35,13 @@ def adamw_update(
 
     Parameters
     ----------
-    param, exp_avg, exp_avg_sq : ndarray of float32 or float64
-        The parameter and its moments, zeros before the first step: **updated in place**. Of one dtype
-        and shape, C-contiguous, aligned, writeable.
+    param : ndarray of float32 or float64
+        The parameter: **updated in place**. C-contiguous, aligned, writeable.
     grad : array_like, param's dtype and shape
         The gradient. In any memory layout; one that cannot be streamed is copied once.
+    exp_avg, exp_avg_sq : ndarray, param's dtype and shape
+        The moments, zeros before the first step: **updated in place**. C-contiguous, aligned,
+        writeable.
     step : int
         Which update this is, from 1 on.
     lr : float, optional
@@ -112,11 +114,13 @@ def adam_update(
 
     Parameters
     ----------
-    param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, max_exp_avg_sq, maximize
+    param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps
         As in `adamw_update`.
     weight_decay : float, optional
         The coefficient of the L2 penalty, at least 0. Adam divides it, as a part of the gradient, by
         the gradient's size: weights with large gradients decay less.
+    max_exp_avg_sq, maximize
+        As in `adamw_update`.
 
     Raises
     ------

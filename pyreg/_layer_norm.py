@@ -31,7 +31,7 @@ def layer_norm(
 
     Parameters
     ----------
-    x : array_like of float32 or float64, shape (..., *normalized_shape)
+    x : array_like of float32 or float64, shape ``(..., *normalized_shape)``
         In any memory layout; one that cannot be streamed is copied once.
     weight, bias : array_like, shape `normalized_shape`, optional
         Scale and shift of each normalised element, of x's dtype. Each may be left out.
@@ -47,7 +47,7 @@ def layer_norm(
     Returns
     -------
     ndarray
-        y, of x's dtype and shape; `out` where that is given.
+        The result, of x's dtype and shape; `out` where that is given.
 
     Raises
     ------
@@ -173,7 +173,7 @@ def layer_norm_backward(
     *,
     out: FloatArray | None = None,
 ) -> tuple[FloatArray, FloatArray | None, FloatArray | None]:
-    """Gradients of `layer_norm` for x, weight and bias.
+    """Return the gradients of `layer_norm` for x, weight and bias.
 
     With ``xhat = (x - mean) * rstd`` and ``g = dy * weight``, and means over the normalised axes:
     ``dx = (g - mean(g) - xhat * mean(g * xhat)) * rstd``; ``dweight`` and ``dbias`` are the sums of
@@ -183,7 +183,7 @@ def layer_norm_backward(
     ----------
     dy : array_like, x's dtype and shape
         The gradient of the loss for the result.
-    x : array_like of float32 or float64, shape (..., *normalized_shape)
+    x : array_like of float32 or float64, shape ``(..., *normalized_shape)``
         The input of the forward pass.
     mean, rstd : array_like, shape of x without the normalised axes
         As `layer_norm_forward` returned them: `rstd` of x's dtype; `mean` in float64 (one in float32 is
@@ -199,8 +199,8 @@ def layer_norm_backward(
     dx : ndarray
         Of x's dtype and shape; `out` where that is given.
     dweight, dbias : ndarray, or None where there is no weight
-        Of x's dtype and the normalised shape. (Of a bias without a weight the gradient is the sum of `dy`
-        over the samples.)
+        Of x's dtype and the normalised shape. The gradient of a bias without a weight is the sum of `dy`
+        over the samples.
 
     Raises
     ------
