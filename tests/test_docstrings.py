@@ -2,8 +2,6 @@
 
 import doctest
 import inspect
-import re
-from pathlib import Path
 
 import pytest
 
@@ -54,15 +52,3 @@ def test_every_function_on_arrays_has_a_reference():
     without = {"get_num_threads", "set_num_threads", "num_threads", "show_config", "reference"}
     assert set(pyreg.__all__) - without == set(pyreg.reference.__all__)
     assert set(pyreg.__all__) <= set(dir(pyreg))
-
-
-def test_the_readmes_examples_run(capsys):
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    assert blocks
-    before = pyreg.get_num_threads()
-    for block in blocks:
-        exec(block, {})
-    pyreg.set_num_threads(before)
-    called = set(re.findall(r"pyreg\.(\w+)\(", "".join(blocks)))
-    assert called == set(pyreg.__all__) - {"reference"}

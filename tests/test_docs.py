@@ -1,0 +1,78 @@
+"""What the README and the pages of docs/ show runs, and their known answers are the known ones."""
+
+import doctest
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pyreg
+from pyreg.reference.philox import philox_bytes
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before():
+    before = pyreg.get_num_threads()
+    yield
+    pyreg.set_num_threads(before)
+
+
+def test_the_readmes_examples_run(capsys):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(block, {})
+    called = set(re.findall(r"pyreg\.(\w+)\(", "".join(blocks)))
+    assert called == set(pyreg.__all__) - {"reference"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_snippets_of_a_page_print_what_they_say(page):
+    text = page.read_text()
+    # A snippet of another kind would not be run.
+    assert set(re.findall(r"^ *```(\w+)", text, re.MULTILINE)) <= {"pycon", "sh"}
+    blocks = re.findall(r"^ *```pycon\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+    snippets = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, page.name, str(page), 0)
+    assert doctest.DocTestRunner().run(snippets).failed == 0
+    assert len(snippets.examples) == len(re.findall(r"^ *>>> ", text, re.MULTILINE))
+
+
+def rows_of_the_random_stream():
+    """The cells of the tables of docs/random_stream.md."""
+    lines = (ROOT / "docs/random_stream.md").read_text().splitlines()
+    return [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
+
+
+def test_the_known_answers_of_philox_are_random123s():
+    known = (ROOT / "tests/data/philox4x32_kat.txt").read_text().split("\n")
+    rows = [row for row in rows_of_the_random_stream() if re.fullmatch(r"([0-9a-f]{8} ?){4}", row[0])]
+    assert len(rows) == 3
+    for row in rows:
+        assert "10 " + "  ".join(row) in known
+
+
+def test_the_masks_are_those_of_version_1():
+    rows = [row for row in rows_of_the_random_stream() if re.fullmatch("[01]{20,}", row[-1])]
+    assert len(rows) == 4
+    for key, offset, p, mask in rows:
+        p = 1 / 3 if p == "1/3" else float(p)
+        kept = pyreg.dropout_mask(len(mask), p, key=int(key), offset=int(offset))
+        assert "".join("01"[int(k)] for k in kept) == mask
+
+
+def test_the_bytes_of_the_strings_are_the_references():
+    rows = [row for row in rows_of_the_random_stream() if len(row) == 8 and row[0].isdecimal()]
+    assert len(rows) == 4
+    places = np.array([0, 1, 15, 16, 17, 2**40 + 3], np.uint64)
+    for domain, digit, *expected in rows:
+        made = philox_bytes(places, int(digit), int(domain), key=0x0123456789ABCDEF)
+        assert made.tolist() == [int(byte) for byte in expected]
+
+
+def test_every_public_function_is_in_the_api():
+    listed = re.findall(r"^   (\w+)$", (ROOT / "docs/api.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(set(pyreg.__all__) - {"reference"})
