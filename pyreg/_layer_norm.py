@@ -222,7 +222,8 @@ def layer_norm_backward(
     >>> import numpy as np, pyreg
     >>> x, weight = np.array([[1.0, 2.0, 4.0]]), np.ones(3)
     >>> y, mean, rstd = pyreg.layer_norm_forward(x, weight)
-    >>> dx, dweight, dbias = pyreg.layer_norm_backward(np.array([[1.0, 0.0, 0.0]]), x, mean, rstd, weight)
+    >>> dy = np.array([[1.0, 0.0, 0.0]])
+    >>> dx, dweight, dbias = pyreg.layer_norm_backward(dy, x, mean, rstd, weight)
     >>> dx.round(3)
     array([[ 0.229, -0.344,  0.115]])
     >>> dbias
