@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bits import assert_same_bits
 
 import pyreg
 from pyreg.reference.philox import philox_bytes
@@ -58,10 +59,31 @@ def test_the_known_answers_of_philox_are_random123s():
 def test_the_masks_are_those_of_version_1():
     rows = [row for row in rows_of_the_random_stream() if re.fullmatch("[01]{20,}", row[-1])]
     assert len(rows) == 4
-    for key, offset, p, mask in rows:
-        p = 1 / 3 if p == "1/3" else float(p)
-        kept = pyreg.dropout_mask(len(mask), p, key=int(key), offset=int(offset))
+    for *numbers, mask in rows:
+        key, offset, p = map(eval, numbers)
+        kept = pyreg.dropout_mask(len(mask), p, key=key, offset=offset)
         assert "".join("01"[int(k)] for k in kept) == mask
+
+
+def test_the_thresholds_that_decide_are_where_the_page_says():
+    rows = [row for row in rows_of_the_random_stream() if re.search("`, (odd|even)", row[1])]
+    assert len(rows) == 2
+    for place, number, kept, dropped in rows:
+        names = {"U": int(number[: number.index("`")], 16)}
+        for thresholds, expected in ((kept, True), (dropped, False)):
+            for t in thresholds.split(","):
+                mask = pyreg.dropout_mask((), eval(t, names) / 2**32, key=0x0123456789ABCDEF, offset=int(place))
+                assert bool(mask) == expected, t
+
+
+def test_the_float32_results_are_dropouts():
+    (x, y) = (
+        np.array([int(word, 16) for word in row[1].split()], np.uint32).view(np.float32)
+        for row in rows_of_the_random_stream()
+        if row[0] in ("x", "result")
+    )
+    assert x.size == 6
+    assert_same_bits(pyreg.dropout(x, 0.1, key=0x0123456789ABCDEF, offset=5), y)
 
 
 def test_the_bytes_of_the_strings_are_the_references():
