@@ -7,7 +7,7 @@
 namespace pyreg {
 
 // PYREG_LEVELS is X(v2) X(v3) ...: the levels that CMakeLists.txt compiles, lowest first.
-#define X(level)                            \
+#define X(level)                           \
   extern const Kernels<float> f32_##level; \
   extern const Kernels<double> f64_##level;
 PYREG_LEVELS
@@ -90,15 +90,14 @@ void use_isa(const std::string& name) {
     chosen = &level;
     return;
   }
-  throw std::invalid_argument("instruction-set level '" + name + "' is unknown; built: " +
-                              join(isa_built()) + " ('baseline' is the lowest)");
+  throw std::invalid_argument("instruction-set level '" + name + "' is unknown; built: " + join(isa_built()) +
+                              " ('baseline' is the lowest)");
 }
 
 void choose_isa() {
   const std::vector<std::string> found = isa_found();
   if (found.empty())
-    throw std::invalid_argument("this processor has none of the instruction-set levels built: " +
-                                join(isa_built()));
+    throw std::invalid_argument("this processor has none of the instruction-set levels built: " + join(isa_built()));
   const char* cap = std::getenv("PYREG_ISA");
   if (cap == nullptr || *cap == 0) return use_isa(found.back());
   try {

@@ -27,8 +27,7 @@ void prepare_for_fork();
 
 // in_cache: each thread takes the same blocks in every call, and may find them in its own cache. Otherwise a thread
 // takes the next one whenever it is free.
-void run_blocks(int64_t blocks, int threads, bool in_cache, void (*run)(void* context, int64_t block),
-                void* context);
+void run_blocks(int64_t blocks, int threads, bool in_cache, void (*run)(void* context, int64_t block), void* context);
 
 // A thread is worth waking for this many bytes: a parallel region costs some microseconds.
 constexpr int64_t kBytesPerThread = 128 * 1024;

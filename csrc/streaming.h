@@ -1,6 +1,6 @@
-// What depends on whether the bytes that a call moves stay in the caches. If not, it should write its result past them:
-// its lines then need not be read before they are written. If so, ordinary stores are faster, and whoever reads the
-// result next finds it in the cache.
+// What depends on whether the bytes that a call moves stay in the caches. If not, it should write its result past
+// them: its lines then need not be read before they are written. If so, ordinary stores are faster, and whoever reads
+// the result next finds it in the cache.
 #pragma once
 
 #include <cstdint>

@@ -21,8 +21,7 @@ void adam_elements(int64_t n, const AdamScalars<T>& s, T* __restrict param, cons
     T g = grad_sign * grad[i];
     if constexpr (kDecay == Decay::coupled) g = g + decay * p;
     // The form of lerp that starts at the nearer end: with beta1 = 0, m is g to the last bit.
-    const T m = beta1 >= T{0.5} ? exp_avg[i] + one_minus_beta1 * (g - exp_avg[i])
-                                : g - beta1 * (g - exp_avg[i]);
+    const T m = beta1 >= T{0.5} ? exp_avg[i] + one_minus_beta1 * (g - exp_avg[i]) : g - beta1 * (g - exp_avg[i]);
     T v = beta2 * exp_avg_sq[i] + one_minus_beta2 * g * g;
     exp_avg[i] = m;
     exp_avg_sq[i] = v;
@@ -39,8 +38,8 @@ void adam_elements(int64_t n, const AdamScalars<T>& s, T* __restrict param, cons
 
 // All (n) and disjoint. max_exp_avg_sq, null unless AMSGrad.
 template <typename T>
-void adam(int64_t n, const AdamScalars<T>& scalars, Decay decay, T* param, const T* grad, T* exp_avg,
-          T* exp_avg_sq, T* max_exp_avg_sq) {
+void adam(int64_t n, const AdamScalars<T>& scalars, Decay decay, T* param, const T* grad, T* exp_avg, T* exp_avg_sq,
+          T* max_exp_avg_sq) {
   const auto run = [&](auto kernel) PYREG_LAMBDA {
     kernel(n, scalars, param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq);
   };

@@ -222,8 +222,7 @@ void dropout_elements(int64_t n, const T* x, uint64_t threshold, uint64_t key, u
 
 // x, y (n); y may be x. index: that of x[0] in the stream.
 template <typename T>
-void dropout(int64_t n, const T* x, uint64_t threshold, uint64_t key, uint64_t index, T* y,
-             bool stream) {
+void dropout(int64_t n, const T* x, uint64_t threshold, uint64_t key, uint64_t index, T* y, bool stream) {
   if (threshold == kDropAll) {
     std::memset(y, 0, n * sizeof(T));
   } else if (threshold == 0) {

@@ -13,8 +13,8 @@ namespace {
 
 // x, y (rows, n); weight, bias (n); mean, rstd (rows), or null. y may be x.
 template <typename T, bool kWeight, bool kBias, bool kStream>
-void layer_norm_forward_rows(int64_t rows, int64_t n, const T* x, const T* weight, const T* bias,
-                             double eps, T* y, double* mean, T* rstd) {
+void layer_norm_forward_rows(int64_t rows, int64_t n, const T* x, const T* weight, const T* bias, double eps, T* y,
+                             double* mean, T* rstd) {
   RowStream<T> stream;
   RowMoments<T> moments;
   if (rows > 0) {
@@ -49,13 +49,13 @@ void layer_norm_forward_rows(int64_t rows, int64_t n, const T* x, const T* weigh
 
 // weight and bias may each be null.
 template <typename T>
-void layer_norm_forward(int64_t rows, int64_t n, const T* x, const T* weight, const T* bias,
-                        double eps, T* y, double* mean, T* rstd, bool stream) {
+void layer_norm_forward(int64_t rows, int64_t n, const T* x, const T* weight, const T* bias, double eps, T* y,
+                        double* mean, T* rstd, bool stream) {
   stream = stream && rows > 0 && RowStream<T>::takes_rows_of(n);
   const auto choose = [&](auto has_weight, auto has_bias) PYREG_LAMBDA {
     constexpr bool kWeight = has_weight.value, kBias = has_bias.value;
-    const auto run = stream ? layer_norm_forward_rows<T, kWeight, kBias, true>
-                            : layer_norm_forward_rows<T, kWeight, kBias, false>;
+    const auto run =
+        stream ? layer_norm_forward_rows<T, kWeight, kBias, true> : layer_norm_forward_rows<T, kWeight, kBias, false>;
     run(rows, n, x, weight, bias, eps, y, mean, rstd);
   };
   if (weight)
@@ -70,9 +70,7 @@ struct BackwardRow {
   const T *dy, *x, *weight;
   T shift, lo, rstd;  // the mean as shift + lo
 
-  PYREG_INLINE typename Native<T>::vec xhat(typename Native<T>::vec x_i) const {
-    return ((x_i - shift) - lo) * rstd;
-  }
+  PYREG_INLINE typename Native<T>::vec xhat(typename Native<T>::vec x_i) const { return ((x_i - shift) - lo) * rstd; }
 };
 
 // The means over a row that its dx needs, of g and of g * xhat.
@@ -122,8 +120,8 @@ class RowGradientMeans {
 // dy, x, dx (rows, n); mean, rstd (rows); weight (n), or null where !kWeight. dweight, dbias (n): the
 // sums over these rows. dx may be dy or x.
 template <typename T, bool kWeight, bool kStream>
-void layer_norm_backward_rows(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean,
-                              const T* rstd, const T* weight, T* dx, T* dweight, T* dbias) {
+void layer_norm_backward_rows(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean, const T* rstd,
+                              const T* weight, T* dx, T* dweight, T* dbias) {
   if constexpr (kWeight)
     for (int64_t i = 0; i < n; ++i) dweight[i] = dbias[i] = 0;
   RowStream<T> stream;
@@ -164,13 +162,12 @@ void layer_norm_backward_rows(int64_t rows, int64_t n, const T* dy, const T* x, 
 
 // weight, and with it dweight and dbias, may be null.
 template <typename T>
-void layer_norm_backward(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean,
-                         const T* rstd, const T* weight, T* dx, T* dweight, T* dbias, bool stream) {
+void layer_norm_backward(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean, const T* rstd,
+                         const T* weight, T* dx, T* dweight, T* dbias, bool stream) {
   stream = stream && rows > 0 && RowStream<T>::takes_rows_of(n);
-  const auto run = weight ? (stream ? layer_norm_backward_rows<T, true, true>
-                                    : layer_norm_backward_rows<T, true, false>)
-                          : (stream ? layer_norm_backward_rows<T, false, true>
-                                    : layer_norm_backward_rows<T, false, false>);
+  const auto run =
+      weight ? (stream ? layer_norm_backward_rows<T, true, true> : layer_norm_backward_rows<T, true, false>)
+             : (stream ? layer_norm_backward_rows<T, false, true> : layer_norm_backward_rows<T, false, false>);
   run(rows, n, dy, x, mean, rstd, weight, dx, dweight, dbias);
 }
 

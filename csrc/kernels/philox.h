@@ -69,8 +69,7 @@ struct PhiloxBytes {
 PYREG_INLINE PhiloxBytes philox_bytes(uint64_t first, uint32_t digit, uint32_t domain, uint64_t key) {
   // Which block a lane computes: interleaving two registers below takes the even lanes first.
   U64s block{};
-  for (int lane = 0; lane < kPhiloxLanes; ++lane)
-    block[lane] = lane / 2 + (lane % 2) * (kPhiloxLanes / 2);
+  for (int lane = 0; lane < kPhiloxLanes; ++lane) block[lane] = lane / 2 + (lane % 2) * (kPhiloxLanes / 2);
   block += first;
   PhiloxCounters counters[kPhiloxVectors];
   PYREG_UNROLL

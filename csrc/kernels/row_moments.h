@@ -11,7 +11,7 @@ namespace {
 
 // The mean of a row, as shift + lo, and its variance: from one pass over the row, about the mean of its first group
 // of lanes (shifted data: Chan, Golub and LeVeque, 1983, section 3). Where that turns out to be more than a standard
-// deviation from the row's mean, a second pass is made about the mean: the corrected two-pass algorithm, their eq. 1.7.
+// deviation from the row's mean, a second pass is made about it: the corrected two-pass algorithm, their eq. 1.7.
 template <typename T>
 class RowMoments {
  public:
@@ -103,8 +103,8 @@ struct RowFactors {
 // The factors of the row x, whose moments are finished, and its statistics where they are wanted. A row near the
 // ends of T's range is written to y, scaled, and y is its source then.
 template <typename T>
-PYREG_INLINE RowFactors<T> row_factors(int64_t n, const T* x, RowMoments<T>& moments, double eps, T* y,
-                                       double* mean, T* rstd) {
+PYREG_INLINE RowFactors<T> row_factors(int64_t n, const T* x, RowMoments<T>& moments, double eps, T* y, double* mean,
+                                       T* rstd) {
   const T* source = x;
   double scale = 1;
   // Squares that overflowed or underflowed (or a NaN): again, with the row brought near 1.

@@ -16,8 +16,7 @@ static_assert(kSumBlock % kRowChunk == 0 && kRowChunk % Lanes<float>::kCount == 
 // take(begin, end) for each chunk of a row of n.
 template <typename Take>
 PYREG_INLINE void each_chunk(int64_t n, Take take) {
-  for (int64_t begin = 0; begin < n; begin += kRowChunk)
-    take(begin, n - begin < kRowChunk ? n : begin + kRowChunk);
+  for (int64_t begin = 0; begin < n; begin += kRowChunk) take(begin, n - begin < kRowChunk ? n : begin + kRowChunk);
 }
 
 // body(vector) for the vectors of the chunk begin, ..., end - 1 of a row of n, moved on to where the lines of the

@@ -16,9 +16,7 @@ void sgd_elements(int64_t n, const SgdScalars<T>& s, T* __restrict param, const 
     T g = grad_sign * grad[i];
     if constexpr (kDecay) g = g + decay * param[i];
     if constexpr (kMomentum != Momentum::none) {
-      const T b = kMomentum == Momentum::first
-                      ? g
-                      : momentum * momentum_buffer[i] + one_minus_dampening * g;
+      const T b = kMomentum == Momentum::first ? g : momentum * momentum_buffer[i] + one_minus_dampening * g;
       momentum_buffer[i] = b;
       g = nesterov ? g + momentum * b : b;
     }
@@ -28,9 +26,11 @@ void sgd_elements(int64_t n, const SgdScalars<T>& s, T* __restrict param, const 
 
 // All (n) and disjoint. momentum_buffer may be null where there is no momentum.
 template <typename T>
-void sgd(int64_t n, const SgdScalars<T>& scalars, bool decay, Momentum momentum, T* param,
-         const T* grad, T* momentum_buffer) {
-  const auto run = [&](auto kernel) PYREG_LAMBDA { kernel(n, scalars, param, grad, momentum_buffer); };
+void sgd(int64_t n, const SgdScalars<T>& scalars, bool decay, Momentum momentum, T* param, const T* grad,
+         T* momentum_buffer) {
+  const auto run = [&](auto kernel) PYREG_LAMBDA {
+    kernel(n, scalars, param, grad, momentum_buffer);
+  };
   if (momentum == Momentum::none)
     return decay ? run(sgd_elements<T, true, Momentum::none>) : run(sgd_elements<T, false, Momentum::none>);
   if (momentum == Momentum::first)

@@ -18,9 +18,9 @@ double power(double base, uint64_t exponent) {
 }
 
 // decoupled: AdamW's decay; else the decay is a term of the gradient.
-void adam(py::array param_array, const py::array& grad_array, py::array exp_avg_array,
-          py::array exp_avg_sq_array, OptionalArray max_exp_avg_sq_array, uint64_t step, double lr,
-          double beta1, double beta2, double eps, double weight_decay, bool decoupled, bool maximize) {
+void adam(py::array param_array, const py::array& grad_array, py::array exp_avg_array, py::array exp_avg_sq_array,
+          OptionalArray max_exp_avg_sq_array, uint64_t step, double lr, double beta1, double beta2, double eps,
+          double weight_decay, bool decoupled, bool maximize) {
   with_dtype(param_array, [&](auto zero) {
     using T = decltype(zero);
     const int64_t size = param_array.size();
@@ -48,8 +48,8 @@ void adam(py::array param_array, const py::array& grad_array, py::array exp_avg_
     const auto kernel = kernels<T>().adam;
     const int64_t bytes = (max_exp_avg_sq ? 9 : 7) * size * sizeof(T);
     parallel_blocks(size, update_block(bytes), bytes, [&](int64_t begin, int64_t end) {
-      kernel(end - begin, scalars, decay, param + begin, grad + begin, exp_avg + begin,
-             exp_avg_sq + begin, max_exp_avg_sq ? max_exp_avg_sq + begin : nullptr);
+      kernel(end - begin, scalars, decay, param + begin, grad + begin, exp_avg + begin, exp_avg_sq + begin,
+             max_exp_avg_sq ? max_exp_avg_sq + begin : nullptr);
     });
   });
 }
@@ -58,8 +58,8 @@ void adam(py::array param_array, const py::array& grad_array, py::array exp_avg_
 
 void bind_adam(py::module_& m) {
   m.def("adam", adam, py::arg("param"), py::arg("grad"), py::arg("exp_avg"), py::arg("exp_avg_sq"),
-        py::arg("max_exp_avg_sq"), py::arg("step"), py::arg("lr"), py::arg("beta1"), py::arg("beta2"),
-        py::arg("eps"), py::arg("weight_decay"), py::arg("decoupled"), py::arg("maximize"));
+        py::arg("max_exp_avg_sq"), py::arg("step"), py::arg("lr"), py::arg("beta1"), py::arg("beta2"), py::arg("eps"),
+        py::arg("weight_decay"), py::arg("decoupled"), py::arg("maximize"));
 }
 
 }  // namespace pyreg

@@ -10,9 +10,7 @@
 namespace pyreg {
 namespace {
 
-bool is_array(py::handle argument) {
-  return Py_TYPE(argument.ptr()) == py::detail::npy_api::get().PyArray_Type_;
-}
+bool is_array(py::handle argument) { return Py_TYPE(argument.ptr()) == py::detail::npy_api::get().PyArray_Type_; }
 
 py::array as_array(py::handle argument) { return py::reinterpret_borrow<py::array>(argument); }
 
@@ -67,7 +65,8 @@ std::optional<size_t> first_conflict(const py::array& out, const py::tuple& arra
   return std::nullopt;
 }
 
-// Whether `first` and the others are all streamable and of one dtype. The first `required` of the others may not be None.
+// Whether `first` and the others are all streamable and of one dtype. The first `required` of the others may not
+// be None.
 bool are_streamable(py::handle first, size_t required, const py::args& others) {
   if (!is_array(first)) return false;
   const py::dtype dtype = as_array(first).dtype();

@@ -47,8 +47,7 @@ void update_loop(py::array param_array, const py::array& grad_array, py::array e
 
 void bind_copy(py::module_& m) {
   m.def("copy", copy, py::arg("source"), py::arg("target"), py::arg("streaming"));
-  m.def("update_loop", update_loop, py::arg("param"), py::arg("grad"), py::arg("exp_avg"),
-        py::arg("exp_avg_sq"));
+  m.def("update_loop", update_loop, py::arg("param"), py::arg("grad"), py::arg("exp_avg"), py::arg("exp_avg_sq"));
 }
 
 }  // namespace pyreg

@@ -9,8 +9,7 @@ namespace {
 constexpr int64_t kBlock = 64 * 1024;  // elements
 
 // index: that of the first element in the stream.
-void dropout(const py::array& x_array, uint64_t threshold, uint64_t key, uint64_t index,
-             py::array y_array) {
+void dropout(const py::array& x_array, uint64_t threshold, uint64_t key, uint64_t index, py::array y_array) {
   with_dtype(x_array, [&](auto zero) {
     using T = decltype(zero);
     const int64_t size = x_array.size();
@@ -43,10 +42,8 @@ void dropout_mask(py::array kept_array, uint64_t threshold, uint64_t key, uint64
 }  // namespace
 
 void bind_dropout(py::module_& m) {
-  m.def("dropout", dropout, py::arg("x"), py::arg("threshold"), py::arg("key"), py::arg("index"),
-        py::arg("y"));
-  m.def("dropout_mask", dropout_mask, py::arg("kept"), py::arg("threshold"), py::arg("key"),
-        py::arg("index"));
+  m.def("dropout", dropout, py::arg("x"), py::arg("threshold"), py::arg("key"), py::arg("index"), py::arg("y"));
+  m.def("dropout_mask", dropout_mask, py::arg("kept"), py::arg("threshold"), py::arg("key"), py::arg("index"));
 }
 
 }  // namespace pyreg

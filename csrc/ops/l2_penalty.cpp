@@ -19,9 +19,8 @@ double sum_of_squares(const py::array& x_array) {
     const py::gil_scoped_release release;
     const auto kernel = kernels<T>().sum_of_squares;
     std::vector<double> sums((size + kBlock - 1) / kBlock);
-    parallel_blocks(size, kBlock, size * sizeof(T), [&](int64_t begin, int64_t end) {
-      sums[begin / kBlock] = kernel(end - begin, x + begin);
-    });
+    parallel_blocks(size, kBlock, size * sizeof(T),
+                    [&](int64_t begin, int64_t end) { sums[begin / kBlock] = kernel(end - begin, x + begin); });
     double total = 0;
     for (const double sum : sums) total += sum;
     return total;

@@ -17,8 +17,8 @@ constexpr int64_t kBackwardBlockRows = 64;
 
 // x, y: rows of n; weight, bias (n); mean, rstd: one per row, or none of them where not wanted.
 void layer_norm_forward(const py::array& x_array, int64_t n, const OptionalArray& weight_array,
-                        const OptionalArray& bias_array, double eps, py::array y_array,
-                        OptionalArray mean_array, OptionalArray rstd_array) {
+                        const OptionalArray& bias_array, double eps, py::array y_array, OptionalArray mean_array,
+                        OptionalArray rstd_array) {
   with_dtype(x_array, [&](auto zero) {
     using T = decltype(zero);
     const int64_t size = x_array.size();
@@ -39,8 +39,8 @@ void layer_norm_forward(const py::array& x_array, int64_t n, const OptionalArray
     const int64_t block_bytes = stream ? kStreamedBlockBytes : kForwardBlockBytes;
     const int64_t block_rows = std::max<int64_t>(1, block_bytes / std::max<int64_t>(1, row_bytes));
     parallel_blocks(rows, block_rows, bytes, [=](int64_t begin, int64_t end) {
-      kernel(end - begin, n, x + begin * n, weight, bias, eps, y + begin * n,
-             mean ? mean + begin : nullptr, rstd ? rstd + begin : nullptr, stream);
+      kernel(end - begin, n, x + begin * n, weight, bias, eps, y + begin * n, mean ? mean + begin : nullptr,
+             rstd ? rstd + begin : nullptr, stream);
     });
   });
 }
@@ -54,7 +54,9 @@ class BlockSums {
   // both where rows are whole lines.
   BlockSums(int64_t blocks, int64_t n, const T* like)
       : n_(n), stride_((n + 2 * kPair - 1) / kPair * kPair), memory_(new T[blocks * stride_ + kPair]) {
-    const auto misalignment = [](const T* p) { return reinterpret_cast<uintptr_t>(p) / sizeof(T) % kPair; };
+    const auto misalignment = [](const T* p) {
+      return reinterpret_cast<uintptr_t>(p) / sizeof(T) % kPair;
+    };
     first_ = memory_.get() + (misalignment(like) - misalignment(memory_.get()) + kPair) % kPair;
   }
 
@@ -79,10 +81,9 @@ class BlockSums {
 };
 
 // dy, x, dx: rows of n; mean, rstd: one per row; weight, dweight, dbias (n), or none of them.
-void layer_norm_backward(const py::array& dy_array, const py::array& x_array,
-                         const py::array& mean_array, const py::array& rstd_array,
-                         const OptionalArray& weight_array, int64_t n, py::array dx_array,
-                         OptionalArray dweight_array, OptionalArray dbias_array) {
+void layer_norm_backward(const py::array& dy_array, const py::array& x_array, const py::array& mean_array,
+                         const py::array& rstd_array, const OptionalArray& weight_array, int64_t n,
+                         py::array dx_array, OptionalArray dweight_array, OptionalArray dbias_array) {
   with_dtype(x_array, [&](auto zero) {
     using T = decltype(zero);
     const int64_t size = x_array.size(), rows = mean_array.size();
@@ -105,8 +106,8 @@ void layer_norm_backward(const py::array& dy_array, const py::array& x_array,
     const bool stream = outgrows_cache(bytes) && dx != x && dx != dy;
     parallel_blocks(rows, kBackwardBlockRows, bytes, [&](int64_t begin, int64_t end) {
       const int64_t block = begin / kBackwardBlockRows;
-      kernel(end - begin, n, dy + begin * n, x + begin * n, mean + begin, rstd + begin, weight,
-             dx + begin * n, weight ? dweights[block] : nullptr, weight ? dbiases[block] : nullptr, stream);
+      kernel(end - begin, n, dy + begin * n, x + begin * n, mean + begin, rstd + begin, weight, dx + begin * n,
+             weight ? dweights[block] : nullptr, weight ? dbiases[block] : nullptr, stream);
     });
     if (weight) {
       dweights.sum(blocks, dweight);
@@ -118,11 +119,10 @@ void layer_norm_backward(const py::array& dy_array, const py::array& x_array,
 }  // namespace
 
 void bind_layer_norm(py::module_& m) {
-  m.def("layer_norm_forward", layer_norm_forward, py::arg("x"), py::arg("n"), py::arg("weight"),
-        py::arg("bias"), py::arg("eps"), py::arg("y"), py::arg("mean"), py::arg("rstd"));
-  m.def("layer_norm_backward", layer_norm_backward, py::arg("dy"), py::arg("x"), py::arg("mean"),
-        py::arg("rstd"), py::arg("weight"), py::arg("n"), py::arg("dx"), py::arg("dweight"),
-        py::arg("dbias"));
+  m.def("layer_norm_forward", layer_norm_forward, py::arg("x"), py::arg("n"), py::arg("weight"), py::arg("bias"),
+        py::arg("eps"), py::arg("y"), py::arg("mean"), py::arg("rstd"));
+  m.def("layer_norm_backward", layer_norm_backward, py::arg("dy"), py::arg("x"), py::arg("mean"), py::arg("rstd"),
+        py::arg("weight"), py::arg("n"), py::arg("dx"), py::arg("dweight"), py::arg("dbias"));
 }
 
 }  // namespace pyreg

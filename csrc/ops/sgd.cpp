@@ -7,9 +7,8 @@ namespace pyreg {
 namespace {
 
 // first_step: the momentum buffer holds nothing yet.
-void sgd(py::array param_array, const py::array& grad_array, OptionalArray momentum_buffer_array,
-         bool first_step, double lr, double momentum, double dampening, double weight_decay,
-         bool nesterov, bool maximize) {
+void sgd(py::array param_array, const py::array& grad_array, OptionalArray momentum_buffer_array, bool first_step,
+         double lr, double momentum, double dampening, double weight_decay, bool nesterov, bool maximize) {
   with_dtype(param_array, [&](auto zero) {
     using T = decltype(zero);
     const int64_t size = param_array.size();
@@ -41,9 +40,9 @@ void sgd(py::array param_array, const py::array& grad_array, OptionalArray momen
 }  // namespace
 
 void bind_sgd(py::module_& m) {
-  m.def("sgd", sgd, py::arg("param"), py::arg("grad"), py::arg("momentum_buffer"),
-        py::arg("first_step"), py::arg("lr"), py::arg("momentum"), py::arg("dampening"),
-        py::arg("weight_decay"), py::arg("nesterov"), py::arg("maximize"));
+  m.def("sgd", sgd, py::arg("param"), py::arg("grad"), py::arg("momentum_buffer"), py::arg("first_step"),
+        py::arg("lr"), py::arg("momentum"), py::arg("dampening"), py::arg("weight_decay"), py::arg("nesterov"),
+        py::arg("maximize"));
 }
 
 }  // namespace pyreg
