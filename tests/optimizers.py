@@ -36,10 +36,10 @@ def errors_after_1000_steps(update, plain, arrays, rng):
     size = 500
     start = rng.normal(size=size)
     scale = 10.0 ** rng.uniform(-3, 1, size)
-    states = []
-    for dtype in (np.float64, np.float32, np.float32):
-        states.append([start.astype(dtype)] + [np.zeros(size, dtype) for _ in range(arrays - 1)])
-    exact, mine, theirs = states
+    exact, mine, theirs = (
+        [start.astype(dtype)] + [np.zeros(size, dtype) for _ in range(arrays - 1)]
+        for dtype in (np.float64, np.float32, np.float32)
+    )
     for step in range(1, 1001):
         grad = (scale * (exact[0] + rng.normal(size=size))).astype(np.float32)
         plain(exact, grad.astype(np.float64), step)

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,7 +131,7 @@ def test_a_process_gives_the_same_bits_whatever_pyreg_isa_and_omp_num_threads_sa
         for threads in ("1", "2", "3"):
             environment = os.environ | {"PYREG_ISA": name, "OMP_NUM_THREADS": threads}
             made = subprocess.run(
-                [sys.executable, "-P", "-c", DIGEST, os.path.dirname(__file__)],
+                [sys.executable, "-P", "-c", DIGEST, Path(__file__).parent],
                 env=environment, capture_output=True, text=True, check=True,
             )  # fmt: skip
             assert made.stdout.strip() == expected, (name, threads)
