@@ -1,4 +1,4 @@
-"""The type hints pass mypy --strict, and so does a user's code against them."""
+"""The type hints pass mypy --strict, and so does a user's code against them; the stub is true to the module."""
 
 import subprocess
 import sys
@@ -31,25 +31,23 @@ with pyreg.num_threads(2):
 """
 
 
-def mypy(*arguments, cwd):
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "mypy",
-        "--strict",
-        "--cache-dir",
-        str(cwd / "cache"),
-        *arguments,
-    ]
+STRICT_MYPY = ("mypy", "--strict", "--cache-dir", "cache")
+
+
+def passes(*module, cwd):
+    command = [sys.executable, "-P", "-m", *module]
     made = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stdout + made.stderr
 
 
 def test_the_package_passes_mypy_strict(tmp_path):
-    mypy("-p", "pyreg", cwd=tmp_path)
+    passes(*STRICT_MYPY, "-p", "pyreg", cwd=tmp_path)
 
 
 def test_a_users_code_passes_mypy_strict(tmp_path):
     (tmp_path / "user.py").write_text(USER)
-    mypy("user.py", cwd=tmp_path)
+    passes(*STRICT_MYPY, "user.py", cwd=tmp_path)
+
+
+def test_the_stub_says_what_the_compiled_module_has(tmp_path):
+    passes("mypy.stubtest", "pyreg._core", cwd=tmp_path)
