@@ -2,7 +2,7 @@
 
 import nox
 
-nox.options.sessions = ["lint", "tests"]
+nox.needs_version = ">=2024.10.9"  # for default=
 
 
 @nox.session
@@ -12,7 +12,7 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", *session.posargs)
 
 
-@nox.session
+@nox.session(default=False)
 def wheel(session: nox.Session) -> None:
     """The sdist, the wheel, and the suite on it."""
     session.install(".[wheel]")
@@ -29,7 +29,7 @@ def lint(session: nox.Session) -> None:
     session.run("python", "-P", "-m", "mypy.stubtest", "pyreg._core")
 
 
-@nox.session
+@nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Speed against a copy and against NumPy."""
     session.install(".[bench]")
