@@ -11,7 +11,8 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError(
         f"this is pyreg's source tree, {__path__[0]!r}, which holds no compiled core: run "
-        "`pip install .` in it once, and start Python in another folder (or `pip install -e .`)"
+        "`pip install .` in it once, and start Python in another folder (or `pip install -e .`); where it is "
+        "installed, another folder is enough"
     ) from None
 
 from pyreg import reference

@@ -1,4 +1,4 @@
-"""``python -m pyreg``: what runs here, whether its answers are right, and how fast it is.
+"""What runs here, whether its answers are right, and how fast it is.
 
 Made to be pasted into a bug report. The exit status is 0 where every check passed, else 1.
 """

@@ -153,6 +153,12 @@ def refuse_masked(name: str, value: Any) -> None:
         )
 
 
+def refuse_shape(name: str, value: Any) -> None:
+    """PyTorch has the normalised shape where the weight stands here."""
+    if isinstance(value, int) or (isinstance(value, tuple) and value and all(isinstance(n, int) for n in value)):
+        raise TypeError(f"{name} must be an array, got {value!r}; a shape is normalized_shape={value!r}")
+
+
 def match(name: str, value: FloatArray, dtype: np.dtype[Any], shape: Shape, whose: str | None) -> None:
     match_dtype(name, value, dtype, whose)
     match_shape(name, value, shape, whose)

@@ -100,7 +100,7 @@ def layer_norm_forward(
     Parameters
     ----------
     x, weight, bias, normalized_shape, eps, out
-        As in `layer_norm`.
+        As in `layer_norm`. The backward pass needs x as it was: in training, `out` should be another array.
 
     Returns
     -------
@@ -108,7 +108,7 @@ def layer_norm_forward(
         The result, of x's dtype and shape; `out` where that is given.
     mean : ndarray of float64
         The mean of each sample, of x's leading shape: without the normalised axes. In float64 whatever
-        x's dtype: a float32 mean of a row around 1e6 would be off by a thirtieth.
+        x's dtype: a float32 mean of a row around 1e6 is off by up to 1/32.
     rstd : ndarray
         ``1 / sqrt(var + eps)``, of x's dtype and its leading shape.
 
@@ -249,6 +249,7 @@ def forward_arguments(
 ) -> tuple[FloatArray, FloatArray | None, FloatArray | None, Shape, float]:
     """The arguments of the forward pass, with the normalised shape that they come to."""
     if not _core.are_streamable(x, 0, weight, bias):
+        _check.refuse_shape("weight", weight)
         x, weight, bias = _check.arrays(("x", "weight", "bias"), (x, weight, bias), 0)
     shape = x.shape
     if normalized_shape is not None:

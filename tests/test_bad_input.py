@@ -233,6 +233,8 @@ def test_shapes_that_do_not_match(impl):
     refuses(ValueError, lambda: impl.layer_norm(x, ones(4), ones(3, 4)), "bias", "(3, 4)", "(4,)")
     refuses(ValueError, lambda: impl.layer_norm(x, ones(4), normalized_shape=(3, 4)), "weight", "(4,)")
     refuses(ValueError, lambda: impl.layer_norm(x, normalized_shape=-1), "normalized_shape", "-1")
+    for shape in (4, (3, 4)):  # as PyTorch has it
+        refuses(TypeError, lambda shape=shape: impl.layer_norm(x, shape), "weight", f"normalized_shape={shape}")
     refuses(TypeError, lambda: impl.layer_norm(x, normalized_shape=4.0), "normalized_shape", "4.0")
     refuses(TypeError, lambda: impl.layer_norm(x, normalized_shape="ab"), "normalized_shape", "ab")
     refuses(ValueError, lambda: impl.layer_norm(np.float32(1)), "x", "()")

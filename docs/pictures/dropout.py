@@ -30,7 +30,7 @@ for p, color in ((0.1, "#0072B2"), (0.5, "#D55E00")):
     right.hist(outputs, edges, density=True, color=color, alpha=0.5, label=f"p = {p}")
     deviation = math.sqrt(p / (1 - p) * ((w * x) ** 2).sum())
     normal = np.exp(-(((edges - clean) / deviation) ** 2) / 2) / (deviation * math.sqrt(2 * math.pi))
-    right.plot(edges, normal, color=color)
+    right.plot(edges, normal, color=color, label="normal")
 right.axvline(clean, color="black", linewidth=1, linestyle="--", label="no dropout")
 right.set(xlabel="w · dropout(x)", yticks=())
 right.legend()
