@@ -12,6 +12,7 @@
 #include <optional>
 
 #include "float_environment.h"
+#include "released_gil.h"
 
 namespace pyreg {
 

@@ -200,3 +200,34 @@ def test_a_process_can_be_forked_again_and_again_while_another_thread_computes()
 def test_importing_pyreg_does_not_bring_back_the_gil():
     code = "import numpy, pyreg, sys; sys.exit(sys._is_gil_enabled())"
     assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("value", ["", "abc", "4abc", "3,", "0", "-1", "1e3", "99999999999999999999"])
+def test_an_omp_num_threads_that_openmp_does_not_read_counts_as_none(value):
+    assert default_threads(OMP_NUM_THREADS=value) == default_threads()
+
+
+@pytest.mark.parametrize(("value", "threads"), [(" 3 ", 3), ("3,2", 3), (str(2**31), 2**31 - 1)])
+def test_omp_num_threads_may_be_a_list_or_more_than_there_can_be(value, threads):
+    assert default_threads(OMP_NUM_THREADS=value) == threads
+
+
+def test_the_thread_limit_of_openmp_is_respected():
+    assert default_threads(OMP_NUM_THREADS="4", OMP_THREAD_LIMIT="1") == 1
+
+
+def test_a_daemon_thread_in_a_call_does_not_disturb_the_end_of_the_interpreter():
+    code = """
+import threading, time, numpy as np, pyreg
+x = np.ones((2048, 1024), np.float32)
+
+def work():
+    while True:
+        pyreg.layer_norm(x)
+
+threading.Thread(target=work, daemon=True).start()
+time.sleep(0.1)
+"""
+    for _ in range(3):
+        made = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
+        assert made.returncode == 0, made.stderr

@@ -44,7 +44,7 @@ void adam(py::array param_array, const py::array& grad_array, py::array exp_avg_
     };
     const Decay decay = weight_decay == 0 ? Decay::none : decoupled ? Decay::decoupled : Decay::coupled;
 
-    const py::gil_scoped_release release;
+    const ReleasedGil released;
     const auto kernel = kernels<T>().adam;
     const int64_t bytes = (max_exp_avg_sq ? 9 : 7) * size * sizeof(T);
     parallel_blocks(size, update_block(bytes), bytes, [&](int64_t begin, int64_t end) {

@@ -15,7 +15,7 @@ void copy(const py::array& source_array, py::array target_array, bool streaming)
     const T* source = in<T>(source_array, size);
     T* target = out<T>(target_array, size);
 
-    const py::gil_scoped_release release;
+    const ReleasedGil released;
     const auto kernel = kernels<T>().copy;
     const int64_t block = streaming ? kStreamedBlockBytes / sizeof(T) : kBlock;
     parallel_blocks(size, block, 2 * size * sizeof(T), [=](int64_t begin, int64_t end) {
@@ -34,7 +34,7 @@ void update_loop(py::array param_array, const py::array& grad_array, py::array e
     T* exp_avg = out<T>(exp_avg_array, size);
     T* exp_avg_sq = out<T>(exp_avg_sq_array, size);
 
-    const py::gil_scoped_release release;
+    const ReleasedGil released;
     const auto kernel = kernels<T>().update_loop;
     const int64_t bytes = 7 * size * sizeof(T);
     parallel_blocks(size, update_block(bytes), bytes, [=](int64_t begin, int64_t end) {

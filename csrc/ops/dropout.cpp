@@ -16,7 +16,7 @@ void dropout(const py::array& x_array, uint64_t threshold, uint64_t key, uint64_
     const T* x = in<T>(x_array, size);
     T* y = out<T>(y_array, size);
 
-    const py::gil_scoped_release release;
+    const ReleasedGil released;
     const auto kernel = kernels<T>().dropout;
     const int64_t bytes = 2 * size * sizeof(T);
     const bool stream = outgrows_cache(bytes) && y != x;
@@ -31,7 +31,7 @@ void dropout_mask(py::array kept_array, uint64_t threshold, uint64_t key, uint64
   const int64_t size = kept_array.size();
   auto* kept = reinterpret_cast<uint8_t*>(out<bool>(kept_array, size));
 
-  const py::gil_scoped_release release;
+  const ReleasedGil released;
   const auto kernel = kernels<float>().dropout_mask;
   const int64_t work = 8 * size;  // a byte of a mask takes about as long as moving eight
   parallel_blocks(size, kBlock, work, [=](int64_t begin, int64_t end) {

@@ -16,7 +16,7 @@ double sum_of_squares(const py::array& x_array) {
     const int64_t size = x_array.size();
     const T* x = in<T>(x_array, size);
 
-    const py::gil_scoped_release release;
+    const ReleasedGil released;
     const auto kernel = kernels<T>().sum_of_squares;
     std::vector<double> sums((size + kBlock - 1) / kBlock);
     parallel_blocks(size, kBlock, size * sizeof(T),

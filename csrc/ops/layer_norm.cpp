@@ -31,7 +31,7 @@ void layer_norm_forward(const py::array& x_array, int64_t n, const OptionalArray
     double* mean = out<double>(mean_array, rows);
     T* rstd = out<T>(rstd_array, rows);
 
-    const py::gil_scoped_release release;
+    const ReleasedGil released;
     const int64_t row_bytes = n * sizeof(T);
     const auto kernel = kernels<T>().layer_norm_forward;
     const int64_t bytes = 2 * size * sizeof(T);
@@ -98,7 +98,7 @@ void layer_norm_backward(const py::array& dy_array, const py::array& x_array, co
     T* dbias = out<T>(dbias_array, n);
     require(!weight || (dweight && dbias), "_core: dweight and dbias go with weight");
 
-    const py::gil_scoped_release release;
+    const ReleasedGil released;
     const int64_t blocks = (rows + kBackwardBlockRows - 1) / kBackwardBlockRows;
     const BlockSums<T> dweights(weight ? blocks : 0, n, dx), dbiases(weight ? blocks : 0, n, dx);
     const auto kernel = kernels<T>().layer_norm_backward;

@@ -27,7 +27,7 @@ void sgd(py::array param_array, const py::array& grad_array, OptionalArray momen
     };
     const Momentum use = momentum == 0 ? Momentum::none : first_step ? Momentum::first : Momentum::next;
 
-    const py::gil_scoped_release release;
+    const ReleasedGil released;
     const auto kernel = kernels<T>().sgd;
     const int64_t bytes = (use == Momentum::none ? 3 : 5) * size * sizeof(T);
     parallel_blocks(size, update_block(bytes), bytes, [&](int64_t begin, int64_t end) {
