@@ -4,7 +4,10 @@
 #include <omp.h>
 #include <pthread.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cctype>
+#include <cerrno>
 #include <climits>
 #include <cstdlib>
 #include <utility>
@@ -15,11 +18,21 @@ namespace pyreg {
 namespace {
 
 // What omp_get_max_threads() says where nobody has put a limit on it. It is not asked: a limit may be in
-// force while this is loaded.
+// force while this is loaded. The variable is a number, or a list of them for regions within regions; the runtime
+// leaves one that is neither out of account.
 int unlimited_threads() {
-  const char* environment = std::getenv("OMP_NUM_THREADS");
-  const long threads = environment ? std::strtol(environment, nullptr, 10) : 0;
-  return threads > 0 ? static_cast<int>(std::min<long>(threads, INT_MAX)) : omp_get_num_procs();
+  const char* rest = std::getenv("OMP_NUM_THREADS");
+  long first = 0;
+  while (rest) {
+    char* end;
+    errno = 0;
+    const long threads = std::strtol(rest, &end, 10);
+    while (std::isspace(static_cast<unsigned char>(*end))) ++end;
+    if (threads < 1 || errno == ERANGE || (*end != ',' && *end != '\0')) return omp_get_num_procs();
+    if (first == 0) first = threads;
+    rest = *end == ',' ? end + 1 : nullptr;
+  }
+  return first > 0 ? static_cast<int>(std::min<long>(first, INT_MAX)) : omp_get_num_procs();
 }
 
 const int unlimited = unlimited_threads();
@@ -32,10 +45,10 @@ thread_local int scoped_threads = 0;
 }  // namespace
 
 int num_threads() {
-  const int openmp = omp_get_max_threads();
-  const int limit = openmp < unlimited ? openmp : INT_MAX;
+  const int openmp = omp_get_max_threads();  // below 1 where a number beyond an int has been set
+  const int limit = openmp != unlimited && openmp > 0 ? openmp : INT_MAX;
   const int wanted = scoped_threads > 0 ? scoped_threads : process_threads.load();
-  return std::min(wanted, limit);
+  return std::min({wanted, limit, std::max(1, omp_get_thread_limit())});
 }
 
 void set_num_threads(int threads) { process_threads = threads; }

@@ -10,7 +10,8 @@
 namespace pyreg {
 
 // How many threads a call from this thread may use now: what num_threads or set_num_threads said, and
-// no more than a limit put on OpenMP by others (threadpoolctl).
+// no more than a limit put on OpenMP by others (threadpoolctl). A limit that is OpenMP's default cannot be told from
+// none.
 int num_threads();
 
 // For the whole process.

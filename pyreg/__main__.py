@@ -5,6 +5,7 @@ Made to be pasted into a bug report. The exit status is 0 where every check pass
 
 import argparse
 import json
+import signal
 import sys
 from typing import Any
 
@@ -56,4 +57,6 @@ def report_json() -> int:
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):  # end quietly where the reader has (| head)
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.exit(main())

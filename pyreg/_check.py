@@ -98,6 +98,8 @@ def step(value: SupportsIndex) -> int:
 
 def betas(value: tuple[float, float]) -> tuple[float, float]:
     try:
+        if not isinstance(value, (Sequence, np.ndarray)):  # a set has no order
+            raise TypeError
         beta1, beta2 = value
     except (TypeError, ValueError):
         raise TypeError(f"betas must be a pair of numbers, got {value!r}") from None
@@ -243,10 +245,7 @@ def shape(name: str, value: SupportsIndex | Sequence[SupportsIndex]) -> Shape:
     """A shape as a tuple of ints."""
     if isinstance(value, np.ndarray) and value.ndim != 1:
         raise TypeError(f"{name} must be a shape, got an array; pass its .shape")
-    try:
-        lengths: Any = (operator.index(value),)  # type: ignore[arg-type]
-    except TypeError:
-        lengths = value
+    lengths: Any = (value,) if hasattr(value, "__index__") and not isinstance(value, np.ndarray) else value
     try:
         return tuple(integer(name, n, low=0, high=2**63 - 1) for n in lengths)
     except TypeError:

@@ -16,7 +16,8 @@ def get_num_threads() -> int:
     """How many threads a call from this thread may use.
 
     By default what ``OMP_NUM_THREADS`` says; without it, the CPUs that this process may use, the CPU
-    quota of its cgroup counted. A limit that is put on OpenMP (``threadpoolctl``) is respected.
+    quota of its cgroup counted. A limit that is put on OpenMP (``threadpoolctl``) is respected, unless it is
+    the default, which cannot be told from no limit.
 
     Returns
     -------
@@ -65,7 +66,8 @@ def set_num_threads(n: SupportsIndex) -> None:
 def num_threads(n: SupportsIndex) -> AbstractContextManager[None]:
     """Context manager: how many threads the functions use in a ``with`` block.
 
-    It holds for the calling thread; others of the process go on with their number.
+    It holds for the calling thread; others of the process go on with their number. So nothing should be
+    awaited or yielded inside of the block: what runs meanwhile would run with its number.
 
     Parameters
     ----------

@@ -146,6 +146,8 @@ def test_numbers_of_the_optimisers(impl, name, value, error, shown):
         ((0.9, 1.0), ValueError, ("betas[1]", "1.0")),
         ((0.9, NAN), ValueError, ("betas[1]", "nan")),
         ((0.9, "a"), TypeError, ("betas[1]", "'a'")),
+        ({0.9, 0.99}, TypeError, ("betas", "pair")),
+        ({0.9: 1, 0.99: 2}, TypeError, ("betas", "pair")),
         (0.9, TypeError, ("betas", "0.9")),
         ((0.9,), TypeError, ("betas", "(0.9,)")),
         (None, TypeError, ("betas", "None")),
@@ -251,6 +253,7 @@ def test_shapes_of_masks(impl):
     refuses(ValueError, lambda: impl.dropout_mask((2, -1), 0.5, key=1), "shape", "-1")
     refuses(TypeError, lambda: impl.dropout_mask(2.0, 0.5, key=1), "shape", "2.0")
     refuses(TypeError, lambda: impl.dropout_mask((2, 2.0), 0.5, key=1), "shape", "2.0")
+    refuses(TypeError, lambda: impl.dropout_mask(True, 0.5, key=1), "shape", "True")
 
 
 def test_penalties(impl):
