@@ -26,6 +26,9 @@ pytestmark = [
 # How pip gets PyTorch: "torch" alone brings gigabytes of CUDA from some indexes.
 TORCH = os.environ.get("PYREG_TEST_TORCH", "")
 
+# The folder of a ready sdist; without it, one is built.
+SDIST = os.environ.get("PYREG_TEST_SDIST", "")
+
 
 def run(*command, **options):
     made = subprocess.run(
@@ -44,8 +47,9 @@ def run(*command, **options):
 def sdist(tmp_path_factory):
     """The source distribution, unpacked: the wheel and the tests come from it."""
     folder = tmp_path_factory.mktemp("sdist")
-    run(sys.executable, "-m", "build", "--sdist", "-o", folder, ROOT)
-    (archive,) = folder.glob("pyreg-*.tar.gz")
+    if not SDIST:
+        run(sys.executable, "-m", "build", "--sdist", "-o", folder, ROOT)
+    (archive,) = Path(SDIST or folder).glob("pyreg-*.tar.gz")
     shutil.unpack_archive(archive, folder, filter="data")
     return folder / archive.name.removesuffix(".tar.gz")
 
