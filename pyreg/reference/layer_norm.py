@@ -204,7 +204,8 @@ def layer_norm_backward(
 
     with np.errstate(all="ignore"):
         shift = mean.astype(dtype)
-        lo: FloatArray = (mean - shift.astype(np.float64)).astype(dtype)
+        difference: FloatArray = mean - shift.astype(np.float64)
+        lo = difference.astype(dtype)
         xhat = ((rows - shift) - lo) * rstd
         g = dy if weight is None else dy * weight.reshape(n)
         mean_g = row_mean(g)
