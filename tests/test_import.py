@@ -1,6 +1,7 @@
 """Importing pyreg: the instruction set, and what goes wrong with a message that helps."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -85,6 +86,7 @@ def test_show_config_tells_what_was_built_found_and_chosen(capsys):
     assert config["threads"]["num_threads"] == pyreg.get_num_threads()
     assert "omp" in config["threads"]["openmp_runtime"]
     assert config["versions"]["pyreg"] == pyreg.__version__
+    assert re.match(r"(gcc \d|.*clang)", config["versions"]["compiler"], re.IGNORECASE)
     assert pyreg.show_config() is None
     printed = capsys.readouterr().out
     for section, entries in config.items():

@@ -5,10 +5,20 @@
 #include "parallel.h"
 
 namespace pyreg {
+namespace {
+
+// Clang's version begins with its name; gcc's is bare numbers.
+#if defined(__clang__)
+constexpr char kCompiler[] = __VERSION__;
+#else
+constexpr char kCompiler[] = "gcc " __VERSION__;
+#endif
+
+}  // namespace
 
 void bind_config(py::module_& m) {
   m.attr("__version__") = PYREG_VERSION;
-  m.attr("compiler") = __VERSION__;
+  m.attr("compiler") = kCompiler;
   m.def("isa_built", isa_built);
   m.def("isa_found", isa_found);
   m.def("isa_chosen", isa_chosen);
