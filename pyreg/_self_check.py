@@ -29,7 +29,8 @@ def self_check() -> Iterator[Check]:
     for name, answer in KNOWN_ANSWERS.items():
         yield run(f"{name}: known answer", answer)
     for name, case in CASES.items():
-        for dtype in (np.float32, np.float64):
+        # A mask has one dtype.
+        for dtype in (np.bool_,) if name == "dropout_mask" else (np.float32, np.float64):
             yield run(f"{name}, {np.dtype(dtype)}: reference", partial(same_bits, case, dtype))
 
 
@@ -47,10 +48,12 @@ def same_bits(case: Case, dtype: Any) -> str:
     for threads in sorted({1, pyreg.get_num_threads()}):
         with pyreg.num_threads(threads):
             actual = case(pyreg, dtype)
-        for i, (got, wanted) in enumerate(zip(actual, expected, strict=True)):
-            differs = np.asarray(got).tobytes() != np.asarray(wanted).tobytes()
-            if differs:
-                count = np.count_nonzero(np.asarray(got) != np.asarray(wanted))
+        for i, (got, wanted) in enumerate(zip(map(np.asarray, actual), map(np.asarray, expected), strict=True)):
+            if (got.dtype, got.shape) != (wanted.dtype, wanted.shape):
+                is_not = f"is {got.dtype} {got.shape}, not {wanted.dtype} {wanted.shape}"
+                return f"on {threads} threads, result {i} {is_not}"
+            if got.tobytes() != wanted.tobytes():
+                count = np.count_nonzero(got != wanted)
                 return f"on {threads} threads, {count} elements of result {i} differ"
     return ""
 
