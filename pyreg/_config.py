@@ -38,6 +38,8 @@ def show_config(mode: str = "stdout") -> dict[str, dict[str, Any]] | None:
     >>> sorted(pyreg.show_config("dicts"))
     ['isa', 'machine', 'threads', 'versions']
     """
+    if mode not in ("stdout", "dicts"):
+        raise ValueError(f'mode must be "stdout" or "dicts", got {mode!r}')
     config: dict[str, dict[str, Any]] = {
         "machine": {"cpu": cpu_model(), "system": platform.platform()},
         "versions": {
@@ -58,8 +60,6 @@ def show_config(mode: str = "stdout") -> dict[str, dict[str, Any]] | None:
     }
     if mode == "dicts":
         return config
-    if mode != "stdout":
-        raise ValueError(f'mode must be "stdout" or "dicts", got {mode!r}')
     for section, entries in config.items():
         print(f"{section}:")
         for name, value in entries.items():
