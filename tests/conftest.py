@@ -46,5 +46,12 @@ def dtype(request: pytest.FixtureRequest) -> type:
 
 
 @pytest.fixture
+def number_of_threads_restored() -> Iterator[None]:
+    before = pyreg.get_num_threads()
+    yield
+    pyreg.set_num_threads(before)
+
+
+@pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20240229)

@@ -15,11 +15,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 
-@pytest.fixture(autouse=True)
-def threads_as_before():
-    before = pyreg.get_num_threads()
-    yield
-    pyreg.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("number_of_threads_restored")
 
 
 def test_the_readmes_examples_run(capsys):

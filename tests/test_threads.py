@@ -14,12 +14,7 @@ from bits import assert_same_bits
 import pyreg
 from pyreg._threads import _cgroup_cpus
 
-
-@pytest.fixture(autouse=True)
-def restored():
-    before = pyreg.get_num_threads()
-    yield
-    pyreg.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("number_of_threads_restored")
 
 
 def test_set_num_threads_holds_for_the_whole_process():
@@ -149,6 +144,11 @@ def test_the_gil_is_released_while_a_kernel_runs():
     assert counted
 
 
+def forks(test):
+    test = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")(test)
+    return pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")(test)
+
+
 def child(queue):
     queue.put([array.tobytes() for array in work(3)])
 
@@ -163,8 +163,7 @@ def assert_a_forked_child_computes(expected):
     assert process.exitcode == 0
 
 
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@forks
 def test_a_forked_child_computes_after_parallel_calls_in_its_parent():
     pyreg.set_num_threads(2)
     expected = [array.tobytes() for array in work(3)]
@@ -173,8 +172,7 @@ def test_a_forked_child_computes_after_parallel_calls_in_its_parent():
         assert [array.tobytes() for array in work(3)] == expected
 
 
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@forks
 def test_a_process_can_be_forked_again_and_again_while_another_thread_computes():
     stop, computed = threading.Event(), [0]
 
@@ -184,15 +182,15 @@ def test_a_process_can_be_forked_again_and_again_while_another_thread_computes()
             computed[0] += 1
 
     thread = threading.Thread(target=compute)
-    with pyreg.num_threads(2):
-        expected = [array.tobytes() for array in work(3)]
-        thread.start()
-        try:
-            for _ in range(25):
-                assert_a_forked_child_computes(expected)
-        finally:
-            stop.set()
-            thread.join()
+    pyreg.set_num_threads(2)
+    expected = [array.tobytes() for array in work(3)]
+    thread.start()
+    try:
+        for _ in range(25):
+            assert_a_forked_child_computes(expected)
+    finally:
+        stop.set()
+        thread.join()
     assert computed[0] > 0
 
 
