@@ -1,18 +1,21 @@
 """Thread counts, and calls from several threads and processes."""
 
+import math
 import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 from bits import assert_same_bits
 
 import pyreg
-from pyreg._threads import _cgroup_cpus
+from pyreg import _threads
 
 pytestmark = pytest.mark.usefixtures("number_of_threads_restored")
 
@@ -63,7 +66,30 @@ def test_the_default_is_omp_num_threads_or_the_cpus_that_may_be_used():
     assert default_threads(OMP_NUM_THREADS="5") == 5
     assert default_threads(OMP_NUM_THREADS="1") == 1
     if hasattr(os, "sched_getaffinity"):
-        assert default_threads() <= len(os.sched_getaffinity(0))
+        cpus = min(len(os.sched_getaffinity(0)), _threads._cgroup_cpus())
+        assert default_threads() == max(1, math.ceil(cpus))
+
+
+@pytest.mark.parametrize(("environment", "threads"), [(None, 2), ("", 2), ("8", 8)])
+def test_importing_pyreg_lowers_the_default_to_the_quota_unless_omp_num_threads_is_set(
+    monkeypatch, environment, threads
+):
+    files = {"/proc/self/cgroup": "0::/\n", "/sys/fs/cgroup/cpu.max": "150000 100000\n"}
+    monkeypatch.setattr(Path, "read_text", lambda path: files[str(path)])
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if environment is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", environment)
+    pyreg.set_num_threads(8)
+    runpy.run_path(_threads.__file__)
+    assert pyreg.get_num_threads() == threads
+
+
+def test_a_quota_above_the_default_does_not_raise_it(monkeypatch):
+    monkeypatch.setattr(_threads, "_cgroup_cpus", lambda: 7.5)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    pyreg.set_num_threads(2)
+    _threads._respect_cgroup()
+    assert pyreg.get_num_threads() == 2
 
 
 @pytest.mark.parametrize(
@@ -95,7 +121,7 @@ def test_the_quota_of_the_cgroup_and_those_above_it_is_read(tmp_path, files, cpu
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert _cgroup_cpus(tmp_path) == cpus
+    assert _threads._cgroup_cpus(tmp_path) == cpus
 
 
 def work(seed):
