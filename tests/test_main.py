@@ -1,6 +1,7 @@
 """``python -m pyreg``: what it tells, and that its exit status tells whether the checks passed."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -10,6 +11,8 @@ import pytest
 import pyreg
 from pyreg import __main__, _self_check, _speed
 
+pytestmark = pytest.mark.usefixtures("number_of_threads_restored")
+
 
 @pytest.fixture(autouse=True)
 def no_time_for_speed(monkeypatch):
@@ -17,22 +20,40 @@ def no_time_for_speed(monkeypatch):
     monkeypatch.setattr(_speed, "SHAPES", ((8, 32),))
 
 
+@pytest.fixture
+def check_only(monkeypatch):
+    """Compares these functions alone with their references."""
+
+    def choose(*names):
+        cases = {name: case for name, case in _self_check.CASES.items() if name in names}
+        assert len(cases) == len(names)
+        monkeypatch.setattr(_self_check, "CASES", cases)
+
+    return choose
+
+
 def test_the_report_has_the_machine_the_checks_and_the_speeds(capsys):
     assert __main__.main([]) == 0
     report = capsys.readouterr().out
     for expected in ("pyreg: " + pyreg.__version__, "chosen: ", "num_threads: ", "openmp_runtime: ", "numpy: "):
         assert expected in report
-    assert f"all {len(list(_self_check.self_check()))} passed" in report
+    for answer in ("reference Philox4x32-10", "dropout_mask", "layer_norm_forward", "adamw_update"):
+        assert f"ok      {answer}: known answer\n" in report
+    for name in _self_check.CASES:
+        for dtype in ("bool",) if name == "dropout_mask" else ("float32", "float64"):
+            assert f"ok      {name}, {dtype}: reference\n" in report
+    assert "all 21 passed" in report  # 4 known answers, 9 functions, two dtypes of all but the mask
     assert "FAILED" not in report
     assert "8 x 32" in report
 
 
-def test_json_has_the_same(capsys):
+def test_json_has_the_same(capsys, check_only):
+    check_only("l2_penalty")
     assert __main__.main(["--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["config"] == pyreg.show_config("dicts")
     assert report["passed"] is True
-    assert {check["passed"] for check in report["checks"]} == {True}
+    assert [check["passed"] for check in report["checks"]] == [True] * 6
     assert {speed["op"] for speed in report["speed"]} > {"layer_norm", "adamw_update"}
     assert all(speed["gb_per_s"] > 0 and speed["percent_of_copy"] > 0 for speed in report["speed"])
 
@@ -42,7 +63,7 @@ def test_every_function_on_arrays_is_checked():
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
-def test_a_wrong_answer_is_found_named_and_fails_the_run(monkeypatch, capsys, options):
+def test_a_wrong_answer_is_found_named_and_fails_the_run(monkeypatch, capsys, check_only, options):
     right = pyreg.dropout
 
     def wrong(x, p, **keywords):
@@ -50,27 +71,99 @@ def test_a_wrong_answer_is_found_named_and_fails_the_run(monkeypatch, capsys, op
         y.flat[-1] = np.nextafter(y.flat[-1], 7)
         return y
 
+    check_only("dropout")
     monkeypatch.setattr(pyreg, "dropout", wrong)
     assert __main__.main(options) == 1
     report = capsys.readouterr().out
     assert "dropout, float32: reference" in report
-    assert "1 elements of result 0 differ" in report
+    assert "on 1 threads, 1 elements of result 0 differ" in report
     if not options:
-        assert "2 of " in report
+        assert "2 of 6 FAILED" in report
 
 
-def test_an_exception_is_a_failed_check(monkeypatch, capsys):
+def failures():
+    return {check.name: check.detail for check in _self_check.self_check() if not check.passed}
+
+
+def test_a_mistake_on_several_threads_alone_is_found(monkeypatch, check_only):
+    right = pyreg.layer_norm
+    check_only("layer_norm")
+    monkeypatch.setattr(pyreg, "layer_norm", lambda *a: right(*a) + (pyreg.get_num_threads() > 1))
+    pyreg.set_num_threads(3)
+    found = failures()
+    assert set(found) == {"layer_norm, float32: reference", "layer_norm, float64: reference"}
+    assert all(detail.startswith("on 3 threads, ") for detail in found.values())
+
+
+def test_a_mistake_that_the_reference_makes_too_is_found(monkeypatch, check_only):
+    right = pyreg.dropout_mask
+    check_only("dropout_mask")
+    for twin in (pyreg, pyreg.reference):
+        monkeypatch.setattr(twin, "dropout_mask", lambda *a, **k: ~right(*a, **k))
+    assert set(failures()) == {"dropout_mask: known answer"}
+
+
+@pytest.mark.parametrize(
+    ("change", "detail"),
+    [
+        (lambda y: y.astype(np.float64), "result 0 is float64 (130, 1001), not float32 (130, 1001)"),
+        (lambda y: y.ravel(), "result 0 is float32 (130130,), not float32 (130, 1001)"),
+    ],
+)
+def test_another_dtype_or_shape_is_found(monkeypatch, check_only, change, detail):
+    right = pyreg.layer_norm
+    check_only("layer_norm")
+    monkeypatch.setattr(pyreg, "layer_norm", lambda *a: change(right(*a)))
+    assert failures()["layer_norm, float32: reference"] == f"on 1 threads, {detail}"
+
+
+def test_an_exception_is_a_failed_check(monkeypatch, capsys, check_only):
     def broken(*_, **__):
         raise OSError("a broken build")
 
+    check_only("sgd_update")
     monkeypatch.setattr(pyreg, "sgd_update", broken)
     assert __main__.main([]) == 1
     assert "OSError: a broken build" in capsys.readouterr().out
 
 
-def test_it_runs_as_a_command():
-    made = subprocess.run(
-        [sys.executable, "-P", "-m", "pyreg", "--help"], capture_output=True, text=True, check=False
+def test_a_speed_is_in_percent_of_the_faster_copys(monkeypatch):
+    monkeypatch.setattr(_speed, "interleaved", lambda _: {"op": 2.0, "copy": 4.0, "streaming copy": 1.0})
+    speeds = {speed.op: speed for speed in _speed.measure_speed()}
+    # As many bytes as a copy moves, and half as many again, and seven arrays to its two.
+    assert speeds["layer_norm"].percent_of_copy == 50
+    assert speeds["layer_norm_backward"].percent_of_copy == 75
+    assert speeds["adamw_update"].percent_of_copy == 175
+    assert speeds["layer_norm"].seconds == 2
+    assert speeds["layer_norm"].gb_per_s == 2 * 8 * 32 * 4 / 2e9
+
+
+def command(*options, **environment):
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "pyreg", *options],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
+
+
+def test_it_runs_as_a_command():
+    made = command("--help")
     assert made.returncode == 0
     assert "bug report" in made.stdout
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_the_status_of_the_command_tells_that_a_check_failed(tmp_path, options):
+    # Executed before the command: one wrong answer, and nothing else that takes time.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pyreg\n"
+        "from pyreg import _self_check, _speed\n"
+        "_speed.SHAPES = ()\n"
+        "_self_check.CASES = {}\n"
+        "pyreg.adamw_update = lambda *_, **__: None\n"
+    )
+    made = command(*options, PYTHONPATH=str(tmp_path))
+    assert made.returncode == 1, made.stderr
+    assert "got [ 1. -2.]" in made.stdout
