@@ -34,6 +34,21 @@ penalty: float = pyreg.l2_penalty([x, weight], 0.1)
 penalty = pyreg.l2_penalty(x, 0.1)
 with pyreg.num_threads(2):
     pyreg.reference.layer_norm([[1.0, 2.0]])
+pyreg.set_num_threads(pyreg.get_num_threads())
+y = pyreg.layer_norm(x, eps=1e-6)
+kept: np.typing.NDArray[np.bool_] = pyreg.dropout_mask((4, 8), 0.1, key=key)
+pyreg.adam_update(x, z, np.zeros_like(x), np.zeros_like(x), step=1, betas=(0.9, 0.99))
+
+# What must not pass: strict mypy reports an ignore that ignores nothing.
+pyreg.dropout(x, 0.1)  # type: ignore[call-arg]
+pyreg.dropout(x, 0.1, key=0.5)  # type: ignore[arg-type]
+pyreg.dropout_mask((4, 8), 0.1)  # type: ignore[call-arg]
+pyreg.sgd_update(x, z)  # type: ignore[call-arg]
+pyreg.adam_update(x, z, x, x)  # type: ignore[call-arg]
+pyreg.adamw_update(x, z, x, x)  # type: ignore[call-arg]
+pyreg.set_num_threads(1.5)  # type: ignore[arg-type]
+pyreg.show_config("json")  # type: ignore[call-overload]
+wrong: int = pyreg.l2_penalty(x, 0.1)  # type: ignore[assignment]
 """
 
 
@@ -51,6 +66,8 @@ def test_the_package_passes_mypy_strict(tmp_path):
 
 
 def test_a_users_code_passes_mypy_strict(tmp_path):
+    called = set(re.findall(r"pyreg\.(\w+)\(", USER))
+    assert called == set(pyreg.__all__) - {"reference"}
     (tmp_path / "user.py").write_text(USER)
     passes(*STRICT_MYPY, "user.py", cwd=tmp_path)
 
