@@ -14,7 +14,6 @@ from pyreg.reference.philox import philox_bytes
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
-
 pytestmark = pytest.mark.usefixtures("number_of_threads_restored")
 
 

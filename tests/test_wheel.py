@@ -109,6 +109,7 @@ def test_the_wheel_is_manylinux_has_its_openmp_runtime_and_is_small(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert [name for name in names if name.startswith("pyreg.libs/libgomp")]
     assert {"pyreg/py.typed", "pyreg/_core.pyi"} <= set(names)
+    assert {"LICENSE", "LICENSES_bundled.txt"} <= {Path(name).name for name in names if "/licenses/" in name}
     assert not [name for name in names if name.startswith(("tests/", "bench/", "csrc/"))]
 
 
