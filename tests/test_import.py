@@ -94,6 +94,11 @@ def test_show_config_tells_what_was_built_found_and_chosen(capsys):
         assert all(name in printed for name in entries)
 
 
+def test_the_citation_is_of_this_version():
+    citation = (Path(__file__).parents[1] / "CITATION.cff").read_text()
+    assert f"\nversion: {pyreg.__version__}\n" in citation
+
+
 def test_completion_shows_the_public_names_alone():
     assert dir(pyreg) == sorted([*pyreg.__all__, "__version__"])
     assert all(hasattr(pyreg, name) for name in dir(pyreg))
