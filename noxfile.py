@@ -30,7 +30,7 @@ def lint(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The pages of docs/, where a warning is an error."""
     session.install(".[docs]")
-    session.run("sphinx-build", "-W", "--keep-going", "docs", "docs/_build", *session.posargs)
+    session.run("sphinx-build", "-W", "docs", "docs/_build", *session.posargs)
 
 
 @nox.session(default=False)

@@ -19,7 +19,7 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"pyreg {release}"
 
-default_role = "autolink"  # numpydoc's `name`
+default_role = "autolink"  # autosummary's: `name` is a link where it names something of ours
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 
