@@ -7,26 +7,25 @@ from matplotlib import pyplot as plt
 
 import pyreg
 
-KEY = 2
-figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.2), width_ratios=(1, 1.6), layout="constrained")
+KEY, P, OFFSET = 2, 0.3, 12 * 32
+_, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.2), width_ratios=(1, 1.6), layout="constrained")
 
-mask = pyreg.dropout_mask((32, 32), 0.3, key=KEY)
+mask = pyreg.dropout_mask((32, 32), P, key=KEY)
 left.imshow(mask, cmap="gray", vmin=-0.4, vmax=1)
-part = pyreg.dropout_mask((8, 32), 0.3, key=KEY, offset=12 * 32)
+part = pyreg.dropout_mask((8, 32), P, key=KEY, offset=OFFSET)
 left.imshow(
     np.where(part, 0.15, 0.6), cmap="Blues", vmin=0, vmax=1, extent=(-0.5, 31.5, 19.5, 11.5), interpolation="nearest"
 )
-left.set(title="p = 0.3, key = 2", xticks=(0, 31), yticks=(0, 12, 19, 31))
-left.text(32.3, 15.5, "offset=384", va="center", color="#0072B2", rotation=270)
-left.set_xlim(-0.5, 31.5)
+left.set(title=f"p = {P}, key = {KEY}", xticks=(0, 31), yticks=(0, 12, 19, 31), xlim=(-0.5, 31.5))
+left.text(32.3, 15.5, f"offset={OFFSET}", va="center", color="#0072B2", rotation=270)
 
 rng = np.random.default_rng(0)
 x, w = rng.normal(size=(2, 256))
 clean = x @ w
+edges = np.linspace(clean - 60, clean + 60, 81)
 for p, color in ((0.1, "#0072B2"), (0.5, "#D55E00")):
     # One row for each draw: a row has its own places in the stream.
     outputs = pyreg.dropout(np.broadcast_to(x, (20_000, x.size)), p, key=KEY) @ w
-    edges = np.linspace(clean - 60, clean + 60, 81)
     right.hist(outputs, edges, density=True, color=color, alpha=0.5, label=f"p = {p}")
     deviation = math.sqrt(p / (1 - p) * ((w * x) ** 2).sum())
     normal = np.exp(-(((edges - clean) / deviation) ** 2) / 2) / (deviation * math.sqrt(2 * math.pi))

@@ -8,7 +8,7 @@ import pyreg
 STEPS, LR, WEIGHT_DECAY = 2000, 1e-3, 0.5
 SCALES = {0.01: "#009E73", 1.0: "#0072B2", 100.0: "#D55E00"}
 
-figure, panels = plt.subplots(1, 2, figsize=(7.6, 3.2), sharey=True, layout="constrained")
+_, panels = plt.subplots(1, 2, figsize=(7.6, 3.2), sharey=True, layout="constrained")
 for axes, update in zip(panels, (pyreg.adam_update, pyreg.adamw_update), strict=True):
     for scale, color in SCALES.items():
         rng = np.random.default_rng(0)
