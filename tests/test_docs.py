@@ -26,11 +26,46 @@ def test_the_readmes_examples_run(capsys):
     assert called == set(pyreg.__all__) - {"reference"}
 
 
+def first_table(heading):
+    """The lines of the first fenced block under a heading of the README."""
+    section = (ROOT / "README.md").read_text().split(f"\n## {heading}\n")[1]
+    return section.split("```")[1].strip("\n").splitlines()
+
+
+def test_the_readmes_speeds_are_those_of_the_page():
+    page = (ROOT / "docs/speed.md").read_text()
+    header, *lines = first_table("Speed")
+    peers = header.split()[-4:]
+    assert len(lines) == 5
+    for line in lines:
+        title, *numbers = re.split(" {2,}", line)
+        op, size = ("adamw_update", "1,000,000") if title == "adamw_update, 1M" else (title, "8192 x 768")
+        names, *rows = page.split(f"\n{op}\nsize ")[1].split("\n\n")[0].splitlines()
+        assert names.split()[-4:] == peers
+        cells = [re.split(" {2,}", row) for row in rows]
+        # size, threads, result, time, GB/s, of copy, in AdamW's table of the loop, and the peers
+        (row,) = (row for row in cells if row[:3] == [size, "2", "out="])
+        assert [row[3], row[5], *row[-4:]] == numbers, title
+
+
+def test_the_readmes_training_is_that_of_the_page():
+    page = " ".join((ROOT / "docs/training.md").read_text().split())
+    lines = first_table("What the regularisers do")
+    assert len(lines) == 4
+    for line in lines:
+        name, loss, accuracy = re.fullmatch(r"(.+?) +test loss +(.+?) +test accuracy +(.+)", line).groups()
+        assert f" {name} test loss {loss}: " in page
+        assert f" {name} test accuracy {accuracy}: " in page
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_snippets_of_a_page_print_what_they_say(page):
     text = page.read_text()
-    # A snippet of another kind would not be run.
-    assert set(re.findall(r"^ *```(\w+)", text, re.MULTILINE)) <= {"pycon", "sh"}
+    # A snippet of another kind would not be run. What has none was printed by bench/.
+    fences = re.findall(r"^ *```(.*)$", text, re.MULTILINE)
+    kinds = {kind for kind in fences[::2] if not kind.startswith("{")}
+    assert set(fences[1::2]) <= {""}
+    assert kinds <= {"pycon", "sh"} | ({""} if page.stem in ("speed", "training") else set())
     blocks = re.findall(r"^ *```pycon\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
     snippets = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, page.name, str(page), 0)
     assert doctest.DocTestRunner().run(snippets).failed == 0
