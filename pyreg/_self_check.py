@@ -67,7 +67,9 @@ def random_array(shape: int | tuple[int, ...], dtype: Any, seed: int = 0) -> Any
 
 def layer_norm(twin: Twin, dtype: Any) -> Any:
     x, weight, bias = random_array((130, 1001), dtype), random_array(1001, dtype, 1), random_array(1001, dtype, 2)
-    return (twin.layer_norm(x, weight, bias),)
+    out = np.empty_like(x)
+    twin.layer_norm(x, None, bias, out=out)
+    return twin.layer_norm(x, weight, bias), out
 
 
 def layer_norm_forward(twin: Twin, dtype: Any) -> Any:
@@ -82,12 +84,13 @@ def layer_norm_backward(twin: Twin, dtype: Any) -> Any:
         random_array(1001, dtype, 2),
     )
     _, mean, rstd = pyreg.reference.layer_norm_forward(x, weight)
-    return twin.layer_norm_backward(dy, x, mean, rstd, weight)
+    return *twin.layer_norm_backward(dy, x, mean, rstd, weight), twin.layer_norm_backward(dy, x, mean, rstd)[0]
 
 
 def dropout(twin: Twin, dtype: Any) -> Any:
     x = random_array(2**20 + 77, dtype)
-    return [twin.dropout(x, p, key=2**63 + 5, offset=2**40 + 3) for p in (0.1, 0.5)]
+    dropped = [twin.dropout(x, p, key=2**63 + 5, offset=2**40 + 3) for p in (0.1, 0.5)]
+    return [*dropped, twin.dropout(x, 0.1, key=1, training=False)]
 
 
 def dropout_mask(twin: Twin, dtype: Any) -> Any:
@@ -98,13 +101,27 @@ def l2_penalty(twin: Twin, dtype: Any) -> Any:
     return (twin.l2_penalty([random_array(100_003, dtype), random_array(7, dtype)], 0.1),)
 
 
-def updated(update: Callable[..., None], dtype: Any, moments: int, **options: Any) -> Any:
-    """A parameter and its moments after three updates."""
+def updated(update: Callable[..., None], dtype: Any, moments: int, *options: dict[str, Any]) -> Any:
+    """A parameter and its moments after an update with each of the options."""
     param = random_array(100_003, dtype)
     state = [np.zeros_like(param) for _ in range(moments)]
-    for step in (1, 2, 3):
-        update(param, random_array(100_003, dtype, step), *state, step=step, weight_decay=0.01, **options)
+    for step, changes in enumerate(options, start=1):
+        update(param, random_array(100_003, dtype, step), *state, step=step, weight_decay=0.01, **changes)
     return [param, *state]
+
+
+def sgd_update(twin: Twin, dtype: Any) -> Any:
+    nesterov = {"momentum": 0.9, "nesterov": True}
+    return updated(twin.sgd_update, dtype, 1, nesterov, nesterov, {"momentum": 0.9, "maximize": True})
+
+
+def adam(name: str) -> Case:
+    def case(twin: Twin, dtype: Any) -> Any:
+        amsgrad = {"max_exp_avg_sq": np.zeros(100_003, dtype)}
+        made = updated(getattr(twin, name), dtype, 2, {}, {"maximize": True}, amsgrad)
+        return [*made, *amsgrad.values()]
+
+    return case
 
 
 CASES: dict[str, Case] = {
@@ -114,9 +131,9 @@ CASES: dict[str, Case] = {
     "dropout": dropout,
     "dropout_mask": dropout_mask,
     "l2_penalty": l2_penalty,
-    "sgd_update": lambda twin, dtype: updated(twin.sgd_update, dtype, 1, momentum=0.9, nesterov=True),
-    "adam_update": lambda twin, dtype: updated(twin.adam_update, dtype, 2),
-    "adamw_update": lambda twin, dtype: updated(twin.adamw_update, dtype, 2),
+    "sgd_update": sgd_update,
+    "adam_update": adam("adam_update"),
+    "adamw_update": adam("adamw_update"),
 }
 
 
