@@ -88,7 +88,7 @@ def failures():
 def test_a_mistake_on_several_threads_alone_is_found(monkeypatch, check_only):
     right = pyreg.layer_norm
     check_only("layer_norm")
-    monkeypatch.setattr(pyreg, "layer_norm", lambda *a: right(*a) + (pyreg.get_num_threads() > 1))
+    monkeypatch.setattr(pyreg, "layer_norm", lambda *a, **k: right(*a, **k) + (pyreg.get_num_threads() > 1))
     pyreg.set_num_threads(3)
     found = failures()
     assert set(found) == {"layer_norm, float32: reference", "layer_norm, float64: reference"}
@@ -113,8 +113,25 @@ def test_a_mistake_that_the_reference_makes_too_is_found(monkeypatch, check_only
 def test_another_dtype_or_shape_is_found(monkeypatch, check_only, change, detail):
     right = pyreg.layer_norm
     check_only("layer_norm")
-    monkeypatch.setattr(pyreg, "layer_norm", lambda *a: change(right(*a)))
+    monkeypatch.setattr(pyreg, "layer_norm", lambda *a, **k: change(right(*a, **k)))
     assert failures()["layer_norm, float32: reference"] == f"on 1 threads, {detail}"
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("layer_norm", "out"),
+        ("dropout", "training"),
+        ("sgd_update", "maximize"),
+        ("adam_update", "maximize"),
+        ("adamw_update", "max_exp_avg_sq"),
+    ],
+)
+def test_an_option_that_is_not_heeded_is_found(monkeypatch, check_only, name, option):
+    right = getattr(pyreg, name)
+    check_only(name)
+    monkeypatch.setattr(pyreg, name, lambda *a, **k: right(*a, **{o: v for o, v in k.items() if o != option}))
+    assert f"{name}, float32: reference" in failures()
 
 
 def test_an_exception_is_a_failed_check(monkeypatch, capsys, check_only):
