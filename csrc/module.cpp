@@ -20,8 +20,11 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   bind_arguments(m);
   bind_config(m);
   bind_copy(m);
+  bind_drop_path(m);
   bind_dropout(m);
+  bind_dropout_add_norm(m);
   bind_l2_penalty(m);
   bind_layer_norm(m);
+  bind_rms_norm(m);
   bind_sgd(m);
 }

@@ -18,10 +18,14 @@ except ModuleNotFoundError as error:
 from pyreg import reference
 from pyreg._adam import adam_update, adamw_update
 from pyreg._config import show_config
+from pyreg._drop_path import drop_path
 from pyreg._dropout import dropout, dropout_mask
+from pyreg._dropout_add_layer_norm import dropout_add_layer_norm_backward, dropout_add_layer_norm_forward
+from pyreg._dropout_add_rms_norm import dropout_add_rms_norm_backward, dropout_add_rms_norm_forward
 from pyreg._l2_penalty import l2_penalty
 from pyreg._layer_norm import layer_norm, layer_norm_backward, layer_norm_forward
 from pyreg._random_key import random_key
+from pyreg._rms_norm import rms_norm, rms_norm_backward, rms_norm_forward
 from pyreg._sgd import sgd_update
 from pyreg._threads import get_num_threads, num_threads, set_num_threads
 
@@ -30,7 +34,12 @@ __version__ = _core.__version__
 __all__ = [
     "adam_update",
     "adamw_update",
+    "drop_path",
     "dropout",
+    "dropout_add_layer_norm_backward",
+    "dropout_add_layer_norm_forward",
+    "dropout_add_rms_norm_backward",
+    "dropout_add_rms_norm_forward",
     "dropout_mask",
     "get_num_threads",
     "l2_penalty",
@@ -40,6 +49,9 @@ __all__ = [
     "num_threads",
     "random_key",
     "reference",
+    "rms_norm",
+    "rms_norm_backward",
+    "rms_norm_forward",
     "set_num_threads",
     "sgd_update",
     "show_config",

@@ -178,6 +178,16 @@ def match_shape(name: str, value: FloatArray, shape: Shape, whose: str | None) -
         raise ValueError(f"{name} must have shape {shape}{like}, got {value.shape}")
 
 
+def normalized_by(name: str, statistic: FloatArray, of: str, x: FloatArray) -> Shape:
+    """The normalised shape of x: what is behind the leading shape that the statistic has."""
+    axis = statistic.ndim
+    if axis >= x.ndim or x.shape[:axis] != statistic.shape:
+        raise ValueError(
+            f"{name} must have the leading shape of {of}, which has shape {x.shape}, got {statistic.shape}"
+        )
+    return x.shape[axis:]
+
+
 # --- arrays to write
 
 
@@ -219,8 +229,10 @@ def disjoint(**arrays: FloatArray | None) -> None:
         raise ValueError(f"{first} and {second} must not overlap, got arrays that share memory")
 
 
-def out(value: Any, names: tuple[str, ...], arrays: tuple[FloatArray | None, ...], may_be: int = 1) -> FloatArray:
-    """`out=`, or a new array like the first of `arrays` where it is None.
+def out(
+    value: Any, names: tuple[str, ...], arrays: tuple[FloatArray | None, ...], may_be: int = 1, name: str = "out"
+) -> FloatArray:
+    """`out=` (or of another `name`), or a new array like the first of `arrays` where it is None.
 
     It may be one of the first `may_be` arrays from end to end, and must not overlap any otherwise.
     """
@@ -230,11 +242,11 @@ def out(value: Any, names: tuple[str, ...], arrays: tuple[FloatArray | None, ...
         return np.empty(like.shape, like.dtype)
     if _core.is_good_out(value, arrays, may_be):
         return value
-    result = writable("out", value, like.dtype, like.shape, names[0])
+    result = writable(name, value, like.dtype, like.shape, names[0])
     conflict = _core.first_conflict(result, arrays, may_be)
     if conflict is not None:
         alternative = " or be it from end to end" if conflict < may_be else ""
-        raise ValueError(f"out must not overlap {names[conflict]}{alternative}, got arrays that share memory")
+        raise ValueError(f"{name} must not overlap {names[conflict]}{alternative}, got arrays that share memory")
     return result
 
 

@@ -42,7 +42,57 @@ def layer_norm_backward(
     dweight: FloatArray | None,
     dbias: FloatArray | None,
 ) -> None: ...
+def rms_norm_forward(
+    x: FloatArray, n: int, weight: FloatArray | None, eps: float, y: FloatArray, rstd: FloatArray | None
+) -> None: ...
+def rms_norm_backward(
+    dy: FloatArray,
+    x: FloatArray,
+    rstd: FloatArray,
+    weight: FloatArray | None,
+    n: int,
+    dx: FloatArray,
+    dweight: FloatArray | None,
+) -> None: ...
+def dropout_add_norm_forward(
+    x: FloatArray,
+    residual: FloatArray | None,
+    weight: FloatArray | None,
+    bias: FloatArray | None,
+    row_scale: FloatArray | None,
+    layer_scale: FloatArray | None,
+    n: int,
+    threshold: int,
+    key: int,
+    index: int,
+    eps: float,
+    y: FloatArray,
+    z: FloatArray | None,
+    mean: FloatArray | None,
+    rstd: FloatArray,
+) -> None: ...
+def dropout_add_norm_backward(
+    dy: FloatArray,
+    dz: FloatArray | None,
+    z: FloatArray,
+    mean: FloatArray | None,
+    rstd: FloatArray,
+    weight: FloatArray | None,
+    x: FloatArray | None,
+    row_scale: FloatArray | None,
+    layer_scale: FloatArray | None,
+    n: int,
+    threshold: int,
+    key: int,
+    index: int,
+    dx: FloatArray,
+    dresidual: FloatArray | None,
+    dweight: FloatArray | None,
+    dbias: FloatArray | None,
+    dlayer_scale: FloatArray | None,
+) -> None: ...
 def dropout(x: FloatArray, threshold: int, key: int, index: int, y: FloatArray) -> None: ...
+def drop_path(x: FloatArray, samples: int, threshold: int, key: int, index: int, y: FloatArray) -> None: ...
 def dropout_mask(kept: npt.NDArray[np.bool_], threshold: int, key: int, index: int) -> None: ...
 def adam(
     param: FloatArray,

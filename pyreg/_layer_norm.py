@@ -274,24 +274,20 @@ def forward_arguments(
 
 
 def backward_arguments(
-    dy: Any, x: Any, mean: Any, rstd: Any, weight: Any
+    dy: Any, value: Any, mean: Any, rstd: Any, weight: Any, x: str = "x"
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray | None, Shape]:
-    """The arguments of the backward pass, with the normalised shape that they come to."""
-    if not _core.are_streamable(x, 2, dy, rstd, weight):
-        x, dy, rstd, weight = _check.arrays(("x", "dy", "rstd", "weight"), (x, dy, rstd, weight), 2)
+    """The arguments of the backward pass, with their normalised shape. x: what the input is called."""
+    if not _core.are_streamable(value, 2, dy, rstd, weight):
+        value, dy, rstd, weight = _check.arrays((x, "dy", "rstd", "weight"), (value, dy, rstd, weight), 2)
     if not _core.are_streamable(mean, 0):
         mean = _check.array("mean", mean)
     if mean.dtype is not _FLOAT64:
         mean = mean.astype(np.float64)
-    shape, leading = x.shape, mean.shape
-    axis = len(leading)
-    if axis >= len(shape) or shape[:axis] != leading:
-        raise ValueError(f"mean must have the leading shape of x, which has shape {shape}, got {leading}")
-    normalized = shape[axis:]
-    if dy.shape != shape:
-        _check.match_shape("dy", dy, shape, "x")
-    if rstd.shape != leading:
-        _check.match_shape("rstd", rstd, leading, "x without the normalised axes")
+    normalized = _check.normalized_by("mean", mean, x, value)
+    if dy.shape != value.shape:
+        _check.match_shape("dy", dy, value.shape, x)
+    if rstd.shape != mean.shape:
+        _check.match_shape("rstd", rstd, mean.shape, f"{x} without the normalised axes")
     if weight is not None and weight.shape != normalized:
-        _check.match_shape("weight", weight, normalized, "x, in the normalised axes")
-    return dy, x, mean, rstd, weight, normalized
+        _check.match_shape("weight", weight, normalized, f"{x}, in the normalised axes")
+    return dy, value, mean, rstd, weight, normalized

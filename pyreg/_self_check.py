@@ -87,10 +87,69 @@ def layer_norm_backward(twin: Twin, dtype: Any) -> Any:
     return *twin.layer_norm_backward(dy, x, mean, rstd, weight), twin.layer_norm_backward(dy, x, mean, rstd)[0]
 
 
+def rms_norm(twin: Twin, dtype: Any) -> Any:
+    x, weight = random_array((130, 1001), dtype), random_array(1001, dtype, 1)
+    out = np.empty_like(x)
+    twin.rms_norm(x, out=out)
+    return twin.rms_norm(x, weight), out
+
+
+def rms_norm_forward(twin: Twin, dtype: Any) -> Any:
+    return twin.rms_norm_forward(random_array((1100, 4099), dtype))
+
+
+def rms_norm_backward(twin: Twin, dtype: Any) -> Any:
+    x, dy, weight = (
+        random_array((130, 1001), dtype),
+        random_array((130, 1001), dtype, 1),
+        random_array(1001, dtype, 2),
+    )
+    _, rstd = pyreg.reference.rms_norm_forward(x, weight)
+    return *twin.rms_norm_backward(dy, x, rstd, weight), twin.rms_norm_backward(dy, x, rstd)[0]
+
+
+def fused_arguments(dtype: Any) -> tuple[Any, dict[str, Any]]:
+    """x, the residual, dy and the weight; the other arguments."""
+    arrays = [*(random_array((130, 1001), dtype, i) for i in range(3)), random_array(1001, dtype, 3)]
+    scales = {"row_scale": random_array(130, dtype, 4), "layer_scale": random_array(1001, dtype, 5)}
+    return arrays, {"p": 0.1, "key": 5, "offset": 2**36 + 3} | scales
+
+
+def fused_forward(name: str) -> Case:
+    """With everything that it takes, and with as little as it takes."""
+
+    def case(twin: Twin, dtype: Any) -> Any:
+        forward = getattr(twin, f"{name}_forward")
+        (x, residual, _, weight), options = fused_arguments(dtype)
+        y, z, *_ = forward(x, p=0.5, key=5, z_out=None, training=False)
+        assert z is None
+        return [*forward(x, residual, weight, **options), y]
+
+    return case
+
+
+def fused_backward(name: str) -> Case:
+    def case(twin: Twin, dtype: Any) -> Any:
+        backward = getattr(twin, f"{name}_backward")
+        (x, residual, dy, weight), options = fused_arguments(dtype)
+        _, z, *statistics = getattr(pyreg.reference, f"{name}_forward")(x, residual, weight, **options)
+        dx, dresidual, *_ = backward(dy, None, z, *statistics, p=0.5, key=5, dresidual_out=None)
+        assert dresidual is None
+        return [*backward(dy, x, z, *statistics, weight, x=x, **options), dx]
+
+    return case
+
+
 def dropout(twin: Twin, dtype: Any) -> Any:
     x = random_array(2**20 + 77, dtype)
     dropped = [twin.dropout(x, p, key=2**63 + 5, offset=2**40 + 3) for p in (0.1, 0.5)]
     return [*dropped, twin.dropout(x, 0.1, key=1, training=False)]
+
+
+def drop_path(twin: Twin, dtype: Any) -> Any:
+    # One that is small, and one whose samples are cut into pieces.
+    arrays = (random_array(shape, dtype) for shape in ((1001, 111), (30, 70_001)))
+    return [twin.drop_path(x, 0.3, key=7, offset=2**32 - 9) for x in arrays]
 
 
 def dropout_mask(twin: Twin, dtype: Any) -> Any:
@@ -128,6 +187,14 @@ CASES: dict[str, Case] = {
     "layer_norm": layer_norm,
     "layer_norm_forward": layer_norm_forward,
     "layer_norm_backward": layer_norm_backward,
+    "rms_norm": rms_norm,
+    "rms_norm_forward": rms_norm_forward,
+    "rms_norm_backward": rms_norm_backward,
+    "dropout_add_layer_norm_forward": fused_forward("dropout_add_layer_norm"),
+    "dropout_add_layer_norm_backward": fused_backward("dropout_add_layer_norm"),
+    "dropout_add_rms_norm_forward": fused_forward("dropout_add_rms_norm"),
+    "dropout_add_rms_norm_backward": fused_backward("dropout_add_rms_norm"),
+    "drop_path": drop_path,
     "dropout": dropout,
     "dropout_mask": dropout_mask,
     "l2_penalty": l2_penalty,

@@ -28,8 +28,25 @@ def every_result(impl, dtype, rows, n):
     for w, b in ((weight, bias), (weight, None), (None, bias), (None, None)):
         _, mean, rstd = results["forward", w is None, b is None] = impl.layer_norm_forward(x, w, b)
         results["backward", w is None] = impl.layer_norm_backward(dy, x, mean, rstd, w)
+    row_scale, layer_scale = rng.normal(size=rows).astype(dtype), rng.normal(size=n).astype(dtype)
+    for w in (weight, None):
+        _, rstd = results["rms_forward", w is None] = impl.rms_norm_forward(x, w)
+        results["rms_backward", w is None] = impl.rms_norm_backward(dy, x, rstd, w)
+    for scales in ({}, {"row_scale": row_scale, "layer_scale": layer_scale}):
+        options = {"p": 0.1, "key": n, "offset": rows} | scales
+        last = {"x": x} if scales else {}
+        _, z, mean, rstd = made = impl.dropout_add_layer_norm_forward(x, dy, weight, bias, **options)
+        results["fused", bool(scales)] = made
+        results["fused_backward", bool(scales)] = impl.dropout_add_layer_norm_backward(
+            dy, x, z, mean, rstd, weight, **options, **last
+        )
+        _, z, rstd = results["rms_fused", bool(scales)] = impl.dropout_add_rms_norm_forward(x, dy, weight, **options)
+        results["rms_fused_backward", bool(scales)] = impl.dropout_add_rms_norm_backward(
+            dy, x, z, rstd, weight, **options, **last
+        )
     for p in (0.1, 0.5, 1e-3):
         results["dropout", p] = impl.dropout(x, p, key=n, offset=rows)
+        results["drop_path", p] = impl.drop_path(x, p, key=n, offset=rows)
         results["mask", p] = impl.dropout_mask(x.shape, p, key=n, offset=rows)
     for name, options in (
         ("adamw_update", {"weight_decay": 0.1}),
@@ -105,6 +122,41 @@ def test_results_written_past_the_caches_have_the_same_bits(level, dtype, rng, n
     expected = pyreg.dropout(in_place, 0.1, key=n, offset=shift, out=in_place)
     assert_same_bits(pyreg.dropout(x, 0.1, key=n, offset=shift, out=out), expected)
 
+    in_place = x.copy()
+    expected = pyreg.drop_path(in_place, 0.1, key=n, offset=shift, out=in_place)
+    assert_same_bits(pyreg.drop_path(x, 0.1, key=n, offset=shift, out=out), expected)
+
+    in_place = x.copy()
+    expected = pyreg.rms_norm_forward(in_place, weight, out=in_place)
+    assert_same_bits(pyreg.rms_norm_forward(x, weight, out=out), expected)
+    in_place = dy.copy()
+    expected = pyreg.rms_norm_backward(in_place, x, rstd, weight, out=in_place)
+    assert_same_bits(pyreg.rms_norm_backward(dy, x, rstd, weight, out=out), expected)
+
+
+# The two results at the same place in their cache lines, and at different ones.
+@pytest.mark.parametrize(("shift", "other_shift"), [(0, 0), (1, 1), (1, 0)])
+@pytest.mark.parametrize("n", [67, 768])
+def test_fused_results_written_past_the_caches_have_the_same_bits(level, dtype, rng, n, shift, other_shift):
+    rows = 36 * 2**20 // (4 * n * np.dtype(dtype).itemsize)
+    x, dy = (rng.standard_normal((rows, n), dtype) for _ in range(2))
+    weight, row_scale = rng.standard_normal(n, dtype), rng.standard_normal(rows, dtype)
+    out, other = (np.empty(rows * n + s, dtype)[s:].reshape(rows, n) for s in (shift, other_shift))
+    options = {"p": 0.1, "key": n, "offset": shift, "row_scale": row_scale, "layer_scale": weight}
+
+    y, z = x.copy(), dy.copy()
+    expected = pyreg.dropout_add_layer_norm_forward(y, z, weight, weight, **options, out=y, z_out=z)
+    actual = pyreg.dropout_add_layer_norm_forward(x, dy, weight, weight, **options, out=out, z_out=other)
+    assert_same_bits(actual, expected)
+    dx, dresidual = dy.copy(), x.copy()
+    arguments = (z, *expected[2:], weight)
+    options["x"] = x
+    expected = pyreg.dropout_add_layer_norm_backward(
+        dx, dresidual, *arguments, **options, out=dx, dresidual_out=dresidual
+    )
+    actual = pyreg.dropout_add_layer_norm_backward(dy, x, *arguments, **options, out=out, dresidual_out=other)
+    assert_same_bits(actual, expected)
+
 
 DIGEST = """
 import sys
@@ -179,6 +231,24 @@ def test_every_layout_of_an_input_gives_the_bits_of_a_contiguous_one(impl, dtype
         impl.layer_norm_backward(dy, x, mean, rstd, weight),
     )
     assert_same_bits(impl.dropout(change(x), 0.3, key=1), impl.dropout(x, 0.3, key=1))
+    assert_same_bits(impl.drop_path(change(x), 0.3, key=1), impl.drop_path(x, 0.3, key=1))
+    assert_same_bits(impl.rms_norm_forward(change(x), change(weight)), impl.rms_norm_forward(x, weight))
+    assert_same_bits(
+        impl.rms_norm_backward(change(dy), change(x), change(rstd), change(weight)),
+        impl.rms_norm_backward(dy, x, rstd, weight),
+    )
+    named = {"p": 0.3, "key": 1, "row_scale": rstd, "layer_scale": bias}
+    changed = named | {"row_scale": change(rstd), "layer_scale": change(bias)}
+    assert_same_bits(
+        impl.dropout_add_layer_norm_forward(change(x), change(dy), change(weight), change(bias), **changed),
+        impl.dropout_add_layer_norm_forward(x, dy, weight, bias, **named),
+    )
+    assert_same_bits(
+        impl.dropout_add_layer_norm_backward(
+            change(dy), change(x), change(x), change(mean), change(rstd), change(weight), x=change(dy), **changed
+        ),
+        impl.dropout_add_layer_norm_backward(dy, x, x, mean, rstd, weight, x=dy, **named),
+    )
     assert impl.l2_penalty(change(x), 0.3) == impl.l2_penalty(x, 0.3)
     for update, count in ((impl.adamw_update, 4), (impl.adam_update, 4), (impl.sgd_update, 3)):
         state, other = ([x.copy(), dy] + [np.zeros_like(x) for _ in range(count - 2)] for _ in range(2))

@@ -38,6 +38,27 @@ pyreg.set_num_threads(pyreg.get_num_threads())
 y = pyreg.layer_norm(x, eps=1e-6)
 kept: np.typing.NDArray[np.bool_] = pyreg.dropout_mask((4, 8), 0.1, key=key)
 pyreg.adam_update(x, z, np.zeros_like(x), np.zeros_like(x), step=1, betas=(0.9, 0.99))
+y = pyreg.rms_norm(x, weight)
+y, rstd = pyreg.rms_norm_forward(x, weight)
+dx, dweight = pyreg.rms_norm_backward(y, x, rstd, weight)
+y = pyreg.drop_path(x, 0.1, key=key, out=y)
+y, z, mean, rstd = pyreg.dropout_add_layer_norm_forward(x, y, weight, weight, p=0.1, key=key, row_scale=rstd)
+z *= 2
+y, no_z, mean, rstd = pyreg.dropout_add_layer_norm_forward(x, p=0.1, key=key, training=False, z_out=None)
+assert no_z is None
+dx, dresidual, dweight, dbias = pyreg.dropout_add_layer_norm_backward(
+    y, None, z, mean, rstd, weight, p=0.1, key=key, dresidual_out=y
+)
+dresidual *= 2
+dx, dresidual, _, no_dbias, dscale = pyreg.dropout_add_layer_norm_backward(
+    y, None, z, mean, rstd, p=0.1, key=key, layer_scale=weight, x=x
+)
+dscale *= 2
+y, z, rstd = pyreg.dropout_add_rms_norm_forward(x, y, weight, p=0.1, key=key, out=x)
+dx, no_dresidual, dweight = pyreg.dropout_add_rms_norm_backward(
+    y, y, z, rstd, weight, p=0.1, key=key, dresidual_out=None
+)
+assert no_dresidual is None
 
 # What must not pass: strict mypy reports an ignore that ignores nothing.
 pyreg.dropout(x, 0.1)  # type: ignore[call-arg]
@@ -46,6 +67,8 @@ pyreg.dropout_mask((4, 8), 0.1)  # type: ignore[call-arg]
 pyreg.sgd_update(x, z)  # type: ignore[call-arg]
 pyreg.adam_update(x, z, x, x)  # type: ignore[call-arg]
 pyreg.adamw_update(x, z, x, x)  # type: ignore[call-arg]
+pyreg.dropout_add_layer_norm_forward(x, p=0.1)  # type: ignore[call-overload]
+pyreg.dropout_add_rms_norm_backward(y, y, z, rstd, p=0.1, key=key, layer_scale=weight)  # type: ignore[call-overload]
 pyreg.set_num_threads(1.5)  # type: ignore[arg-type]
 pyreg.show_config("json")  # type: ignore[call-overload]
 wrong: int = pyreg.l2_penalty(x, 0.1)  # type: ignore[assignment]

@@ -17,7 +17,7 @@ void copy_elements(int64_t n, const T* source, T* target) {
     else
       vector.store(target, vector.load(source));
   };
-  each_vector<T>(0, n, body, to_next_line(target));
+  each_vector_from_line<T>(0, n, to_next_line(target), body);
   if constexpr (kStream) {
     stream.end(n);
     stream.finish();

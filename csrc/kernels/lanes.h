@@ -14,6 +14,15 @@
 #endif
 
 #define PYREG_INLINE inline __attribute__((always_inline))
+// What stands in many kernels and takes long enough for a call not to show.
+#define PYREG_NOINLINE __attribute__((noinline))
+// Inline where vectors are wide: where a group of lanes takes eight, what is unrolled over them is too much to stand
+// in every kernel.
+#if defined(__AVX2__)
+#define PYREG_INLINE_WIDE PYREG_INLINE
+#else
+#define PYREG_INLINE_WIDE PYREG_NOINLINE
+#endif
 #define PYREG_LAMBDA __attribute__((always_inline))
 // Over the vectors of a group: without it gcc keeps small arrays of vectors in memory.
 #define PYREG_UNROLL _Pragma("GCC unroll 16")
@@ -68,7 +77,7 @@ PYREG_INLINE typename Native<T>::mask first_lanes(int count) {
 
 // The first `count` elements at p, zeros behind them; p[count] is not touched.
 template <typename T>
-PYREG_INLINE typename Native<T>::vec load_part(const T* p, int count) {
+PYREG_INLINE_WIDE typename Native<T>::vec load_part(const T* p, int count) {
 #if defined(__AVX512F__)
   const uint32_t bits = (1u << count) - 1;
   if constexpr (sizeof(T) == 4)
@@ -88,7 +97,7 @@ PYREG_INLINE typename Native<T>::vec load_part(const T* p, int count) {
 }
 
 template <typename T>
-PYREG_INLINE void store_part(T* p, int count, typename Native<T>::vec v) {
+PYREG_INLINE_WIDE void store_part(T* p, int count, typename Native<T>::vec v) {
 #if defined(__AVX512F__)
   const uint32_t bits = (1u << count) - 1;
   if constexpr (sizeof(T) == 4)
@@ -135,6 +144,13 @@ PYREG_INLINE int64_t to_next_line(const T* p) {
   return static_cast<int64_t>(-reinterpret_cast<uintptr_t>(p) % kLineBytes / sizeof(T));
 }
 
+// The elements of a row of n that is followed by another one at the start of a line.
+template <typename T>
+constexpr int64_t whole_lines(int64_t n) {
+  constexpr int64_t kLine = kLineBytes / sizeof(T);
+  return (n + kLine - 1) / kLine * kLine;
+}
+
 // The lanes of a sum: a group of accumulators.
 template <typename T>
 struct Lanes {
@@ -175,7 +191,7 @@ struct WholeVector {
   static constexpr bool kWhole = true;
   int64_t at;
   int k;
-  bool in_line;  // all of its cache line is in the row, where `lead` has put the groups on lines
+  bool in_line;  // all of its cache line is in the row, where the groups start on lines
 
   PYREG_INLINE vec load(const T* row) const {
     vec v;
@@ -201,36 +217,51 @@ struct PartVector {
   PYREG_INLINE vec only_row(vec v) const { return first_lanes<T>(count) ? v : vec{}; }
 };
 
-// body(vector) for the vectors of the first `count` elements of the group at `at`.
+// body(vector) for the vectors of a row's elements begin, ..., end - 1, in order: whole groups, and less than one.
 template <typename T, typename Body>
-PYREG_INLINE void part_group(int64_t at, int count, bool starts_line, Body body) {
-  constexpr int kWidth = Lanes<T>::kWidth, kLine = kLineBytes / sizeof(T);
+PYREG_INLINE void each_vector(int64_t begin, int64_t end, Body body) {
+  constexpr int kWidth = Lanes<T>::kWidth, kCount = Lanes<T>::kCount;
+  int64_t at = begin;
+  for (; at + kCount <= end; at += kCount) {
+    PYREG_UNROLL
+    for (int k = 0; k < Lanes<T>::kVecs; ++k) body(WholeVector<T>{at + k * kWidth, k, true});
+  }
+  if (at == end) return;
+  const int count = static_cast<int>(end - at);
   PYREG_UNROLL
   for (int k = 0; k < Lanes<T>::kVecs; ++k) {
-    const int left = count - k * kWidth, line_end = (k * kWidth / kLine + 1) * kLine;
+    const int left = count - k * kWidth;
     if (left >= kWidth)
-      body(WholeVector<T>{at + k * kWidth, k, starts_line && line_end <= count});
+      body(WholeVector<T>{at + k * kWidth, k, true});
     else if (left > 0)
       body(PartVector<T>{at + k * kWidth, k, left});
   }
 }
 
-// body(vector) for the vectors of a row's elements begin, ..., end - 1, in order. `begin` is 0, or `lead` plus whole
-// groups. A pass that sums nothing may take the first `lead` elements of a row by themselves, so that
-// the groups behind them start where a cache line does.
+// The same where nothing is summed, so that no vector needs a lane of its own: the first `lead` elements of a row are
+// taken by themselves, and the groups behind them start where a cache line does. `begin` is 0, or `lead` plus whole
+// groups.
 template <typename T, typename Body>
-PYREG_INLINE void each_vector(int64_t begin, int64_t end, Body body, int64_t lead = 0) {
-  constexpr int kWidth = Lanes<T>::kWidth, kCount = Lanes<T>::kCount;
+PYREG_INLINE void each_vector_from_line(int64_t begin, int64_t end, int64_t lead, Body body) {
+  constexpr int kWidth = Lanes<T>::kWidth, kCount = Lanes<T>::kCount, kLine = kLineBytes / sizeof(T);
   int64_t at = begin;
-  if (begin == 0 && lead > 0) {
-    at = lead < end ? lead : end;
-    part_group<T>(0, static_cast<int>(at), false, body);
-  }
+  // Vector by vector, as far as `to`; lines begin at `from`, a multiple of a line behind it, and so on.
+  const auto part = [&](int64_t from, int64_t to, bool in_line) PYREG_LAMBDA {
+#pragma GCC unroll 1
+    for (; at + kWidth <= to; at += kWidth) {
+      const int64_t offset = at - from;
+      body(WholeVector<T>{at, static_cast<int>(offset / kWidth),
+                          in_line && from + (offset / kLine + 1) * kLine <= to});
+    }
+    if (at < to) body(PartVector<T>{at, static_cast<int>((at - from) / kWidth), static_cast<int>(to - at)});
+    at = to;
+  };
+  if (begin == 0 && lead > 0) part(0, lead < end ? lead : end, false);
   for (; at + kCount <= end; at += kCount) {
     PYREG_UNROLL
     for (int k = 0; k < Lanes<T>::kVecs; ++k) body(WholeVector<T>{at + k * kWidth, k, true});
   }
-  if (at < end) part_group<T>(at, static_cast<int>(end - at), true, body);
+  if (at < end) part(at, end, true);
 }
 
 // Once a line: has what stands kBytes behind it in memory fetched, into the first-level cache (kLocality 3) or the

@@ -1,4 +1,5 @@
-// The mean and the variance of a row, and what takes it to its xhat = (x - mean) / sqrt(variance + eps).
+// The mean and the variance of a row, or its mean square, and what takes it to its xhat = (x - mean) / sqrt(variance
+// + eps), or x / sqrt(mean square + eps).
 //
 // The mean is held as shift + lo: shift is a T near the mean, lo what is missing, the mean of x - shift. So a float32
 // row around 1e6 is normalised as well as one around 0.
@@ -9,15 +10,28 @@
 namespace pyreg {
 namespace {
 
+// What takes the elements of a row to its xhat, less its mean.
+template <typename T>
+struct CentredRow {
+  T shift, lo, rstd;
+
+  PYREG_INLINE typename Native<T>::vec xhat(typename Native<T>::vec x) const { return ((x - shift) - lo) * rstd; }
+};
+
+// The same with the mean left where it is.
+template <typename T>
+struct UncentredRow {
+  T rstd;
+
+  PYREG_INLINE typename Native<T>::vec xhat(typename Native<T>::vec x) const { return x * rstd; }
+};
+
 // The mean of a row, as shift + lo, and its variance: from one pass over the row, about the mean of its first group
 // of lanes (shifted data: Chan, Golub and LeVeque, 1983, section 3). Where that turns out to be more than a standard
 // deviation from the row's mean, a second pass is made about it: the corrected two-pass algorithm, their eq. 1.7.
 template <typename T>
 class RowMoments {
  public:
-  T shift;
-  double lo, variance;
-
   // Of the row x of n; nothing is added yet.
   PYREG_INLINE void start(int64_t n, const T* x) {
     constexpr int kGroup = Lanes<T>::kCount;
@@ -27,51 +41,92 @@ class RowMoments {
     start_about(n, x, static_cast<T>(static_cast<double>(first.sum()) / static_cast<double>(count)));
   }
 
-  PYREG_INLINE void add(int64_t begin, int64_t end) {
-    sums_.add(end, n_, [&](Lanes<T>& d_lanes, Lanes<T>& dd_lanes) PYREG_LAMBDA {
-      const T* const x = x_;
-      const T about = shift;
-      each_vector<T>(begin, end, [&](auto vector) PYREG_LAMBDA {
-        const auto d = vector.only_row(vector.load(x) - about);
-        d_lanes.v[vector.k] += d;
-        dd_lanes.v[vector.k] += d * d;
-        fetch_row(vector, x);
-      });
+  PYREG_INLINE_WIDE void add(int64_t begin, int64_t end) {
+    Lanes<T> d_lanes = sum_d_.lanes(), dd_lanes = sum_dd_.lanes();
+    const T* const x = x_;
+    const T about = shift_;
+    each_vector<T>(begin, end, [&](auto vector) PYREG_LAMBDA {
+      const auto d = vector.only_row(vector.load(x) - about);
+      d_lanes.v[vector.k] += d;
+      dd_lanes.v[vector.k] += d * d;
+      fetch_row(vector, x);
     });
-  }
-
-  PYREG_INLINE void add_row() {
-    each_chunk(n_, [&](int64_t begin, int64_t end) PYREG_LAMBDA { add(begin, end); });
+    sum_d_.put(d_lanes, end, n_);
+    sum_dd_.put(dd_lanes, end, n_);
   }
 
   // When the row is added.
   PYREG_INLINE void finish() {
     divide();
-    if (lo * lo > variance) {
-      start_about(n_, x_, static_cast<T>(static_cast<double>(shift) + lo));
-      add_row();
-      divide();
-    }
+    if (lo_ * lo_ > variance_) *this = about(n_, x_, static_cast<T>(mean()));
   }
 
+  PYREG_INLINE double mean() const { return static_cast<double>(shift_) + lo_; }
+  // What eps is added to.
+  PYREG_INLINE double spread() const { return variance_; }
+  PYREG_INLINE CentredRow<T> row(T rstd) const { return {shift_, static_cast<T>(lo_), rstd}; }
+
  private:
-  PYREG_INLINE void start_about(int64_t n, const T* x, T about) {
-    n_ = n, x_ = x, shift = about;
-    sums_.start();
+  static PYREG_NOINLINE RowMoments about(int64_t n, const T* x, T shift) {
+    RowMoments moments;
+    moments.start_about(n, x, shift);
+    add_row(moments, n);
+    moments.divide();
+    return moments;
+  }
+
+  PYREG_INLINE void start_about(int64_t n, const T* x, T shift) {
+    n_ = n, x_ = x, shift_ = shift;
+    sum_d_.start();
+    sum_dd_.start();
   }
 
   PYREG_INLINE void divide() {
-    lo = sums_.a() / static_cast<double>(n_);
-    variance = sums_.b() / static_cast<double>(n_) - lo * lo;
-    if (variance < 0) variance = 0;  // a NaN stays one
+    lo_ = sum_d_.total() / static_cast<double>(n_);
+    variance_ = sum_dd_.total() / static_cast<double>(n_) - lo_ * lo_;
+    if (variance_ < 0) variance_ = 0;  // a NaN stays one
   }
 
   int64_t n_;
   const T* x_;
-  RowSums<T> sums_;
+  T shift_;
+  double lo_, variance_;
+  RowSum<T> sum_d_, sum_dd_;
 };
 
-// Below `tiny`, squared deviations have lost bits to underflow.
+// The mean square of a row.
+template <typename T>
+class RowMeanSquare {
+ public:
+  PYREG_INLINE void start(int64_t n, const T* x) {
+    n_ = n, x_ = x;
+    sum_.start();
+  }
+
+  PYREG_INLINE_WIDE void add(int64_t begin, int64_t end) {
+    Lanes<T> lanes = sum_.lanes();
+    const T* const x = x_;
+    each_vector<T>(begin, end, [&](auto vector) PYREG_LAMBDA {
+      const auto x_i = vector.load(x);
+      lanes.v[vector.k] += x_i * x_i;
+      fetch_row(vector, x);
+    });
+    sum_.put(lanes, end, n_);
+  }
+
+  PYREG_INLINE void finish() { mean_square_ = sum_.total() / static_cast<double>(n_); }
+
+  PYREG_INLINE double spread() const { return mean_square_; }
+  PYREG_INLINE UncentredRow<T> row(T rstd) const { return {rstd}; }
+
+ private:
+  int64_t n_;
+  const T* x_;
+  double mean_square_;
+  RowSum<T> sum_;
+};
+
+// Below `tiny`, squares have lost bits to underflow.
 template <typename T>
 constexpr double tiny = sizeof(T) == 4 ? 0x1p-100 : 0x1p-900;
 
@@ -93,35 +148,41 @@ double row_scale(int64_t n, const T* x, double eps) {
   return scale;
 }
 
-// What takes a row to its xhat: ((source - shift) - lo) * rstd.
+// Finished, where nothing else is done meanwhile. Sums are handed on by value: those whose address were known
+// elsewhere would not stay in registers.
+template <typename Sums, typename T>
+PYREG_NOINLINE Sums row_sums(int64_t n, const T* x) {
+  Sums sums;
+  sums.start(n, x);
+  add_row(sums, n);
+  sums.finish();
+  return sums;
+}
+
+// 1 / sqrt(spread + eps), the spread being that of `scale` times the row whose statistics they are.
 template <typename T>
-struct RowFactors {
-  const T* source;
-  T shift, lo, rstd;
+struct InverseDeviation {
+  const T* source;  // the row itself, or where it stands scaled
+  double scale, inverse;
+
+  T rstd() const { return static_cast<T>(inverse * scale); }
+  // Beyond T's range all deviations from the mean are 0, and are to stay 0 when multiplied.
+  T factor() const { return static_cast<T>(inverse > largest_finite<T> ? largest_finite<T> : inverse); }
 };
 
-// The factors of the row x, whose moments are finished, and its statistics where they are wanted. A row near the
-// ends of T's range is written to y, scaled, and y is its source then.
-template <typename T>
-PYREG_INLINE RowFactors<T> row_factors(int64_t n, const T* x, RowMoments<T>& moments, double eps, T* y, double* mean,
-                                       T* rstd) {
+// Of the row x, whose sums are finished. A row near the ends of T's range is written to y, scaled, and summed again.
+template <typename Sums, typename T>
+PYREG_INLINE InverseDeviation<T> inverse_deviation(int64_t n, const T* x, Sums& sums, double eps, T* y) {
   const T* source = x;
   double scale = 1;
   // Squares that overflowed or underflowed (or a NaN): again, with the row brought near 1.
-  if (!(moments.variance + eps >= tiny<T> && moments.variance < __builtin_inf())) {
+  if (!(sums.spread() + eps >= tiny<T> && sums.spread() < __builtin_inf())) {
     scale = row_scale(n, x, eps);
     for (int64_t i = 0; i < n; ++i) y[i] = x[i] * static_cast<T>(scale);
     source = y;
-    moments.start(n, source);
-    moments.add_row();
-    moments.finish();
+    sums = row_sums<Sums>(n, source);
   }
-  double inverse = 1 / __builtin_sqrt(moments.variance + eps * scale * scale);
-  if (mean) *mean = (static_cast<double>(moments.shift) + moments.lo) / scale;
-  if (rstd) *rstd = static_cast<T>(inverse * scale);
-  // Beyond it all deviations from the mean are 0, and are to stay 0 when multiplied.
-  if (inverse > largest_finite<T>) inverse = largest_finite<T>;
-  return {source, moments.shift, static_cast<T>(moments.lo), static_cast<T>(inverse)};
+  return {source, scale, 1 / __builtin_sqrt(sums.spread() + eps * scale * scale)};
 }
 
 }  // namespace

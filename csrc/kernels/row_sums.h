@@ -13,18 +13,22 @@ constexpr int64_t kSumBlock = 4096;
 constexpr int64_t kRowChunk = 128;  // elements
 static_assert(kSumBlock % kRowChunk == 0 && kRowChunk % Lanes<float>::kCount == 0);
 
-// take(begin, end) for each chunk of a row of n.
+// take(begin, end) for each chunk of a row of n; an empty row has one chunk, which is empty.
 template <typename Take>
 PYREG_INLINE void each_chunk(int64_t n, Take take) {
-  for (int64_t begin = 0; begin < n; begin += kRowChunk) take(begin, n - begin < kRowChunk ? n : begin + kRowChunk);
+  int64_t begin = 0;
+  do {
+    take(begin, n - begin < kRowChunk ? n : begin + kRowChunk);
+    begin += kRowChunk;
+  } while (begin < n);
 }
 
 // body(vector) for the vectors of the chunk begin, ..., end - 1 of a row of n, moved on to where the lines of the
 // row's result start, which is at `lead`.
 template <typename T, typename Body>
-PYREG_INLINE void each_vector_from_line(int64_t begin, int64_t end, int64_t n, int64_t lead, Body body) {
+PYREG_INLINE void each_vector_of_chunk(int64_t begin, int64_t end, int64_t n, int64_t lead, Body body) {
   const int64_t moved_end = end == n || end + lead > n ? n : end + lead;
-  each_vector<T>(begin == 0 ? 0 : begin + lead, moved_end, body, lead);
+  each_vector_from_line<T>(begin == 0 ? 0 : begin + lead, moved_end, lead, body);
 }
 
 // Into the first-level cache. Farther ahead was not faster in memory, and slower in cache.
@@ -33,32 +37,34 @@ PYREG_INLINE void fetch_row(Vector vector, const T* row) {
   fetch_ahead<1536, 3>(vector, row);
 }
 
-// Two sums over a row: in T over blocks, in double over those.
+// A sum over a row of n: in T over blocks, in double over those.
 template <typename T>
-class RowSums {
+class RowSum {
  public:
-  PYREG_INLINE void start() { *this = RowSums(); }
+  PYREG_INLINE void start() { *this = RowSum(); }
 
-  // add(a, b) adds to the lanes of both sums what a chunk that ends at `end`, of a row of n, has for them.
-  template <typename Add>
-  PYREG_INLINE void add(int64_t end, int64_t n, Add add) {
-    Lanes<T> a = a_, b = b_;
-    add(a, b);
+  // The lanes of the block that is summed now: for a chunk to add to, in registers, and give back by `put`.
+  PYREG_INLINE Lanes<T> lanes() const { return lanes_; }
+  PYREG_INLINE void put(const Lanes<T>& lanes, int64_t end, int64_t n) {
+    lanes_ = lanes;
     if (end == n || end % kSumBlock == 0) {
-      total_a_ += static_cast<double>(a.sum());
-      total_b_ += static_cast<double>(b.sum());
-      a = b = Lanes<T>();
+      total_ += static_cast<double>(lanes_.sum());
+      lanes_ = Lanes<T>();
     }
-    a_ = a, b_ = b;
   }
 
-  double a() const { return total_a_; }
-  double b() const { return total_b_; }
+  double total() const { return total_; }
 
  private:
-  Lanes<T> a_, b_;
-  double total_a_ = 0, total_b_ = 0;
+  Lanes<T> lanes_;
+  double total_ = 0;
 };
+
+// All chunks of a row, one after the other.
+template <typename Sums>
+PYREG_INLINE void add_row(Sums& sums, int64_t n) {
+  each_chunk(n, [&](int64_t begin, int64_t end) PYREG_LAMBDA { sums.add(begin, end); });
+}
 
 }  // namespace
 }  // namespace pyreg

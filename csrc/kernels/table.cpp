@@ -8,9 +8,12 @@
 
 #include "kernels/adam.h"
 #include "kernels/copy.h"
+#include "kernels/drop_path.h"
 #include "kernels/dropout.h"
+#include "kernels/dropout_add_norm.h"
 #include "kernels/l2_penalty.h"
 #include "kernels/layer_norm.h"
+#include "kernels/rms_norm.h"
 #include "kernels/sgd.h"
 
 #define PYREG_PASTE(a, b) a##b
@@ -23,7 +26,14 @@ template <typename T>
 constexpr Kernels<T> kTable = {
     .layer_norm_forward = layer_norm_forward<T>,
     .layer_norm_backward = layer_norm_backward<T>,
+    .rms_norm_forward = rms_norm_forward<T>,
+    .rms_norm_backward = rms_norm_backward<T>,
+    .dropout_add_layer_norm_forward = dropout_add_layer_norm_forward<T>,
+    .dropout_add_layer_norm_backward = dropout_add_layer_norm_backward<T>,
+    .dropout_add_rms_norm_forward = dropout_add_rms_norm_forward<T>,
+    .dropout_add_rms_norm_backward = dropout_add_rms_norm_backward<T>,
     .dropout = dropout<T>,
+    .drop_path = drop_path<T>,
     .dropout_mask = dropout_mask,
     .adam = adam<T>,
     .sgd = sgd<T>,

@@ -25,6 +25,43 @@ struct SgdScalars {
   bool nesterov;
 };
 
+// The dropout of a branch, whose rows (rows, n) stand one behind the other in the stream.
+template <typename T>
+struct BranchDropout {
+  uint64_t threshold, key, index;  // index: that of the first element
+  const T* row_scale;              // (rows), or null
+  const T* layer_scale;            // (n)
+};
+
+template <typename T>
+struct DropoutAddNormForward {
+  int64_t rows, n;
+  BranchDropout<T> dropout;
+  const T *x, *residual;   // (rows, n)
+  int64_t residual_step;   // n, or 0 where one row of the residual stands for all
+  const T *weight, *bias;  // (n); RMSNorm has no bias
+  double eps;
+  T *y, *z;      // (rows, n); z may be null
+  double* mean;  // (rows), where the norm has one
+  T* rstd;       // (rows)
+  T* scratch;    // two rows, each a whole number of lines
+  bool stream;
+};
+
+template <typename T>
+struct DropoutAddNormBackward {
+  int64_t rows, n;
+  BranchDropout<T> dropout;
+  const T *dy, *dz, *z;               // (rows, n)
+  int64_t dz_step;                    // n, or 0 where one row of dz stands for all
+  const double* mean;                 // (rows), where the norm has one
+  const T *rstd, *weight;             // (rows), (n)
+  const T* x;                         // (rows, n), or null where there is no dlayer_scale
+  T *dx, *dresidual;                  // (rows, n); dresidual may be null
+  T *dweight, *dbias, *dlayer_scale;  // (n): sums over these rows. RMSNorm has no dbias; dlayer_scale may be null
+  bool stream;                        // dx and dresidual stand alike towards the cache lines
+};
+
 // Raw pointers to contiguous arrays, checked by the caller; the kernels' headers give the shapes. stream:
 // the result is written past the caches.
 template <typename T>
@@ -33,7 +70,16 @@ struct Kernels {
                              double* mean, T* rstd, bool stream);
   void (*layer_norm_backward)(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean, const T* rstd,
                               const T* weight, T* dx, T* dweight, T* dbias, bool stream);
+  void (*rms_norm_forward)(int64_t rows, int64_t n, const T* x, const T* weight, double eps, T* y, T* rstd,
+                           bool stream);
+  void (*rms_norm_backward)(int64_t rows, int64_t n, const T* dy, const T* x, const T* rstd, const T* weight, T* dx,
+                            T* dweight, bool stream);
+  void (*dropout_add_layer_norm_forward)(const DropoutAddNormForward<T>& arguments);
+  void (*dropout_add_layer_norm_backward)(const DropoutAddNormBackward<T>& arguments);
+  void (*dropout_add_rms_norm_forward)(const DropoutAddNormForward<T>& arguments);
+  void (*dropout_add_rms_norm_backward)(const DropoutAddNormBackward<T>& arguments);
   void (*dropout)(int64_t n, const T* x, uint64_t threshold, uint64_t key, uint64_t index, T* y, bool stream);
+  void (*drop_path)(int64_t rows, int64_t n, const T* x, const uint8_t* kept, T scale, T* y, bool stream);
   void (*dropout_mask)(int64_t n, uint64_t threshold, uint64_t key, uint64_t index, uint8_t* kept);
   void (*adam)(int64_t n, const AdamScalars<T>& scalars, Decay decay, T* param, const T* grad, T* exp_avg,
                T* exp_avg_sq, T* max_exp_avg_sq);

@@ -1,19 +1,9 @@
-#include <algorithm>
-#include <cstdint>
-#include <memory>
-
 #include "dispatch.h"
 #include "ops/ops.h"
-#include "parallel.h"
-#include "streaming.h"
+#include "row_blocks.h"
 
 namespace pyreg {
 namespace {
-
-constexpr int64_t kForwardBlockBytes = 128 * 1024;  // of x
-constexpr int64_t kColumnBlock = 1024;
-// Part of the result: dweight and dbias are summed over this many rows, then over the blocks of rows.
-constexpr int64_t kBackwardBlockRows = 64;
 
 // x, y: rows of n; weight, bias (n); mean, rstd: one per row, or none of them where not wanted.
 void layer_norm_forward(const py::array& x_array, int64_t n, const OptionalArray& weight_array,
@@ -32,53 +22,15 @@ void layer_norm_forward(const py::array& x_array, int64_t n, const OptionalArray
     T* rstd = out<T>(rstd_array, rows);
 
     const ReleasedGil released;
-    const int64_t row_bytes = n * sizeof(T);
     const auto kernel = kernels<T>().layer_norm_forward;
     const int64_t bytes = 2 * size * sizeof(T);
     const bool stream = outgrows_cache(bytes) && y != x;
-    const int64_t block_bytes = stream ? kStreamedBlockBytes : kForwardBlockBytes;
-    const int64_t block_rows = std::max<int64_t>(1, block_bytes / std::max<int64_t>(1, row_bytes));
-    parallel_blocks(rows, block_rows, bytes, [=](int64_t begin, int64_t end) {
+    parallel_blocks(rows, forward_block_rows<T>(n, stream), bytes, [=](int64_t begin, int64_t end) {
       kernel(end - begin, n, x + begin * n, weight, bias, eps, y + begin * n, mean ? mean + begin : nullptr,
              rstd ? rstd + begin : nullptr, stream);
     });
   });
 }
-
-// (blocks, n): the sums of each block of rows.
-template <typename T>
-class BlockSums {
- public:
-  // No two blocks share a line, or a pair of lines, which are fetched together: two threads would take it from each
-  // other row after row. A block starts where `like` does within its pair, so that one alignment serves
-  // both where rows are whole lines.
-  BlockSums(int64_t blocks, int64_t n, const T* like)
-      : n_(n), stride_((n + 2 * kPair - 1) / kPair * kPair), memory_(new T[blocks * stride_ + kPair]) {
-    const auto misalignment = [](const T* p) {
-      return reinterpret_cast<uintptr_t>(p) / sizeof(T) % kPair;
-    };
-    first_ = memory_.get() + (misalignment(like) - misalignment(memory_.get()) + kPair) % kPair;
-  }
-
-  T* operator[](int64_t block) const { return first_ + block * stride_; }
-
-  // Summed over the blocks in order, in double, into total (n).
-  void sum(int64_t blocks, T* total) const {
-    parallel_blocks(n_, kColumnBlock, blocks * n_ * sizeof(T), [=, this](int64_t begin, int64_t end) {
-      double column[kColumnBlock] = {};
-      for (int64_t block = 0; block < blocks; ++block)
-        for (int64_t i = begin; i < end; ++i) column[i - begin] += static_cast<double>((*this)[block][i]);
-      for (int64_t i = begin; i < end; ++i) total[i] = static_cast<T>(column[i - begin]);
-    });
-  }
-
- private:
-  static constexpr int64_t kPair = 128 / sizeof(T);  // elements of a pair of lines
-
-  int64_t n_, stride_;
-  std::unique_ptr<T[]> memory_;
-  T* first_;
-};
 
 // dy, x, dx: rows of n; mean, rstd: one per row; weight, dweight, dbias (n), or none of them.
 void layer_norm_backward(const py::array& dy_array, const py::array& x_array, const py::array& mean_array,

@@ -6,20 +6,36 @@ csrc/kernels: same functions, same order of arithmetic.
 
 from pyreg._random_key import random_key
 from pyreg.reference.adam import adam_update, adamw_update
+from pyreg.reference.drop_path import drop_path
 from pyreg.reference.dropout import dropout, dropout_mask
+from pyreg.reference.dropout_add_norm import (
+    dropout_add_layer_norm_backward,
+    dropout_add_layer_norm_forward,
+    dropout_add_rms_norm_backward,
+    dropout_add_rms_norm_forward,
+)
 from pyreg.reference.l2_penalty import l2_penalty
 from pyreg.reference.layer_norm import layer_norm, layer_norm_backward, layer_norm_forward
+from pyreg.reference.rms_norm import rms_norm, rms_norm_backward, rms_norm_forward
 from pyreg.reference.sgd import sgd_update
 
 __all__ = [
     "adam_update",
     "adamw_update",
+    "drop_path",
     "dropout",
+    "dropout_add_layer_norm_backward",
+    "dropout_add_layer_norm_forward",
+    "dropout_add_rms_norm_backward",
+    "dropout_add_rms_norm_forward",
     "dropout_mask",
     "l2_penalty",
     "layer_norm",
     "layer_norm_backward",
     "layer_norm_forward",
     "random_key",
+    "rms_norm",
+    "rms_norm_backward",
+    "rms_norm_forward",
     "sgd_update",
 ]

@@ -31,7 +31,7 @@ within a standard deviation of the row's; where it is not, the sums are taken ag
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, SupportsIndex, overload
+from typing import NamedTuple, SupportsIndex, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -40,9 +40,7 @@ from pyreg import _check
 from pyreg._check import FloatArray
 from pyreg._layer_norm import backward_arguments, forward_arguments
 from pyreg.reference.lanes import lane_count, lane_sum, row_sum
-
-# Rows whose sums of dweight and dbias make one block.
-BLOCK_ROWS = 64
+from pyreg.reference.norm_rows import factor, inverse_deviation, row_mean, scale_for, sum_rows
 
 
 class RowMoments(NamedTuple):
@@ -72,19 +70,6 @@ def moments_about(shift: FloatArray, x: FloatArray) -> RowMoments:
     return RowMoments(shift, lo, np.where(variance < 0, 0.0, variance))
 
 
-def row_scale(x: FloatArray, eps: float) -> npt.NDArray[np.float64]:
-    """The power of two that brings each row's largest |x|, or the root of eps where that is larger, into
-    [1, 2), as near as the dtype allows. (rows, 1).
-    """
-    limit = 126 if x.dtype == np.float32 else 1022
-    largest = np.fmax.reduce(np.abs(x), axis=-1, keepdims=True, initial=0).astype(np.float64)
-    largest = np.maximum(largest, np.sqrt(eps))
-    exponent = np.where(np.isinf(largest), limit, np.frexp(largest)[1] - 1)
-    exponent = np.where(largest == 0, -limit, exponent)
-    scale: npt.NDArray[np.float64] = np.ldexp(1.0, np.clip(-exponent, -limit, limit))
-    return scale
-
-
 def layer_norm_forward(
     x: npt.ArrayLike,
     weight: npt.ArrayLike | None = None,
@@ -111,17 +96,12 @@ def layer_norm_forward(
 
     with np.errstate(all="ignore"):
         moments = row_moments(rows)
-        # Squares that overflowed or underflowed (or a NaN): again, with the row brought near 1.
-        tiny = 2.0**-100 if dtype == np.float32 else 2.0**-900
-        sound = (moments.variance + eps >= tiny) & (moments.variance < np.inf)
-        scale = np.where(sound, 1.0, row_scale(rows, eps))
+        scale = scale_for(rows, moments.variance, eps)
         rows = rows * scale.astype(dtype)
         shift, lo, variance = row_moments(rows)
 
-        inverse = 1 / np.sqrt(variance + eps * scale * scale)
-        # Beyond the dtype's range all deviations are 0, and are to stay 0 when multiplied.
-        factor = np.minimum(inverse, np.finfo(dtype).max).astype(dtype)
-        xhat = ((rows - shift) - lo.astype(dtype)) * factor
+        inverse = inverse_deviation(variance, eps, scale)
+        xhat = ((rows - shift) - lo.astype(dtype)) * factor(inverse, dtype)
         result = xhat
         if weight is not None:
             result = result * weight.reshape(n)
@@ -218,19 +198,3 @@ def layer_norm_backward(
 
     dx[...] = result.reshape(dx.shape)
     return dx, dweight, dbias
-
-
-def row_mean(x: FloatArray) -> FloatArray:
-    """The mean of each row, rounded once. (rows, 1)."""
-    return (row_sum(x) / np.float64(x.shape[-1])).astype(x.dtype)
-
-
-def sum_rows(x: FloatArray) -> FloatArray:
-    """The sum over the rows: in order over each block of rows, then over the blocks in double."""
-    total = np.zeros(x.shape[-1], np.float64)
-    for first in range(0, len(x), BLOCK_ROWS):
-        block: Any = np.zeros(x.shape[-1], x.dtype)
-        for row in x[first : first + BLOCK_ROWS]:
-            block += row
-        total += block.astype(np.float64)
-    return total.astype(x.dtype)

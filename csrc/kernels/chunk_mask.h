@@ -1,0 +1,161 @@
+// Which elements dropout keeps, from the counter-based stream, version 1.
+//
+// Element i of the stream has the 32-bit number U_i, one byte from each of four strings of Philox
+// output. It is kept where U_i >= threshold. The first byte decides for 255 elements in 256; the others,
+// the ties, are refined with further bytes.
+#pragma once
+
+#include "kernels/philox.h"
+
+namespace pyreg {
+namespace {
+
+constexpr uint32_t kDropoutDomain = 0;
+constexpr uint64_t kDropAll = uint64_t{1} << 32;
+constexpr int kChunk = 4096;  // elements whose mask is made before it is used: it stays in the L1 cache
+constexpr int kBatch = sizeof(PhiloxBytes);  // elements whose first bytes come from one philox_bytes
+
+// Bit k of the result: whether byte k of a equals b.
+PYREG_INLINE uint64_t equal_bits(Bytes a, uint8_t b) {
+#if defined(__AVX512F__)
+  return _mm512_cmpeq_epi8_mask((__m512i)a, _mm512_set1_epi8(static_cast<char>(b)));
+#elif defined(__AVX2__)
+  return static_cast<uint32_t>(_mm256_movemask_epi8((__m256i)(a == b)));
+#elif defined(__x86_64__)
+  return static_cast<uint32_t>(_mm_movemask_epi8((__m128i)(a == b)));
+#else
+  const Bytes equal = (Bytes)(a == b);
+  uint64_t bits = 0;
+  for (int k = 0; k < kVectorBytes; ++k) bits |= static_cast<uint64_t>(equal[k] & 1) << k;
+  return bits;
+#endif
+}
+
+// The mask of a chunk of elements, made batch by batch.
+class ChunkMask {
+ public:
+  // For 0 < threshold < 2**32, and `count` elements (at most kChunk, and a line) from `index` on; none are made yet.
+  PYREG_INLINE void start(uint64_t index, int count, uint64_t threshold, uint64_t key) {
+    skip_ = static_cast<int>(index % kBlockBytes);
+    first_ = index - skip_;
+    made_ = 0;
+    wanted_ = count > 0 ? skip_ + count : 0;
+    threshold_ = threshold;
+    key_ = key;
+  }
+
+  PYREG_INLINE bool unmade() const { return made_ < wanted_; }
+
+  PYREG_INLINE void make_batch() {
+    const PhiloxBytes bytes = philox_bytes((first_ + made_) / kBlockBytes, 0, kDropoutDomain, key_);
+    PYREG_UNROLL
+    for (const Bytes part : bytes.part) compare(part);
+  }
+
+  // Makes what is left, and decides the ties.
+  PYREG_INLINE void finish() {
+    while (unmade()) make_batch();
+    if ((threshold_ & 0xffffff) != 0) decide_ties();  // else the first byte decides every element
+  }
+
+  // When it is finished: 0xff where an element is kept, else 0.
+  PYREG_INLINE const uint8_t* kept() const { return keep_ + skip_; }
+
+ private:
+  static constexpr uint64_t kTop = uint64_t{1} << 63;
+
+  void decide_ties() {
+    uint16_t tie[kChunk + 2 * kBatch];
+    int ties = 0;
+    for (int at = 0; at < made_; at += kVectorBytes) {
+      uint64_t bits = tied_[at / kVectorBytes];
+      // The first is listed in any case and counted if it was one: most often there is none or one, and a
+      // branch on which would be mispredicted.
+      tie[ties] = static_cast<uint16_t>(at + __builtin_ctzll(bits | kTop));
+      ties += bits != 0;
+      for (bits &= bits - 1; bits != 0; bits &= bits - 1)
+        tie[ties++] = static_cast<uint16_t>(at + __builtin_ctzll(bits));
+    }
+    for (int digit = 1; ties > 0 && digit < 4; ++digit) ties = refine(tie, ties, digit);
+  }
+
+  // Ties are taken to be kept until they are decided.
+  PYREG_INLINE void compare(Bytes bytes) {
+    const uint8_t digit = static_cast<uint8_t>(threshold_ >> 24);
+    const Bytes keep = (Bytes)(bytes >= digit);
+    std::memcpy(keep_ + made_, &keep, sizeof keep);
+    tied_[made_ / kVectorBytes] = equal_bits(bytes, digit);
+    made_ += kVectorBytes;
+  }
+
+  // Ties that byte `digit` of their number decides are kept or dropped; the rest stay in the list.
+  int refine(uint16_t* tie, int ties, int digit) {
+    const uint32_t limit = (threshold_ >> (24 - 8 * digit)) & 0xff;
+    const bool last = (threshold_ & ((uint64_t{1} << (24 - 8 * digit)) - 1)) == 0;
+    int left = 0;
+    constexpr int kAtOnce = kPhiloxVectors * kPhiloxLanes;
+    for (int t = 0; t < ties; t += kAtOnce) {
+      const int count = ties - t < kAtOnce ? ties - t : kAtOnce;
+      U64s block[kPhiloxVectors] = {};
+      for (int k = 0; k < count; ++k) block[k / kPhiloxLanes][k % kPhiloxLanes] = (first_ + tie[t + k]) / kBlockBytes;
+      PhiloxCounters words[kPhiloxVectors];
+      PYREG_UNROLL
+      for (int v = 0; v < kPhiloxVectors; ++v)
+        words[v] = {{block[v], block[v] >> 32, U64s{} + static_cast<uint32_t>(digit), U64s{} + kDropoutDomain}};
+      philox(words, key_);
+      for (int k = 0; k < count; ++k) {
+        const int position = tie[t + k], place = position % kBlockBytes;
+        const uint64_t word = words[k / kPhiloxLanes].word[place / 4][k % kPhiloxLanes];
+        const uint32_t byte = (word >> (8 * (place % 4))) & 0xff;
+        keep_[position] = byte >= limit ? 0xff : 0;
+        tie[left] = static_cast<uint16_t>(position);
+        left += byte == limit && !last;
+      }
+    }
+    return left;
+  }
+
+  uint64_t first_, threshold_, key_;  // first_: the index of keep_[0], divisible by kBlockBytes
+  int skip_, made_, wanted_;          // skip_: how many elements stand before the chunk
+  alignas(kVectorBytes) uint8_t keep_[kChunk + 2 * kBatch];
+  uint64_t tied_[(kChunk + 2 * kBatch) / kVectorBytes];  // the bits of keep_ that are not decided
+};
+
+#if defined(__x86_64__)
+// The first sizeof(Bits) bytes at p. (The intrinsics for this load the wrong lane in early versions of GCC 11.)
+template <typename Bits>
+PYREG_INLINE __m128i load_bytes(const uint8_t* p) {
+  Bits bits;
+  std::memcpy(&bits, p, sizeof bits);
+  return _mm_cvtsi64_si128(bits);
+}
+#endif
+
+// The bytes at p, 0xff or 0, widened to lanes of T's size.
+template <typename T>
+PYREG_INLINE typename Native<T>::mask widen_mask(const uint8_t* p) {
+  using mask = typename Native<T>::mask;
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return (mask)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p));
+  return (mask)_mm512_cvtepi8_epi64(_mm_loadl_epi64((const __m128i*)p));
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) return (mask)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p));
+  return (mask)_mm256_cvtepi8_epi64(load_bytes<uint32_t>(p));
+#elif defined(__x86_64__)
+  if constexpr (sizeof(T) == 4) return (mask)_mm_cvtepi8_epi32(load_bytes<uint32_t>(p));
+  return (mask)_mm_cvtepi8_epi64(load_bytes<uint16_t>(p));
+#else
+  mask wide{};
+  for (int k = 0; k < kVectorBytes / static_cast<int>(sizeof(T)); ++k) wide[k] = static_cast<int8_t>(p[k]);
+  return wide;
+#endif
+}
+
+// What a kept element is multiplied by: with it, the expectation is exactly x.
+template <typename T>
+T dropout_scale(uint64_t threshold) {
+  return static_cast<T>(0x1p32 / static_cast<double>(kDropAll - threshold));
+}
+
+}  // namespace
+}  // namespace pyreg

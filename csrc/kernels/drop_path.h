@@ -1,0 +1,43 @@
+// Stochastic depth (Huang et al., 2016, arXiv:1603.09382): dropout of whole samples.
+#pragma once
+
+#include "kernels/row_stream.h"
+
+namespace pyreg {
+namespace {
+
+// What stands in y need not have been in x: a sample that is dropped is not read.
+template <typename T, bool kStream>
+void drop_path_rows(int64_t rows, int64_t n, const T* x, const uint8_t* kept, T scale, T* y) {
+  RowStream<T> stream;
+  for (int64_t r = 0; r < rows; ++r, x += n, y += n) {
+    if constexpr (kStream) stream.begin(y);
+    const auto put = [&](auto vector, auto value) PYREG_LAMBDA {
+      if constexpr (kStream)
+        stream.store(vector, value);
+      else
+        vector.store(y, value);
+    };
+    if (kept[r])
+      each_vector_from_line<T>(0, n, to_next_line(y), [&](auto vector) PYREG_LAMBDA {
+        fetch_ahead<2048, 2>(vector, x);
+        put(vector, vector.load(x) * scale);
+      });
+    else
+      each_vector_from_line<T>(0, n, to_next_line(y),
+                               [&](auto vector) PYREG_LAMBDA { put(vector, typename Native<T>::vec{}); });
+    if constexpr (kStream) stream.end(n);
+  }
+  if constexpr (kStream) stream.finish();
+}
+
+// x, y (rows, n); y may be x. kept (rows): 0 where the row is dropped.
+template <typename T>
+void drop_path(int64_t rows, int64_t n, const T* x, const uint8_t* kept, T scale, T* y, bool stream) {
+  const auto run =
+      stream && rows > 0 && RowStream<T>::takes_rows_of(n) ? drop_path_rows<T, true> : drop_path_rows<T, false>;
+  run(rows, n, x, kept, scale, y);
+}
+
+}  // namespace
+}  // namespace pyreg

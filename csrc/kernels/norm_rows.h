@@ -1,0 +1,260 @@
+// The normalisations of a row, forward and backward: one pair of kernels, with what tells them apart in `Norm`.
+//
+//   forward   xhat = (x - mean) * rstd,  y = xhat * weight + bias
+//   backward  g = dy * weight,  dx = (g - mean(g) - xhat * mean(g * xhat)) * rstd
+//             dweight = sum over rows of dy * xhat,  dbias = sum over rows of dy
+//
+// RMSNorm has no mean: mean and mean(g) are left out.
+#pragma once
+
+#include "kernels/row_moments.h"
+#include "kernels/row_stream.h"
+
+namespace pyreg {
+namespace {
+
+template <typename T>
+struct LayerNorm {
+  using Sums = RowMoments<T>;
+  using Row = CentredRow<T>;
+  static constexpr bool kCentred = true;
+
+  static PYREG_INLINE Row row(const double* mean, const T* rstd, int64_t i) {
+    const T shift = static_cast<T>(mean[i]);
+    return {shift, static_cast<T>(mean[i] - static_cast<double>(shift)), rstd[i]};
+  }
+};
+
+template <typename T>
+struct RmsNorm {
+  using Sums = RowMeanSquare<T>;
+  using Row = UncentredRow<T>;
+  static constexpr bool kCentred = false;
+
+  static PYREG_INLINE Row row(const double*, const T* rstd, int64_t i) { return {rstd[i]}; }
+};
+
+// Where the forward pass takes its rows from: from memory, as they stand there.
+template <typename T>
+class StoredRows {
+ public:
+  StoredRows(int64_t n, const T* x) : n_(n), next_(x) {}
+
+  // The next row, of which chunks can be read when they are made, in order.
+  PYREG_INLINE const T* start_row() {
+    const T* const row = next_;
+    next_ += n_;
+    return row;
+  }
+  PYREG_INLINE void make(int64_t, int64_t) {}
+  PYREG_INLINE void finish() {}
+
+ private:
+  int64_t n_;
+  const T* next_;
+};
+
+// y (rows, n), which may be the source's; weight, bias (n); mean, rstd (rows), or null.
+template <typename Norm, bool kWeight, bool kBias, bool kStream, typename T, typename Rows>
+void norm_forward_rows(int64_t rows, int64_t n, Rows& source, const T* weight, const T* bias, double eps, T* y,
+                       double* mean, T* rstd) {
+  RowStream<T> stream;
+  typename Norm::Sums sums;
+  const T* next = nullptr;
+  // Row r + 1 is summed while row r is normalised; from -1 on, so that there is one place where this is done.
+  for (int64_t r = -1; r < rows; ++r) {
+    const T* x = next;
+    typename Norm::Row row{};
+    int64_t lead = 0;
+    const bool begun = r >= 0, more = r + 1 < rows;
+    if (begun) {
+      sums.finish();
+      const InverseDeviation<T> deviation = inverse_deviation(n, x, sums, eps, y);
+      x = deviation.source;
+      row = sums.row(deviation.factor());
+      if constexpr (Norm::kCentred)
+        if (mean) mean[r] = sums.mean() / deviation.scale;
+      if (rstd) rstd[r] = deviation.rstd();
+      if constexpr (kStream) stream.begin(y);
+      lead = to_next_line(y);
+    }
+    if (more) next = source.start_row();
+    each_chunk(n, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
+      if (more) {
+        source.make(begin, end);
+        if (begin == 0) sums.start(n, next);
+        sums.add(begin, end);
+      }
+      if (!begun) return;
+      const T* const from = x;
+      const typename Norm::Row factors = row;
+      each_vector_of_chunk<T>(begin, end, n, lead, [&](auto vector) PYREG_LAMBDA {
+        auto value = factors.xhat(vector.load(from));
+        if constexpr (kWeight) value = value * vector.load(weight);
+        if constexpr (kBias) value = value + vector.load(bias);
+        if constexpr (kStream)
+          stream.store(vector, value);
+        else
+          vector.store(y, value);
+      });
+    });
+    if (begun) {
+      if constexpr (kStream) stream.end(n);
+      y += n;
+    }
+  }
+  source.finish();
+  if constexpr (kStream) stream.finish();
+}
+
+// choose(Flag<a>, Flag<b>).
+template <typename Choose>
+PYREG_INLINE void choose_two(bool a, bool b, Choose choose) {
+  if (a)
+    b ? choose(Flag<true>{}, Flag<true>{}) : choose(Flag<true>{}, Flag<false>{});
+  else
+    b ? choose(Flag<false>{}, Flag<true>{}) : choose(Flag<false>{}, Flag<false>{});
+}
+
+// The means over a row that its dx needs, of g and of g * xhat.
+template <typename Norm, bool kWeight, typename T>
+class RowGradientMeans {
+ public:
+  typename Norm::Row row;
+  T mean_g, mean_g_xhat;
+
+  // Nothing is added yet.
+  PYREG_INLINE void start(int64_t n, const T* dy, const T* x, const typename Norm::Row& of, const T* weight) {
+    n_ = n, dy_ = dy, x_ = x, weight_ = weight, row = of;
+    sum_g_.start();
+    sum_g_xhat_.start();
+  }
+
+  PYREG_INLINE_WIDE void add(int64_t begin, int64_t end) {
+    Lanes<T> g_lanes = sum_g_.lanes(), g_xhat_lanes = sum_g_xhat_.lanes();
+    const T *const dy = dy_, *const x = x_, *const weight = weight_;
+    const typename Norm::Row factors = row;
+    each_vector<T>(begin, end, [&](auto vector) PYREG_LAMBDA {
+      auto g = vector.load(dy);
+      if constexpr (kWeight) g = g * vector.load(weight);
+      if constexpr (Norm::kCentred) g_lanes.v[vector.k] += g;
+      g_xhat_lanes.v[vector.k] += vector.only_row(g * factors.xhat(vector.load(x)));
+      fetch_row(vector, dy);
+      fetch_row(vector, x);
+    });
+    if constexpr (Norm::kCentred) sum_g_.put(g_lanes, end, n_);
+    sum_g_xhat_.put(g_xhat_lanes, end, n_);
+  }
+
+  // When the row is added.
+  PYREG_INLINE void finish() {
+    mean_g = static_cast<T>(sum_g_.total() / static_cast<double>(n_));
+    mean_g_xhat = static_cast<T>(sum_g_xhat_.total() / static_cast<double>(n_));
+  }
+
+ private:
+  int64_t n_;
+  const T *dy_, *x_, *weight_;
+  RowSum<T> sum_g_, sum_g_xhat_;
+};
+
+// Where the backward pass puts the gradient of its rows: into memory. dx (rows, n).
+template <typename T, bool kStream>
+class StoredGradient {
+ public:
+  StoredGradient(int64_t n, T* dx) : n_(n), dx_(dx) {}
+
+  // A chunk of the row that was started.
+  struct Chunk {
+    T* dx;
+    RowStream<T>& stream;
+
+    template <typename Vector>
+    PYREG_INLINE void store(Vector vector, typename Native<T>::vec value) const {
+      if constexpr (kStream)
+        stream.store(vector, value);
+      else
+        vector.store(dx, value);
+    }
+  };
+
+  // Where the next row's result goes.
+  PYREG_INLINE const T* target() const { return dx_; }
+  PYREG_INLINE void start_row() {
+    if constexpr (kStream) stream_.begin(dx_);
+  }
+  PYREG_INLINE Chunk chunk(int64_t) { return {dx_, stream_}; }
+  PYREG_INLINE void end_row() {
+    if constexpr (kStream) stream_.end(n_);
+    dx_ += n_;
+  }
+  PYREG_INLINE void finish() {
+    if constexpr (kStream) stream_.finish();
+  }
+
+ private:
+  int64_t n_;
+  T* dx_;
+  RowStream<T> stream_;
+};
+
+// dy, x (rows, n); mean (rows) where Norm has one, rstd (rows); weight (n), or null where !kWeight. dweight, dbias
+// (n): the sums over these rows; dbias may be null. What the gradient writes may be dy or x.
+template <typename Norm, bool kWeight, bool kStream, typename T, typename Gradient>
+void norm_backward_rows(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean, const T* rstd,
+                        const T* weight, Gradient& gradient, T* dweight, T* dbias) {
+  if constexpr (kWeight)
+    for (int64_t i = 0; i < n; ++i) {
+      dweight[i] = 0;
+      if constexpr (Norm::kCentred) dbias[i] = 0;
+    }
+  RowGradientMeans<Norm, kWeight, T> means;
+  for (int64_t r = -1; r < rows; ++r) {
+    typename Norm::Row row{};
+    T mean_g = 0, mean_g_xhat = 0;
+    int64_t lead = 0;
+    const bool begun = r >= 0, more = r + 1 < rows;
+    if (begun) {
+      means.finish();
+      row = means.row, mean_g = means.mean_g, mean_g_xhat = means.mean_g_xhat;
+      gradient.start_row();
+      lead = to_next_line(kWeight && !kStream ? dweight : gradient.target());
+    }
+    const T *const dy_r = dy + r * n, *const x_r = x + r * n;
+    if (more) means.start(n, dy_r + n, x_r + n, Norm::row(mean, rstd, r + 1), weight);
+    each_chunk(n, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
+      if (more) means.add(begin, end);
+      if (!begun) return;
+      const auto chunk = gradient.chunk(begin);
+      const typename Norm::Row factors = row;
+      each_vector_of_chunk<T>(begin, end, n, lead, [&](auto vector) PYREG_LAMBDA {
+        const auto dy_i = vector.load(dy_r), xhat = factors.xhat(vector.load(x_r));
+        auto g = dy_i;
+        if constexpr (kWeight) {
+          g = g * vector.load(weight);
+          vector.store(dweight, vector.load(dweight) + dy_i * xhat);
+          if constexpr (Norm::kCentred) vector.store(dbias, vector.load(dbias) + dy_i);
+        }
+        if constexpr (Norm::kCentred) g = g - mean_g;
+        chunk.store(vector, (g - xhat * mean_g_xhat) * factors.rstd);
+      });
+    });
+    if (begun) gradient.end_row();
+  }
+  gradient.finish();
+}
+
+// dx (rows, n). weight, and with it dweight and dbias, may be null.
+template <typename Norm, typename T>
+void norm_backward(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean, const T* rstd,
+                   const T* weight, T* dx, T* dweight, T* dbias, bool stream) {
+  const auto choose = [&](auto has_weight, auto streams) PYREG_LAMBDA {
+    constexpr bool kWeight = has_weight.value, kStream = streams.value;
+    StoredGradient<T, kStream> gradient(n, dx);
+    norm_backward_rows<Norm, kWeight, kStream>(rows, n, dy, x, mean, rstd, weight, gradient, dweight, dbias);
+  };
+  choose_two(weight != nullptr, stream && rows > 0 && RowStream<T>::takes_rows_of(n), choose);
+}
+
+}  // namespace
+}  // namespace pyreg

@@ -1,0 +1,98 @@
+// The dropout masks of rows, one behind the other in the stream, taken chunk by chunk.
+#pragma once
+
+#include "kernels/chunk_mask.h"
+#include "kernels/row_sums.h"
+
+namespace pyreg {
+namespace {
+
+// A chunk of a row, moved on to where a line starts, and the vector that may be read beyond its end.
+constexpr int kMaskedChunk = kRowChunk + 2 * kLineBytes;
+
+struct SameBytes {
+  uint8_t byte[kMaskedChunk];
+};
+
+constexpr SameBytes same_bytes(uint8_t value) {
+  SameBytes bytes{};
+  for (uint8_t& byte : bytes.byte) byte = value;
+  return bytes;
+}
+
+constexpr SameBytes kAllKept = same_bytes(0xff), kAllDropped = same_bytes(0);
+
+// The mask is made in segments: as many whole rows as a ChunkMask takes, or that many elements of a longer row. While
+// one is used, the next one is made.
+class RowMasks {
+ public:
+  // For rows of n from `index` on in the stream.
+  RowMasks(int64_t rows, int64_t n, uint64_t threshold, uint64_t key, uint64_t index)
+      : threshold_(threshold), key_(key), n_(n), rows_left_(rows), index_(index) {
+    same_ = threshold == 0 ? kAllKept.byte : threshold == kDropAll || n == 0 ? kAllDropped.byte : nullptr;
+    if (same_) return;
+    start_next();
+    next_->finish();
+  }
+
+  RowMasks(const RowMasks&) = delete;
+
+  // Of the chunk that begins at `begin` of its row: element i of the row is kept where the byte i - begin is 0xff,
+  // and dropped where it is 0, up to a line beyond the chunk's end within the row. To be called chunk after chunk.
+  PYREG_NOINLINE const uint8_t* chunk(int64_t begin) {
+    if (same_) return same_;
+    if (used_ == count_) advance();
+    const uint8_t* const keep = mask_->kept() + used_;
+    used_ += static_cast<int>(n_ - begin < kRowChunk ? n_ - begin : kRowChunk);
+    for (int made = 0; made < kRowChunk && next_->unmade(); made += kBatch) next_->make_batch();
+    return keep;
+  }
+
+  // What a kept element is multiplied by.
+  template <typename T>
+  T scale() const {
+    return same_ ? T{1} : dropout_scale<T>(threshold_);
+  }
+
+ private:
+  void advance() {
+    next_->finish();
+    ChunkMask* const made = next_;
+    next_ = mask_;
+    mask_ = made;
+    used_ = 0;
+    count_ = next_count_;
+    start_next();
+  }
+
+  // Starts the segment behind what was started before; an empty one behind the last.
+  void start_next() {
+    int64_t beyond = 0;
+    if (n_ <= kChunk) {
+      const int64_t rows = kChunk / n_ < rows_left_ ? kChunk / n_ : rows_left_;
+      rows_left_ -= rows;
+      next_count_ = static_cast<int>(rows * n_);
+    } else if (rows_left_ > 0) {
+      const int64_t left = n_ - column_;
+      next_count_ = static_cast<int>(left < kChunk ? left : kChunk);
+      beyond = left - next_count_ < kLineBytes ? left - next_count_ : kLineBytes;
+      column_ += next_count_;
+      if (column_ == n_) column_ = 0, --rows_left_;
+    } else {
+      next_count_ = 0;
+    }
+    next_->start(index_, static_cast<int>(next_count_ + beyond), threshold_, key_);
+    index_ += next_count_;
+  }
+
+  const uint8_t* same_;  // every chunk's mask, where the elements are all kept or all dropped
+  uint64_t threshold_, key_;
+  int64_t n_, rows_left_, column_ = 0;  // rows_left_, column_: of what is not started
+  uint64_t index_;
+  int used_ = 0, count_ = 0, next_count_ = 0;
+  ChunkMask masks_[2];
+  ChunkMask *mask_ = &masks_[0], *next_ = &masks_[1];
+};
+
+}  // namespace
+}  // namespace pyreg

@@ -1,0 +1,54 @@
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+
+#include "dispatch.h"
+#include "ops/ops.h"
+#include "parallel.h"
+#include "streaming.h"
+
+namespace pyreg {
+namespace {
+
+constexpr int64_t kBlock = 64 * 1024;  // elements
+
+// x, y: `samples` rows. index: that of the first sample in the stream, of which each is one element.
+void drop_path(const py::array& x_array, int64_t samples, uint64_t threshold, uint64_t key, uint64_t index,
+               py::array y_array) {
+  with_dtype(x_array, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t size = x_array.size();
+    require(samples > 0 ? size % samples == 0 : size == 0, "_core: x is not that many samples");
+    const T* x = in<T>(x_array, size);
+    T* y = out<T>(y_array, size);
+
+    const ReleasedGil released;
+    if (size == 0) return;
+    const std::unique_ptr<uint8_t[]> kept(new uint8_t[samples]);
+    kernels<T>().dropout_mask(samples, threshold, key, index, kept.get());
+    const double keep = 0x1p32 - static_cast<double>(threshold);
+    const T scale = keep > 0 ? static_cast<T>(0x1p32 / keep) : T{0};
+
+    // A sample is cut into pieces of about a block, and small ones are taken together.
+    const auto kernel = kernels<T>().drop_path;
+    const int64_t bytes = 2 * size * sizeof(T), n = size / samples;
+    const bool stream = outgrows_cache(bytes) && y != x;
+    const int64_t block = stream ? kStreamedBlockBytes / sizeof(T) : kBlock;
+    const int64_t pieces = (n + block - 1) / block, length = (n + pieces - 1) / pieces;
+    parallel_blocks(samples * pieces, std::max<int64_t>(1, block / n), bytes, [&](int64_t begin, int64_t end) {
+      if (pieces == 1) return kernel(end - begin, n, x + begin * n, &kept[begin], scale, y + begin * n, stream);
+      const int64_t sample = begin / pieces, first = begin % pieces * length;
+      const int64_t at = sample * n + first;
+      kernel(1, std::min(length, n - first), x + at, &kept[sample], scale, y + at, stream);
+    });
+  });
+}
+
+}  // namespace
+
+void bind_drop_path(py::module_& m) {
+  m.def("drop_path", drop_path, py::arg("x"), py::arg("samples"), py::arg("threshold"), py::arg("key"),
+        py::arg("index"), py::arg("y"));
+}
+
+}  // namespace pyreg

@@ -1,0 +1,60 @@
+// How the rows of a normalisation are cut into blocks.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+
+#include "parallel.h"
+#include "streaming.h"
+
+namespace pyreg {
+
+// Rows of n of a forward pass that are a block, for a result that is streamed or not.
+template <typename T>
+int64_t forward_block_rows(int64_t n, bool stream) {
+  constexpr int64_t kBlockBytes = 128 * 1024;  // of a row's input
+  const int64_t row_bytes = std::max<int64_t>(1, n * sizeof(T));
+  return std::max<int64_t>(1, (stream ? kStreamedBlockBytes : kBlockBytes) / row_bytes);
+}
+
+// Part of the result: the gradients of weight and bias are summed over this many rows, then over the blocks of rows.
+constexpr int64_t kBackwardBlockRows = 64;
+
+// (blocks, n): the sums of each block of rows.
+template <typename T>
+class BlockSums {
+ public:
+  // No two blocks share a line, or a pair of lines, which are fetched together: two threads would take it from each
+  // other row after row. A block starts where `like` does within its pair, so that one alignment serves
+  // both where rows are whole lines.
+  BlockSums(int64_t blocks, int64_t n, const T* like)
+      : n_(n), stride_((n + 2 * kPair - 1) / kPair * kPair), memory_(new T[blocks * stride_ + kPair]) {
+    const auto misalignment = [](const T* p) {
+      return reinterpret_cast<uintptr_t>(p) / sizeof(T) % kPair;
+    };
+    first_ = memory_.get() + (misalignment(like) - misalignment(memory_.get()) + kPair) % kPair;
+  }
+
+  T* operator[](int64_t block) const { return first_ + block * stride_; }
+
+  // Summed over the blocks in order, in double, into total (n).
+  void sum(int64_t blocks, T* total) const {
+    parallel_blocks(n_, kColumnBlock, blocks * n_ * sizeof(T), [=, this](int64_t begin, int64_t end) {
+      double column[kColumnBlock] = {};
+      for (int64_t block = 0; block < blocks; ++block)
+        for (int64_t i = begin; i < end; ++i) column[i - begin] += static_cast<double>((*this)[block][i]);
+      for (int64_t i = begin; i < end; ++i) total[i] = static_cast<T>(column[i - begin]);
+    });
+  }
+
+ private:
+  static constexpr int64_t kColumnBlock = 1024;
+  static constexpr int64_t kPair = 128 / sizeof(T);  // elements of a pair of lines
+
+  int64_t n_, stride_;
+  std::unique_ptr<T[]> memory_;
+  T* first_;
+};
+
+}  // namespace pyreg

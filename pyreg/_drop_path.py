@@ -1,0 +1,95 @@
+"""Stochastic depth: dropout of whole samples."""
+
+from __future__ import annotations
+
+from typing import SupportsIndex
+
+import numpy.typing as npt
+
+from pyreg import _check, _core
+from pyreg._check import FloatArray
+
+
+def drop_path(
+    x: npt.ArrayLike,
+    p: float,
+    *,
+    key: SupportsIndex,
+    offset: SupportsIndex = 0,
+    training: bool = True,
+    out: FloatArray | None = None,
+) -> FloatArray:
+    """Zero whole samples at random with probability p and scale the rest by ``1 / (1 - p)``.
+
+    Stochastic depth [1]_, also called DropPath: a sample of a batch skips the branch whose output this is.
+    The stream is that of `dropout`, with one element for each sample, whatever its size.
+
+    Parameters
+    ----------
+    x : array_like of float32 or float64, shape (samples, ...)
+        In any memory layout; one that cannot be streamed is copied once.
+    p : float
+        The probability of dropping a sample, in [0, 1]; as in `dropout`.
+    key : int
+        In [0, 2**64): which random stream. See `random_key`.
+    offset : int, optional
+        The place in the stream of the first sample, at least 0; the others follow.
+    training : bool, optional
+        Where False, the result is a copy of x.
+    out : ndarray, optional
+        Where the result goes: of x's dtype and shape, C-contiguous, aligned, writeable. It may be x
+        itself, and must not overlap x otherwise.
+
+    Returns
+    -------
+    ndarray
+        Of x's dtype and shape; `out` where that is given. A dropped sample is +0.0 also where x is
+        infinite or NaN.
+
+    Raises
+    ------
+    TypeError
+        Where x is not float32 or float64, or `key` or `offset` is not an integer.
+    ValueError
+        Where x has no axis, p, `key` or `offset` is out of range, or `out` cannot be written.
+
+    See Also
+    --------
+    dropout_add_layer_norm_forward : Takes the factors as its `row_scale`.
+
+    Notes
+    -----
+    It is linear, so its backward pass is the same call on the gradient.
+
+    The factors themselves are ``dropout(np.ones(samples), p, key=key, offset=offset)``, in x's dtype. As the
+    `row_scale` of a fused function, for a branch of shape (samples, tokens, features), they have to be
+    repeated: ``np.repeat(factors, tokens).reshape(samples, tokens)``.
+
+    References
+    ----------
+    .. [1] G. Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016, arXiv:1603.09382.
+
+    Examples
+    --------
+    >>> import numpy as np, pyreg
+    >>> pyreg.drop_path(np.ones((4, 3)), 0.5, key=1)
+    array([[0., 0., 0.],
+           [0., 0., 0.],
+           [2., 2., 2.],
+           [2., 2., 2.]])
+    """
+    x, threshold, key, offset = checked_arguments(x, p, key, offset, training)
+    y = _check.out(out, ("x",), (x,))
+    _core.drop_path(x, x.shape[0], threshold, key, offset, y)
+    return y
+
+
+def checked_arguments(
+    x: npt.ArrayLike, p: float, key: SupportsIndex, offset: SupportsIndex, training: bool
+) -> tuple[FloatArray, int, int, int]:
+    x = _check.array("x", x)
+    if x.ndim == 0:
+        raise ValueError(f"x must have an axis of samples, the first, got shape {x.shape}")
+    threshold = _check.dropout_threshold(p)
+    key, offset = _check.key(key), _check.offset(offset, x.shape[0])
+    return x, threshold if _check.flag("training", training) else 0, key, offset
