@@ -133,7 +133,7 @@ def compare_case(
         own["update_loop"] = run_pyreg.update_loop(case)
     groups: list[dict[str, Call]] = [own | run_pyreg.copies(case)]
     for name, peer in peers.items():
-        if peer.set_num_threads(threads):
+        if hasattr(peer, case.name) and peer.set_num_threads(threads):
             groups.append({name: checked(case, name, getattr(peer, case.name))})
     times = measure(groups, threads, effort)
     new = times.pop("pyreg, new", None)

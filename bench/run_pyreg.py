@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 from run_ops import KEY, AdamWUpdate, Call, Case, Dropout, LayerNormBackward, LayerNormForward
+from run_ops_fused import DropoutAddNormBackward, DropoutAddNormForward, DropPath, RmsNormBackward, RmsNormForward
 
 import pyreg
 from pyreg import _core
@@ -21,6 +22,45 @@ def layer_norm_forward(case: LayerNormForward) -> Call:
 def layer_norm_backward(case: LayerNormBackward) -> Call:
     dy, x, mean, rstd, weight, out = case.dy, case.x, case.mean, case.rstd, case.weight, case.out
     return lambda: pyreg.layer_norm_backward(dy, x, mean, rstd, weight, out=out)
+
+
+def rms_norm_forward(case: RmsNormForward) -> Call:
+    x, weight, out = case.x, case.weight, case.out
+    return lambda: pyreg.rms_norm_forward(x, weight, eps=case.eps, out=out)
+
+
+def rms_norm_backward(case: RmsNormBackward) -> Call:
+    dy, x, rstd, weight, out = case.dy, case.x, case.rstd, case.weight, case.out
+    return lambda: pyreg.rms_norm_backward(dy, x, rstd, weight, out=out)
+
+
+def drop_path(case: DropPath) -> Call:
+    x, p, out = case.x, case.p, case.out
+    return lambda: pyreg.drop_path(x, p, key=KEY, out=out)
+
+
+def dropout_add_layer_norm_forward(case: DropoutAddNormForward) -> Call:
+    arrays = case.x, case.residual, case.weight, case.bias
+    options = {"p": case.p, "key": KEY, "eps": case.eps, "out": case.out, "z_out": case.z_out}
+    return lambda: pyreg.dropout_add_layer_norm_forward(*arrays, **options)
+
+
+def dropout_add_layer_norm_backward(case: DropoutAddNormBackward) -> Call:
+    arrays = case.dy, case.dz, case.z, case.mean, case.rstd, case.weight
+    options = {"p": case.p, "key": KEY, "out": case.out, "dresidual_out": case.dresidual_out}
+    return lambda: pyreg.dropout_add_layer_norm_backward(*arrays, **options)
+
+
+def dropout_add_rms_norm_forward(case: DropoutAddNormForward) -> Call:
+    arrays = case.x, case.residual, case.weight
+    options = {"p": case.p, "key": KEY, "eps": case.eps, "out": case.out, "z_out": case.z_out}
+    return lambda: pyreg.dropout_add_rms_norm_forward(*arrays, **options)
+
+
+def dropout_add_rms_norm_backward(case: DropoutAddNormBackward) -> Call:
+    arrays = case.dy, case.dz, case.z, case.rstd, case.weight
+    options = {"p": case.p, "key": KEY, "out": case.out, "dresidual_out": case.dresidual_out}
+    return lambda: pyreg.dropout_add_rms_norm_backward(*arrays, **options)
 
 
 def dropout(case: Dropout) -> Call:
@@ -73,6 +113,51 @@ def layer_norm_backward_core(case: LayerNormBackward) -> Call:
     dweight, dbias = np.empty(n, np.float32), np.empty(n, np.float32)
     args = (case.dy, case.x, case.mean, case.rstd, case.weight, n, case.out, dweight, dbias)
     return lambda: _core.layer_norm_backward(*args)
+
+
+def rms_norm_forward_core(case: RmsNormForward) -> Call:
+    args = (case.x, case.shape[1], case.weight, case.eps, case.out, np.empty(case.shape[0], np.float32))
+    return lambda: _core.rms_norm_forward(*args)
+
+
+def rms_norm_backward_core(case: RmsNormBackward) -> Call:
+    n = case.shape[1]
+    args = (case.dy, case.x, case.rstd, case.weight, n, case.out, np.empty(n, np.float32))
+    return lambda: _core.rms_norm_backward(*args)
+
+
+def drop_path_core(case: DropPath) -> Call:
+    args = (case.x, case.shape[0], round(case.p * 2**32), KEY, 0, case.out)
+    return lambda: _core.drop_path(*args)
+
+
+def dropout_add_layer_norm_forward_core(case: DropoutAddNormForward) -> Call:
+    rows, n = case.shape
+    inputs = (case.x, case.residual, case.weight, case.bias, None, None, n, round(case.p * 2**32), KEY, 0, case.eps)
+    results = (case.out, case.z_out, np.empty(rows), np.empty(rows, np.float32))
+    return lambda: _core.dropout_add_norm_forward(*inputs, *results)
+
+
+def dropout_add_layer_norm_backward_core(case: DropoutAddNormBackward) -> Call:
+    n = case.shape[1]
+    inputs = (case.dy, case.dz, case.z, case.mean, case.rstd, case.weight, None, None, None, n)
+    sums = (np.empty(n, np.float32), np.empty(n, np.float32), None)
+    results = (round(case.p * 2**32), KEY, 0, case.out, case.dresidual_out, *sums)
+    return lambda: _core.dropout_add_norm_backward(*inputs, *results)
+
+
+def dropout_add_rms_norm_forward_core(case: DropoutAddNormForward) -> Call:
+    rows, n = case.shape
+    inputs = (case.x, case.residual, case.weight, None, None, None, n, round(case.p * 2**32), KEY, 0, case.eps)
+    results = (case.out, case.z_out, None, np.empty(rows, np.float32))
+    return lambda: _core.dropout_add_norm_forward(*inputs, *results)
+
+
+def dropout_add_rms_norm_backward_core(case: DropoutAddNormBackward) -> Call:
+    n = case.shape[1]
+    inputs = (case.dy, case.dz, case.z, None, case.rstd, case.weight, None, None, None, n)
+    results = (round(case.p * 2**32), KEY, 0, case.out, case.dresidual_out, np.empty(n, np.float32), None, None)
+    return lambda: _core.dropout_add_norm_backward(*inputs, *results)
 
 
 def dropout_core(case: Dropout) -> Call:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from run_ops import AdamWUpdate, Call, Dropout, LayerNormBackward, LayerNormForward
+from run_ops_fused import DropoutAddNormBackward, DropoutAddNormForward, RmsNormForward
 
 VERSION = torch.__version__
 
@@ -37,6 +38,52 @@ def dropout(case: Dropout) -> Call:
     torch.manual_seed(1)
     x, p = tensor(case.x), case.p
     return lambda: F.dropout(x, p, training=True)
+
+
+def rms_norm_forward(case: RmsNormForward) -> Call:
+    x, weight = tensor(case.x), tensor(case.weight)
+    shape = weight.shape
+    return lambda: (F.rms_norm(x, shape, weight, case.eps),)
+
+
+def dropout_add_layer_norm_forward(case: DropoutAddNormForward) -> Call:
+    torch.manual_seed(1)
+    x, residual, weight, bias = (tensor(a) for a in (case.x, case.residual, case.weight, case.bias))
+    shape = weight.shape
+
+    def call() -> tuple[torch.Tensor, ...]:
+        z = F.dropout(x, case.p, training=True) + residual
+        y, mean, rstd = torch.native_layer_norm(z, shape, weight, bias, case.eps)
+        return y, z, mean, rstd
+
+    return call
+
+
+def dropout_add_layer_norm_backward(case: DropoutAddNormBackward) -> Call:
+    dy, dz, z, weight, bias = (tensor(a) for a in (case.dy, case.dz, case.z, case.weight, case.bias))
+    mean, rstd, mask = tensor(case.mean).float()[:, None], tensor(case.rstd)[:, None], tensor(case.mask)
+    shape, wanted, scale = weight.shape, (True, True, True), 1 / (1 - case.p)
+    norm_backward = torch.ops.aten.native_layer_norm_backward
+    dropout_backward = torch.ops.aten.native_dropout_backward
+
+    def call() -> tuple[torch.Tensor, ...]:
+        dresidual, dweight, dbias = norm_backward(dy, z, shape, mean, rstd, weight, bias, wanted)
+        dresidual += dz
+        return dropout_backward(dresidual, mask, scale), dresidual, dweight, dbias
+
+    return call
+
+
+def dropout_add_rms_norm_forward(case: DropoutAddNormForward) -> Call:
+    torch.manual_seed(1)
+    x, residual, weight = tensor(case.x), tensor(case.residual), tensor(case.weight)
+    shape = weight.shape
+
+    def call() -> tuple[torch.Tensor, ...]:
+        z = F.dropout(x, case.p, training=True) + residual
+        return F.rms_norm(z, shape, weight, case.eps), z
+
+    return call
 
 
 def make_optimizer(case: AdamWUpdate, fused: bool) -> torch.optim.AdamW:

@@ -8,6 +8,7 @@ from typing import Any
 import run_torch
 import torch
 from run_ops import AdamWUpdate, Call, Dropout, LayerNormBackward, LayerNormForward
+from run_ops_fused import DropoutAddNormBackward, DropoutAddNormForward, RmsNormForward
 
 VERSION = torch.__version__
 set_num_threads = run_torch.set_num_threads
@@ -29,6 +30,22 @@ def layer_norm_backward(case: LayerNormBackward) -> Call:
 
 def dropout(case: Dropout) -> Call:
     return compiled(run_torch.dropout(case))
+
+
+def rms_norm_forward(case: RmsNormForward) -> Call:
+    return compiled(run_torch.rms_norm_forward(case))
+
+
+def dropout_add_layer_norm_forward(case: DropoutAddNormForward) -> Call:
+    return compiled(run_torch.dropout_add_layer_norm_forward(case))
+
+
+def dropout_add_layer_norm_backward(case: DropoutAddNormBackward) -> Call:
+    return compiled(run_torch.dropout_add_layer_norm_backward(case))
+
+
+def dropout_add_rms_norm_forward(case: DropoutAddNormForward) -> Call:
+    return compiled(run_torch.dropout_add_rms_norm_forward(case))
 
 
 def adamw_update(case: AdamWUpdate) -> Call:
