@@ -171,7 +171,11 @@ def test_quick_run_checks_and_reports_every_peer_that_can_be_imported(tmp_path):
         if row["op"] == "adamw_update":
             wanted.add("update_loop")
         assert {"pyreg", "copy", "streaming copy", "numpy"} <= row["times"].keys() <= wanted
-        assert row["ratios"].keys() == row["times"].keys() & peers.keys()
+        assert row["ratios"].keys() == peers.keys()
+        measured = {
+            peer for peer, ratio in row["ratios"].items() if ratio is not None
+        }  # one may leave an operation out
+        assert measured == row["times"].keys() & peers.keys()
         assert row["threads"] == cpus
         for times in row["times"].values():
             assert times.keys() == {"quartile1", "median", "quartile3"}
