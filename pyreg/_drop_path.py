@@ -61,7 +61,7 @@ def drop_path(
     -----
     It is linear, so its backward pass is the same call on the gradient.
 
-    The factors themselves are ``dropout(np.ones(samples), p, key=key, offset=offset)``, in x's dtype. As the
+    The factors themselves are ``dropout(np.ones(samples, x.dtype), p, key=key, offset=offset)``. As the
     `row_scale` of a fused function, for a branch of shape (samples, tokens, features), they have to be
     repeated: ``np.repeat(factors, tokens).reshape(samples, tokens)``.
 

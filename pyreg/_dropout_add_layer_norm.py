@@ -73,12 +73,16 @@ def dropout_add_layer_norm_forward(
         What is added; nothing by default.
     weight, bias : array_like, shape `normalized_shape`, optional
         As in `layer_norm`.
-    p, key, offset, training
+    p, key, offset
         As in `dropout`.
+    training : bool, optional
+        Where False, nothing is dropped. `row_scale` and `layer_scale` multiply all the same: leave out a
+        `row_scale` that is drawn at random.
     normalized_shape, eps
         As in `layer_norm`.
     row_scale : array_like, x's dtype, shape of x without the normalised axes, optional
-        A factor for each sample's branch: what `drop_path` multiplies with, for stochastic depth [1]_.
+        A factor for each row that is normalised. For stochastic depth [1]_: those of `drop_path`, repeated
+        for the rows of a sample (see its Notes).
     layer_scale : array_like, x's dtype, shape `normalized_shape`, optional
         A factor for each element of a sample's branch: LayerScale [2]_.
     out : ndarray, optional
@@ -86,7 +90,8 @@ def dropout_add_layer_norm_forward(
         itself, and must not overlap them otherwise, nor another argument.
     z_out : ndarray, Ellipsis or None, optional
         Where z goes, under the conditions of `out`; ``...``, the default, for a new array. None where z is
-        not wanted, as in the inference of a Post-LN model: it is not written then.
+        not wanted, as in the inference of a Post-LN model: it is not written then. The backward pass
+        needs z, and x too where there is a `layer_scale`.
 
     Returns
     -------
@@ -281,7 +286,7 @@ def dropout_add_layer_norm_backward(
     weight : array_like, the normalised shape, optional
         The weight of the forward pass.
     p, key, offset, row_scale, layer_scale
-        Those of the forward pass.
+        Those of the forward pass; p is 0 where `training` was False.
     x : array_like, z's dtype and shape
         The branch, as it was in the forward pass. Needed for the gradient of `layer_scale`, and only then.
     out : ndarray, optional
@@ -296,12 +301,12 @@ def dropout_add_layer_norm_backward(
     dx : ndarray
         Of z's dtype and shape; `out` where that is given.
     dresidual : ndarray or None
-        The same; `dresidual_out` where that is given.
+        The gradient for z and the residual; `dresidual_out` where that is given.
     dweight, dbias : ndarray, or None where there is no weight
         Of z's dtype and the normalised shape.
     dlayer_scale : ndarray
-        Of z's dtype and the normalised shape. Only where there is a `layer_scale`: else there are four
-        results.
+        The sum of ``dresidual * dropout(x) * row_scale`` over the samples, of z's dtype and the normalised
+        shape. Only where there is a `layer_scale`: else there are four results.
 
     Raises
     ------

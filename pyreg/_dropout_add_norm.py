@@ -29,6 +29,8 @@ class ForwardOptions(TypedDict, total=False):
 
 
 class BackwardOptions(TypedDict, total=False):
+    """The same of a backward pass."""
+
     p: Required[float]
     key: Required[SupportsIndex]
     offset: SupportsIndex

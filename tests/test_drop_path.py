@@ -59,6 +59,13 @@ def test_arrays_without_elements_give_arrays_without_elements(impl, dtype, shape
     assert impl.drop_path(np.empty(shape, dtype), 0.5, key=1).shape == shape
 
 
+def test_large_samples_past_the_caches_have_the_same_bits(level, rng):
+    x = rng.standard_normal((12, 1_000_001), np.float32)
+    in_place = x.copy()
+    expected = pyreg.drop_path(in_place, 0.5, key=1, out=in_place)
+    assert_same_bits(pyreg.drop_path(x, 0.5, key=1), expected)
+
+
 @pytest.mark.parametrize("bad", [1.5, "1", None, np.nan])
 def test_arguments_that_are_refused(bad):
     x = np.ones((4, 3), np.float32)

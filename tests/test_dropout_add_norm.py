@@ -59,6 +59,7 @@ def test_what_is_left_out_changes_nothing(impl, dtype, rng, norm, missing):
     a = arrays(rng, dtype)
     a.x[::2] = -0.0  # which a sum with +0 would turn into +0
     a.bias[::2] = -0.0
+    a.dy[3] = -0.0
     neutral = np.ones_like(a.weight) if missing in ("weight", "layer_scale") else np.zeros_like(a.bias)
     if missing == "row_scale":
         neutral = np.ones_like(a.row_scale)
@@ -69,11 +70,13 @@ def test_what_is_left_out_changes_nothing(impl, dtype, rng, norm, missing):
     gradients = backward(impl, norm, a, z, statistics)
     setattr(a, missing, None)
     y_without, z_without, statistics_without = forward(impl, norm, a)
+    assert_same_bits((y_without, z_without, statistics_without), forward(pyreg.reference, norm, a))
     # Compared as numbers: without a residual, -0 stays -0.
     np.testing.assert_array_equal(y_without, y)
     np.testing.assert_array_equal(z_without, z)
     assert_same_bits(statistics_without, statistics)
     without = backward(impl, norm, a, z, statistics)
+    assert_same_bits(without, backward(pyreg.reference, norm, a, z, statistics))
     np.testing.assert_array_equal(without[0], gradients[0])
     np.testing.assert_array_equal(without[1], gradients[1])
     if missing == "weight":
@@ -178,6 +181,21 @@ def test_a_part_of_the_rows_with_its_offset_is_the_part_of_the_whole(impl, dtype
         assert_same_bits(alone, (y[part], z[part], tuple(s[part] for s in statistics)))
         gradients = backward(impl, norm, b, z[part], alone[2], offset=offset)
         assert_same_bits(gradients[:2], (dx[part], dresidual[part]))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("p", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("n", [77, 4097, 4160, 9000])
+def test_at_the_ends_of_the_stream_and_of_the_masks_segments(level, dtype, rng, norm, n, p):
+    a = arrays(rng, dtype, 3, n)
+    for offset in (2**64 - 3 * n, 2**36 - 100, 9):
+        made = forward(pyreg, norm, a, offset=offset, p=p)
+        expected = _, z, statistics = forward(pyreg.reference, norm, a, offset=offset, p=p)
+        assert_same_bits(made, expected)
+        assert_same_bits(
+            backward(pyreg, norm, a, z, statistics, offset=offset, p=p),
+            backward(pyreg.reference, norm, a, z, statistics, offset=offset, p=p),
+        )
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -34,7 +34,7 @@ PYREG_INLINE uint64_t equal_bits(Bytes a, uint8_t b) {
 // The mask of a chunk of elements, made batch by batch.
 class ChunkMask {
  public:
-  // For 0 < threshold < 2**32, and `count` elements (at most kChunk, and a line) from `index` on; none are made yet.
+  // For 0 < threshold < 2**32, and `count` elements (at most kChunk + kLineBytes) from `index` on; none are made yet.
   PYREG_INLINE void start(uint64_t index, int count, uint64_t threshold, uint64_t key) {
     skip_ = static_cast<int>(index % kBlockBytes);
     first_ = index - skip_;

@@ -104,7 +104,7 @@ class DropoutAddRows {
       vector.store(made, value);
       if constexpr (kStream)
         stream_.store(vector, value);
-      else
+      else if (z != made)
         vector.store(z, value);
       fetch_row(vector, x);
       fetch_row(vector, residual);

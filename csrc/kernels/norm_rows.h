@@ -199,7 +199,7 @@ class StoredGradient {
 };
 
 // dy, x (rows, n); mean (rows) where Norm has one, rstd (rows); weight (n), or null where !kWeight. dweight, dbias
-// (n): the sums over these rows; dbias may be null. What the gradient writes may be dy or x.
+// (n): the sums over these rows; dbias is null where Norm has no mean. What the gradient writes may be dy or x.
 template <typename Norm, bool kWeight, bool kStream, typename T, typename Gradient>
 void norm_backward_rows(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean, const T* rstd,
                         const T* weight, Gradient& gradient, T* dweight, T* dbias) {
@@ -220,8 +220,8 @@ void norm_backward_rows(int64_t rows, int64_t n, const T* dy, const T* x, const 
       gradient.start_row();
       lead = to_next_line(kWeight && !kStream ? dweight : gradient.target());
     }
-    const T *const dy_r = dy + r * n, *const x_r = x + r * n;
-    if (more) means.start(n, dy_r + n, x_r + n, Norm::row(mean, rstd, r + 1), weight);
+    const T *const dy_r = begun ? dy + r * n : dy, *const x_r = begun ? x + r * n : x;
+    if (more) means.start(n, dy + (r + 1) * n, x + (r + 1) * n, Norm::row(mean, rstd, r + 1), weight);
     each_chunk(n, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
       if (more) means.add(begin, end);
       if (!begun) return;

@@ -32,7 +32,6 @@ class RowMasks {
     same_ = threshold == 0 ? kAllKept.byte : threshold == kDropAll || n == 0 ? kAllDropped.byte : nullptr;
     if (same_) return;
     start_next();
-    next_->finish();
   }
 
   RowMasks(const RowMasks&) = delete;

@@ -25,21 +25,24 @@ void drop_path(const py::array& x_array, int64_t samples, uint64_t threshold, ui
     const ReleasedGil released;
     if (size == 0) return;
     const std::unique_ptr<uint8_t[]> kept(new uint8_t[samples]);
-    kernels<T>().dropout_mask(samples, threshold, key, index, kept.get());
+    const auto mask = kernels<T>().dropout_mask;
+    parallel_blocks(samples, kBlock, 8 * samples, [&](int64_t begin, int64_t end) {
+      mask(end - begin, threshold, key, index + begin, &kept[begin]);
+    });
     const double keep = 0x1p32 - static_cast<double>(threshold);
     const T scale = keep > 0 ? static_cast<T>(0x1p32 / keep) : T{0};
 
-    // A sample is cut into pieces of about a block, and small ones are taken together.
+    // A sample is cut into pieces of a block, and small ones are taken together.
     const auto kernel = kernels<T>().drop_path;
     const int64_t bytes = 2 * size * sizeof(T), n = size / samples;
     const bool stream = outgrows_cache(bytes) && y != x;
     const int64_t block = stream ? kStreamedBlockBytes / sizeof(T) : kBlock;
-    const int64_t pieces = (n + block - 1) / block, length = (n + pieces - 1) / pieces;
+    const int64_t pieces = (n + block - 1) / block;
     parallel_blocks(samples * pieces, std::max<int64_t>(1, block / n), bytes, [&](int64_t begin, int64_t end) {
       if (pieces == 1) return kernel(end - begin, n, x + begin * n, &kept[begin], scale, y + begin * n, stream);
-      const int64_t sample = begin / pieces, first = begin % pieces * length;
+      const int64_t sample = begin / pieces, first = begin % pieces * block;
       const int64_t at = sample * n + first;
-      kernel(1, std::min(length, n - first), x + at, &kept[sample], scale, y + at, stream);
+      kernel(1, std::min(block, n - first), x + at, &kept[sample], scale, y + at, stream);
     });
   });
 }

@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <memory>
+#include <new>
 
 #include "dispatch.h"
 #include "ops/ops.h"
@@ -20,7 +22,8 @@ int64_t place_in_line(const T* p) {
 template <typename T>
 class TwoRows {
  public:
-  explicit TwoRows(int64_t n) : memory_(new T[2 * n + 3 * kLine]) {}
+  explicit TwoRows(int64_t n) : memory_(new (std::nothrow) T[2 * n + 3 * kLine]) {}
+  explicit operator bool() const { return memory_ != nullptr; }
   T* get() const { return memory_.get() + (kLine - place_in_line(memory_.get())) % kLine; }
 
  private:
@@ -74,6 +77,7 @@ void dropout_add_norm_forward(const py::array& x_array, const OptionalArray& res
     T* z = out<T>(z_array, size);
     double* mean = out<double>(mean_array, rows);
     T* rstd = out<T>(rstd_array, rows);
+    require(!bias_array || mean, "_core: bias goes with mean");
     const T *weight = in<T>(weight_array, n), *bias = in<T>(bias_array, n),
             *layer_scale = in<T>(layer_scale_array, n);
 
@@ -84,8 +88,13 @@ void dropout_add_norm_forward(const py::array& x_array, const OptionalArray& res
         mean ? kernels<T>().dropout_add_layer_norm_forward : kernels<T>().dropout_add_rms_norm_forward;
     const int64_t bytes = (2 + (residual != nullptr) + (z != nullptr)) * size * sizeof(T);
     const bool stream = outgrows_cache(bytes) && y != x && y != residual && (!z || (z != x && z != residual));
+    std::atomic<bool> no_memory = false;
     parallel_blocks(rows, forward_block_rows<T>(n, stream), bytes, [&](int64_t begin, int64_t end) {
       const TwoRows<T> scratch(n);
+      if (!scratch) {  // an exception may not leave a thread
+        no_memory = true;
+        return;
+      }
       const BranchDropout<T> dropout{threshold, key, index + begin * n, advanced(row_scale, begin),
                                      layer_scales.from(0)};
       kernel({.rows = end - begin,
@@ -104,6 +113,7 @@ void dropout_add_norm_forward(const py::array& x_array, const OptionalArray& res
               .scratch = scratch.get(),
               .stream = stream});
     });
+    if (no_memory) throw std::bad_alloc();
   });
 }
 

@@ -35,6 +35,8 @@ def drop_path(
     """
     x, threshold, key, offset = checked_arguments(x, p, key, offset, training)
     y = _check.out(out, ("x",), (x,))
+    if x.size == 0:
+        return y
     if threshold == 2**32:
         y[...] = 0
     else:
