@@ -16,6 +16,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   }
   prepare_for_fork();
 
+  bind_activation_dropout(m);
   bind_adam(m);
   bind_arguments(m);
   bind_config(m);
@@ -23,8 +24,10 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   bind_drop_path(m);
   bind_dropout(m);
   bind_dropout_add_norm(m);
+  bind_elementary(m);
   bind_l2_penalty(m);
   bind_layer_norm(m);
   bind_rms_norm(m);
   bind_sgd(m);
+  bind_softmax_dropout(m);
 }

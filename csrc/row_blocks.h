@@ -2,8 +2,10 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <memory>
+#include <new>
 
 #include "parallel.h"
 #include "streaming.h"
@@ -56,5 +58,51 @@ class BlockSums {
   std::unique_ptr<T[]> memory_;
   T* first_;
 };
+
+constexpr int64_t kLineBytes = 64;
+
+template <typename T>
+int64_t place_in_line(const T* p) {
+  return static_cast<int64_t>(reinterpret_cast<uintptr_t>(p) % kLineBytes / sizeof(T));
+}
+
+// parallel_blocks, with memory for each block: body(begin, end, scratch), of so many elements from the start of a
+// line on.
+template <typename T, typename Body>
+void parallel_blocks_with_scratch(int64_t n, int64_t size, int64_t bytes, int64_t elements, Body body) {
+  constexpr int64_t kLine = kLineBytes / sizeof(T);
+  std::atomic<bool> no_memory = false;
+  parallel_blocks(n, size, bytes, [&](int64_t begin, int64_t end) {
+    const std::unique_ptr<T[]> memory(new (std::nothrow) T[elements + kLine]);
+    if (memory)
+      body(begin, end, memory.get() + (kLine - place_in_line(memory.get())) % kLine);
+    else  // an exception may not leave a thread
+      no_memory = true;
+  });
+  if (no_memory) throw std::bad_alloc();
+}
+
+// Rows of n as they are given, or else one row for all of them that changes nothing: zeros that are added (of the
+// sign that leaves -0 as it is) or ones.
+template <typename T>
+class RowsOrNeutral {
+ public:
+  RowsOrNeutral(const T* given, int64_t n, double neutral) : rows_(given), step_(given ? n : 0) {
+    if (given) return;
+    memory_.reset(new T[n]);
+    std::fill_n(memory_.get(), n, static_cast<T>(neutral));
+    rows_ = memory_.get();
+  }
+
+  const T* from(int64_t row) const { return rows_ + row * step_; }
+  int64_t step() const { return step_; }
+
+ private:
+  const T* rows_;
+  int64_t step_;
+  std::unique_ptr<T[]> memory_;
+};
+
+inline constexpr double kAddsNothing = -0.0, kMultipliesByOne = 1;
 
 }  // namespace pyreg

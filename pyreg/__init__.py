@@ -16,6 +16,14 @@ except ModuleNotFoundError as error:
     ) from None
 
 from pyreg import reference
+from pyreg._activation_dropout import (
+    gelu_dropout_backward,
+    gelu_dropout_forward,
+    relu_dropout_backward,
+    relu_dropout_forward,
+    silu_dropout_backward,
+    silu_dropout_forward,
+)
 from pyreg._adam import adam_update, adamw_update
 from pyreg._config import show_config
 from pyreg._drop_path import drop_path
@@ -27,6 +35,7 @@ from pyreg._layer_norm import layer_norm, layer_norm_backward, layer_norm_forwar
 from pyreg._random_key import random_key
 from pyreg._rms_norm import rms_norm, rms_norm_backward, rms_norm_forward
 from pyreg._sgd import sgd_update
+from pyreg._softmax_dropout import softmax_dropout_backward, softmax_dropout_forward
 from pyreg._threads import get_num_threads, num_threads, set_num_threads
 
 __version__ = _core.__version__
@@ -41,6 +50,8 @@ __all__ = [
     "dropout_add_rms_norm_backward",
     "dropout_add_rms_norm_forward",
     "dropout_mask",
+    "gelu_dropout_backward",
+    "gelu_dropout_forward",
     "get_num_threads",
     "l2_penalty",
     "layer_norm",
@@ -49,12 +60,18 @@ __all__ = [
     "num_threads",
     "random_key",
     "reference",
+    "relu_dropout_backward",
+    "relu_dropout_forward",
     "rms_norm",
     "rms_norm_backward",
     "rms_norm_forward",
     "set_num_threads",
     "sgd_update",
     "show_config",
+    "silu_dropout_backward",
+    "silu_dropout_forward",
+    "softmax_dropout_backward",
+    "softmax_dropout_forward",
 ]
 
 

@@ -29,8 +29,10 @@ _FLOAT64 = np.dtype(np.float64)
 def number(name: str, value: Any, *, low: float = 0.0, below: float = math.inf) -> float:
     """A finite float in [low, below)."""
     result = _float(name, value)
-    if not low <= result < below:  # false for NaN
-        wanted = f"finite and >= {low:g}" if below == math.inf else f"in [{low:g}, {below:g})"
+    if not low <= result < below or result == -math.inf:  # the former is false for NaN
+        wanted = f"in [{low:g}, {below:g})" if below < math.inf else "finite"
+        if below == math.inf and low > -math.inf:
+            wanted += f" and >= {low:g}"
         raise ValueError(f"{name} must be {wanted}, got {value!r}")
     return result
 

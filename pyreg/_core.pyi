@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -124,3 +125,47 @@ def sgd(
 def copy(source: FloatArray, target: FloatArray, streaming: bool) -> None: ...
 def update_loop(param: FloatArray, grad: FloatArray, exp_avg: FloatArray, exp_avg_sq: FloatArray) -> None: ...
 def sum_of_squares(x: FloatArray) -> float: ...
+def activation_dropout_forward(
+    activation: str, x: FloatArray, bias: FloatArray | None, threshold: int, key: int, index: int, y: FloatArray
+) -> None: ...
+def activation_dropout_backward(
+    activation: str,
+    dy: FloatArray,
+    x: FloatArray,
+    bias: FloatArray | None,
+    threshold: int,
+    key: int,
+    index: int,
+    dx: FloatArray,
+    dbias: FloatArray | None,
+) -> None: ...
+def softmax_dropout_forward(
+    x: FloatArray,
+    mask: FloatArray | None,
+    lengths: Sequence[int],
+    steps: Sequence[int],
+    queries: int,
+    scale: float,
+    threshold: int,
+    key: int,
+    index: int,
+    y: FloatArray,
+    maximum: FloatArray,
+    rsum: FloatArray,
+) -> None: ...
+def softmax_dropout_backward(
+    dy: FloatArray,
+    x: FloatArray,
+    maximum: FloatArray,
+    rsum: FloatArray,
+    mask: FloatArray | None,
+    lengths: Sequence[int],
+    steps: Sequence[int],
+    queries: int,
+    scale: float,
+    threshold: int,
+    key: int,
+    index: int,
+    dx: FloatArray,
+) -> None: ...
+def exponential(x: FloatArray, y: FloatArray) -> None: ...

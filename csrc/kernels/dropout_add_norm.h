@@ -16,13 +16,6 @@
 namespace pyreg {
 namespace {
 
-// x * scale where kept, else +0.
-template <typename T>
-PYREG_INLINE typename Native<T>::vec masked(typename Native<T>::vec x, T scale, const uint8_t* keep) {
-  using mask = typename Native<T>::mask;
-  return (typename Native<T>::vec)((mask)(x * scale) & widen_mask<T>(keep));
-}
-
 // The masks and factors of the rows of a branch, one after the other.
 template <typename T>
 class BranchRows {

@@ -6,15 +6,18 @@
 // could be emitted out of line. tests/test_isa_isolation.py holds the built module to that.
 #include "kernels/table.h"
 
+#include "kernels/activation_dropout.h"
 #include "kernels/adam.h"
 #include "kernels/copy.h"
 #include "kernels/drop_path.h"
 #include "kernels/dropout.h"
 #include "kernels/dropout_add_norm.h"
+#include "kernels/elementary.h"
 #include "kernels/l2_penalty.h"
 #include "kernels/layer_norm.h"
 #include "kernels/rms_norm.h"
 #include "kernels/sgd.h"
+#include "kernels/softmax_dropout.h"
 
 #define PYREG_PASTE(a, b) a##b
 #define PYREG_NAME(prefix, level) PYREG_PASTE(prefix, level)
@@ -32,6 +35,10 @@ constexpr Kernels<T> kTable = {
     .dropout_add_layer_norm_backward = dropout_add_layer_norm_backward<T>,
     .dropout_add_rms_norm_forward = dropout_add_rms_norm_forward<T>,
     .dropout_add_rms_norm_backward = dropout_add_rms_norm_backward<T>,
+    .softmax_dropout_forward = softmax_dropout_forward<T>,
+    .softmax_dropout_backward = softmax_dropout_backward<T>,
+    .activation_dropout = activation_dropout<T>,
+    .exponential = exponential<T>,
     .dropout = dropout<T>,
     .drop_path = drop_path<T>,
     .dropout_mask = dropout_mask,

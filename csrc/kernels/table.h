@@ -6,6 +6,7 @@
 namespace pyreg {
 
 enum class Decay { none, coupled, decoupled };
+enum class Activation { relu, silu, gelu, gelu_tanh };
 enum class Momentum { none, first, next };  // first: the buffer is filled with the gradient
 
 template <typename T>
@@ -62,6 +63,56 @@ struct DropoutAddNormBackward {
   bool stream;                        // dx and dresidual stand alike towards the cache lines
 };
 
+// An activation of rows (rows, n), and dropout behind it; backward where there is a dy. index: that of the first
+// element in the stream.
+template <typename T>
+struct ActivationDropout {
+  Activation activation;
+  int64_t rows, n;
+  uint64_t threshold, key, index;
+  const T *dy, *x;  // (rows, n); dy is null in the forward pass
+  const T* bias;    // (n)
+  T* y;             // (rows, n): the result, or dx
+  T* dbias;         // (n): the sum over these rows; may be null
+  bool stream;
+};
+
+constexpr int kMaxAxes = 64;  // of an array of NumPy
+
+// x * scale + mask, in rows (rows, n).
+template <typename T>
+struct SoftmaxScores {
+  int64_t rows, n;
+  const T* x;     // (rows, n)
+  const T* mask;  // the row of n for the first of all rows of the array
+  T scale;
+  int64_t row;                          // of all rows of the array, the first of these
+  int axes;                             // of the array, without the last one
+  const int64_t *lengths, *mask_steps;  // (axes): how long each is, and how far on in the mask the next row is
+  int64_t queries, query;  // where causal: rows of a sequence, and which of them the first one is; else 0
+};
+
+template <typename T>
+struct SoftmaxDropoutForward {
+  SoftmaxScores<T> scores;
+  uint64_t threshold, key, index;
+  T* y;               // (rows, n)
+  T *maximum, *rsum;  // (rows)
+  T* scratch;         // a row, in whole groups of lanes
+  bool stream;
+};
+
+template <typename T>
+struct SoftmaxDropoutBackward {
+  SoftmaxScores<T> scores;
+  uint64_t threshold, key, index;
+  const T* dy;              // (rows, n)
+  const T *maximum, *rsum;  // (rows)
+  T* dx;                    // (rows, n)
+  T* scratch;               // two rows, each in whole groups of lanes
+  bool stream;
+};
+
 // Raw pointers to contiguous arrays, checked by the caller; the kernels' headers give the shapes. stream:
 // the result is written past the caches.
 template <typename T>
@@ -78,6 +129,10 @@ struct Kernels {
   void (*dropout_add_layer_norm_backward)(const DropoutAddNormBackward<T>& arguments);
   void (*dropout_add_rms_norm_forward)(const DropoutAddNormForward<T>& arguments);
   void (*dropout_add_rms_norm_backward)(const DropoutAddNormBackward<T>& arguments);
+  void (*softmax_dropout_forward)(const SoftmaxDropoutForward<T>& arguments);
+  void (*softmax_dropout_backward)(const SoftmaxDropoutBackward<T>& arguments);
+  void (*activation_dropout)(const ActivationDropout<T>& arguments);
+  void (*exponential)(int64_t n, const T* x, T* y);
   void (*dropout)(int64_t n, const T* x, uint64_t threshold, uint64_t key, uint64_t index, T* y, bool stream);
   void (*drop_path)(int64_t rows, int64_t n, const T* x, const uint8_t* kept, T scale, T* y, bool stream);
   void (*dropout_mask)(int64_t n, uint64_t threshold, uint64_t key, uint64_t index, uint8_t* kept);

@@ -1,8 +1,4 @@
-#include <algorithm>
-#include <atomic>
 #include <cstdint>
-#include <memory>
-#include <new>
 
 #include "dispatch.h"
 #include "ops/ops.h"
@@ -10,49 +6,6 @@
 
 namespace pyreg {
 namespace {
-
-constexpr int64_t kLineBytes = 64;
-
-template <typename T>
-int64_t place_in_line(const T* p) {
-  return static_cast<int64_t>(reinterpret_cast<uintptr_t>(p) % kLineBytes / sizeof(T));
-}
-
-// Two rows of n that each start at a line.
-template <typename T>
-class TwoRows {
- public:
-  explicit TwoRows(int64_t n) : memory_(new (std::nothrow) T[2 * n + 3 * kLine]) {}
-  explicit operator bool() const { return memory_ != nullptr; }
-  T* get() const { return memory_.get() + (kLine - place_in_line(memory_.get())) % kLine; }
-
- private:
-  static constexpr int64_t kLine = kLineBytes / sizeof(T);
-  std::unique_ptr<T[]> memory_;
-};
-
-// Rows of n as they are given, or else one row for all of them that changes nothing: zeros that are added (of the
-// sign that leaves -0 as it is) or ones.
-template <typename T>
-class RowsOrNeutral {
- public:
-  RowsOrNeutral(const T* given, int64_t n, double neutral) : rows_(given), step_(given ? n : 0) {
-    if (given) return;
-    memory_.reset(new T[n]);
-    std::fill_n(memory_.get(), n, static_cast<T>(neutral));
-    rows_ = memory_.get();
-  }
-
-  const T* from(int64_t row) const { return rows_ + row * step_; }
-  int64_t step() const { return step_; }
-
- private:
-  const T* rows_;
-  int64_t step_;
-  std::unique_ptr<T[]> memory_;
-};
-
-constexpr double kAddsNothing = -0.0, kMultipliesByOne = 1;
 
 template <typename T>
 T* advanced(T* pointer, int64_t elements) {
@@ -88,32 +41,27 @@ void dropout_add_norm_forward(const py::array& x_array, const OptionalArray& res
         mean ? kernels<T>().dropout_add_layer_norm_forward : kernels<T>().dropout_add_rms_norm_forward;
     const int64_t bytes = (2 + (residual != nullptr) + (z != nullptr)) * size * sizeof(T);
     const bool stream = outgrows_cache(bytes) && y != x && y != residual && (!z || (z != x && z != residual));
-    std::atomic<bool> no_memory = false;
-    parallel_blocks(rows, forward_block_rows<T>(n, stream), bytes, [&](int64_t begin, int64_t end) {
-      const TwoRows<T> scratch(n);
-      if (!scratch) {  // an exception may not leave a thread
-        no_memory = true;
-        return;
-      }
-      const BranchDropout<T> dropout{threshold, key, index + begin * n, advanced(row_scale, begin),
-                                     layer_scales.from(0)};
-      kernel({.rows = end - begin,
-              .n = n,
-              .dropout = dropout,
-              .x = x + begin * n,
-              .residual = residuals.from(begin),
-              .residual_step = residuals.step(),
-              .weight = weights.from(0),
-              .bias = biases.from(0),
-              .eps = eps,
-              .y = y + begin * n,
-              .z = advanced(z, begin * n),
-              .mean = advanced(mean, begin),
-              .rstd = rstd + begin,
-              .scratch = scratch.get(),
-              .stream = stream});
-    });
-    if (no_memory) throw std::bad_alloc();
+    const int64_t two_rows = 2 * (n + kLineBytes / sizeof(T));
+    parallel_blocks_with_scratch<T>(
+        rows, forward_block_rows<T>(n, stream), bytes, two_rows, [&](int64_t begin, int64_t end, T* scratch) {
+          const BranchDropout<T> dropout{threshold, key, index + begin * n, advanced(row_scale, begin),
+                                         layer_scales.from(0)};
+          kernel({.rows = end - begin,
+                  .n = n,
+                  .dropout = dropout,
+                  .x = x + begin * n,
+                  .residual = residuals.from(begin),
+                  .residual_step = residuals.step(),
+                  .weight = weights.from(0),
+                  .bias = biases.from(0),
+                  .eps = eps,
+                  .y = y + begin * n,
+                  .z = advanced(z, begin * n),
+                  .mean = advanced(mean, begin),
+                  .rstd = rstd + begin,
+                  .scratch = scratch,
+                  .stream = stream});
+        });
   });
 }
 

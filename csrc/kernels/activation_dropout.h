@@ -1,0 +1,186 @@
+// Activations and dropout behind them.
+//
+// Each activation is its input times a curve that runs from 0 to 1: a step for ReLU, the logistic function for SiLU
+// (Elfwing et al., 2018, arXiv:1702.03118), the normal distribution for GELU (Hendrycks and Gimpel, 2016,
+// arXiv:1606.08415). (1 + tanh(u)) / 2 is the logistic function of 2 * u, so GELU's approximation by tanh is SiLU of
+// another argument.
+//
+//   forward    y = dropout(activation(x + bias))
+//   backward   dx = dropout(dy * activation'(x + bias)),  dbias = sum over rows of dx
+#pragma once
+
+#include "kernels/elementary.h"
+#include "kernels/row_masks.h"
+#include "kernels/row_stream.h"
+#include "kernels/table.h"
+
+namespace pyreg {
+namespace {
+
+template <typename T>
+struct Relu {
+  using vec = typename Native<T>::vec;
+  static PYREG_INLINE vec value(vec h) { return h <= T{0} ? vec{} : h; }
+  static PYREG_INLINE vec gradient(vec dy, vec h) { return h <= T{0} ? vec{} : dy; }
+};
+
+// For an infinite h: 0 times the lowest that matters is 0, times -inf it would be NaN.
+template <typename T>
+PYREG_INLINE typename Native<T>::vec at_least(T low, typename Native<T>::vec h) {
+  return h < low ? typename Native<T>::vec{} + low : h;
+}
+
+template <typename T>
+PYREG_INLINE typename Native<T>::vec at_most(T high, typename Native<T>::vec h) {
+  return h > high ? typename Native<T>::vec{} + high : h;
+}
+
+template <typename T>
+struct Silu {
+  using vec = typename Native<T>::vec;
+  static constexpr T kLowest = Format<T>::kLowest;
+
+  static PYREG_INLINE vec value(vec h) {
+    h = at_least(kLowest, h);
+    return h * sigmoid<T>(h).first;
+  }
+  static PYREG_INLINE vec gradient(vec dy, vec h) {
+    h = at_most(-kLowest, at_least(kLowest, h));
+    const auto [s, rest] = sigmoid<T>(h);
+    return dy * (s * (h * rest + T{1}));
+  }
+};
+
+template <typename T>
+struct Gelu {
+  using vec = typename Native<T>::vec;
+  static constexpr T kFar = Format<T>::kFar;
+
+  static PYREG_INLINE vec value(vec h) {
+    h = at_least(-kFar, h);
+    return h * normal<T>(h).first;
+  }
+  static PYREG_INLINE vec gradient(vec dy, vec h) {
+    constexpr T kDensity = static_cast<T>(0.3989422804014327);  // 1 / sqrt(2 pi)
+    h = at_most(kFar, at_least(-kFar, h));
+    const auto [below, density] = normal<T>(h);
+    return dy * (h * (density * kDensity) + below);
+  }
+};
+
+template <typename T>
+struct GeluTanh {
+  using vec = typename Native<T>::vec;
+  static constexpr T kFar = Format<T>::kFar;
+  static constexpr double kScale64 = 1.5957691216057308, kCubic64 = kScale64 * 0.044715;  // 2 * sqrt(2 / pi)
+  static constexpr T kScale = static_cast<T>(kScale64), kCubic = static_cast<T>(kCubic64);
+
+  static PYREG_INLINE vec value(vec h) {
+    h = at_least(-kFar, h);
+    return h * sigmoid<T>(h * (h * h * kCubic + kScale)).first;
+  }
+  static PYREG_INLINE vec gradient(vec dy, vec h) {
+    h = at_most(kFar, at_least(-kFar, h));
+    const auto [s, rest] = sigmoid<T>(h * (h * h * kCubic + kScale));
+    const vec slope = h * h * static_cast<T>(3 * kCubic64) + kScale;
+    return dy * (s * (h * rest * slope + T{1}));
+  }
+};
+
+// What dropout is applied to, of elements from, ..., to - 1 of the row that begins at `row`, written to `values`: up
+// to a vector more.
+template <typename T>
+using FillChunk = void (*)(const ActivationDropout<T>& a, int64_t row, int64_t from, int64_t to, T* values);
+
+template <typename T, typename Activation, bool kBackward>
+void fill_chunk(const ActivationDropout<T>& a, int64_t row, int64_t from, int64_t to, T* values) {
+  const T *const x = a.x + row, *const dy = kBackward ? a.dy + row : nullptr, *const bias = a.bias;
+  const auto body = [&](auto vector) PYREG_LAMBDA {
+    const auto h = vector.load(x) + vector.load(bias);
+    const auto value = [&] {
+      if constexpr (kBackward) return Activation::gradient(vector.load(dy), h);
+      return Activation::value(h);
+    }();
+    std::memcpy(values + (vector.at - from), &value, sizeof value);
+  };
+  constexpr int kWidth = Lanes<T>::kWidth;
+  for (int64_t at = from; at < to; at += kWidth) {
+    if (at + kWidth <= a.n)
+      body(WholeVector<T>{at, 0, true});
+    else
+      body(PartVector<T>{at, 0, static_cast<int>(a.n - at)});
+  }
+}
+
+template <typename T>
+struct ActivationRow {
+  T* y;
+  const ActivationDropout<T>& a;
+  RowStream<T>& stream;
+};
+
+// Applies dropout to a chunk of a row and puts it where it goes.
+template <typename T, bool kStream>
+PYREG_NOINLINE void drop_chunk(const ActivationRow<T>& row, const uint8_t* keep, T scale, int64_t begin, int64_t end,
+                               const T* values) {
+  T *const y = row.y, *const dbias = row.a.dbias;
+  const int64_t lead = to_next_line(y), from = begin == 0 ? 0 : begin + lead;
+  each_vector_of_chunk<T>(begin, end, row.a.n, lead, [&](auto vector) PYREG_LAMBDA {
+    typename Native<T>::vec value;
+    std::memcpy(&value, values + (vector.at - from), sizeof value);
+    value = masked<T>(value, scale, keep + (vector.at - begin));
+    if (dbias) vector.store(dbias, vector.load(dbias) + value);
+    if constexpr (kStream)
+      row.stream.store(vector, value);
+    else
+      vector.store(y, value);
+  });
+}
+
+template <typename T, bool kStream>
+void activation_dropout_rows(const ActivationDropout<T>& a, FillChunk<T> fill) {
+  if (a.dbias)
+    for (int64_t i = 0; i < a.n; ++i) a.dbias[i] = 0;
+  RowMasks masks(a.rows, a.n, a.threshold, a.key, a.index);
+  const T scale = masks.scale<T>();
+  RowStream<T> stream;
+  alignas(kVectorBytes) T values[kMaskedChunk + Lanes<T>::kWidth];
+  for (int64_t r = 0; r < a.rows; ++r) {
+    const ActivationRow<T> row{a.y + r * a.n, a, stream};
+    const int64_t lead = to_next_line(row.y);
+    if constexpr (kStream) stream.begin(row.y);
+    each_chunk(a.n, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
+      const uint8_t* const keep = masks.chunk(begin);
+      fill(a, r * a.n, begin == 0 ? 0 : begin + lead, end == a.n || end + lead > a.n ? a.n : end + lead, values);
+      drop_chunk<T, kStream>(row, keep, scale, begin, end, values);
+    });
+    if constexpr (kStream) stream.end(a.n);
+  }
+  if constexpr (kStream) stream.finish();
+}
+
+template <typename T, typename Activation>
+constexpr FillChunk<T> kFill[] = {fill_chunk<T, Activation, false>, fill_chunk<T, Activation, true>};
+
+// y may be x or dy.
+template <typename T>
+void activation_dropout(const ActivationDropout<T>& a) {
+  const auto fill = [&] {
+    const int backward = a.dy != nullptr;
+    switch (a.activation) {
+      case Activation::relu:
+        return kFill<T, Relu<T>>[backward];
+      case Activation::silu:
+        return kFill<T, Silu<T>>[backward];
+      case Activation::gelu:
+        return kFill<T, Gelu<T>>[backward];
+      default:
+        return kFill<T, GeluTanh<T>>[backward];
+    }
+  }();
+  const bool streams = a.stream && a.rows > 0 && RowStream<T>::takes_rows_of(a.n);
+  streams ? activation_dropout_rows<T, true>(a, fill) : activation_dropout_rows<T, false>(a, fill);
+}
+
+}  // namespace
+}  // namespace pyreg

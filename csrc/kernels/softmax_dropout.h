@@ -1,0 +1,240 @@
+// Softmax over rows of scores, and dropout of its weights (attention: Vaswani et al., 2017, arXiv:1706.03762).
+//
+//   forward    s = x * scale + mask,  prob = exp(s - max(s)) / sum(exp(s - max(s))),  y = dropout(prob)
+//   backward   dprob = dropout(dy),  dx = prob * (dprob - sum(dprob * prob)) * scale
+//
+// The rows that are worked on are held in the scratch, in whole groups of lanes: behind a row's end stand scores of
+// -inf, whose weights are 0.
+#pragma once
+
+#include "kernels/elementary.h"
+#include "kernels/row_masks.h"
+#include "kernels/row_stream.h"
+#include "kernels/table.h"
+
+namespace pyreg {
+namespace {
+
+template <typename T>
+constexpr int64_t whole_groups(int64_t n) {
+  return (n + Lanes<T>::kCount - 1) / Lanes<T>::kCount * Lanes<T>::kCount;
+}
+
+// The rows of scores, one after the other.
+template <typename T>
+class ScoreRows {
+ public:
+  explicit ScoreRows(const SoftmaxScores<T>& s) : s_(s), x_(s.x), mask_(s.mask), query_(s.query) {
+    int64_t row = s.row;
+    for (int axis = s.axes - 1; axis >= 0; row /= s.lengths[axis], --axis) {
+      place_[axis] = row % s.lengths[axis];
+      mask_ += place_[axis] * s.mask_steps[axis];
+    }
+  }
+
+  // How many of the row's scores there are: the others have no weight.
+  PYREG_INLINE int64_t count() const { return s_.queries > 0 && query_ + 1 < s_.n ? query_ + 1 : s_.n; }
+
+  // Written to `scores`, in whole groups. Returns the largest, NaNs left aside; 0 where it is -inf.
+  PYREG_NOINLINE T make(T* scores) const {
+    const int64_t n = count();
+    const T *const x = x_, *const mask = mask_;
+    const T scale = s_.scale;
+    Lanes<T> largest;
+    PYREG_UNROLL
+    for (auto& v : largest.v) v = v - static_cast<T>(__builtin_inf());
+    for (int64_t i = n / Lanes<T>::kCount * Lanes<T>::kCount; i < whole_groups<T>(n); ++i)
+      scores[i] = -static_cast<T>(__builtin_inf());
+    each_vector<T>(0, n, [&](auto vector) PYREG_LAMBDA {
+      const auto s = vector.load(x) * scale + vector.load(mask);
+      auto& lane = largest.v[vector.k];
+      if constexpr (vector.kWhole)
+        lane = s > lane ? s : lane;
+      else
+        lane = (s > lane) & first_lanes<T>(vector.count) ? s : lane;
+      vector.store(scores, s);
+      fetch_row(vector, x);
+    });
+    T maximum = -static_cast<T>(__builtin_inf());
+    for (const auto& v : largest.v)
+      for (int i = 0; i < Lanes<T>::kWidth; ++i) maximum = v[i] > maximum ? v[i] : maximum;
+    // The zero that is added takes the sign from -0.
+    return maximum == -static_cast<T>(__builtin_inf()) ? T{0} : maximum + T{0};
+  }
+
+  void next() {
+    x_ += s_.n;
+    if (s_.queries > 0 && ++query_ == s_.queries) query_ = 0;
+    for (int axis = s_.axes - 1; axis >= 0; --axis) {
+      mask_ += s_.mask_steps[axis];
+      if (++place_[axis] < s_.lengths[axis]) return;
+      mask_ -= s_.mask_steps[axis] * s_.lengths[axis];
+      place_[axis] = 0;
+    }
+  }
+
+ private:
+  const SoftmaxScores<T>& s_;
+  const T *x_, *mask_;
+  int64_t query_;
+  int64_t place_[kMaxAxes];
+};
+
+// take(vector, exp(scores - maximum)) for the vectors of a row of n scores, in whole groups; take returns what is
+// summed. Returns the sum.
+template <typename T, typename Take>
+PYREG_INLINE double sum_of_exponentials(int64_t n, const T* scores, T maximum, Take take) {
+  RowSum<T> sum;
+  const int64_t groups_end = whole_groups<T>(n);
+  for (int64_t begin = 0; begin < groups_end; begin += kSumBlock) {
+    const int64_t end = groups_end - begin < kSumBlock ? groups_end : begin + kSumBlock;
+    Lanes<T> lanes = sum.lanes();
+    for (int64_t at = begin; at < end; at += Lanes<T>::kCount) {
+      PYREG_UNROLL
+      for (int k = 0; k < Lanes<T>::kVecs; ++k) {
+        const WholeVector<T> vector{at + k * Lanes<T>::kWidth, k, true};
+        lanes.v[k] += take(vector, exp<T>(vector.load(scores) - maximum));
+      }
+    }
+    sum.put(lanes, end, groups_end);
+  }
+  return sum.total();
+}
+
+// The exponentials are written over the scores.
+template <typename T>
+PYREG_NOINLINE double exponentials(int64_t n, T* scores, T maximum) {
+  return sum_of_exponentials(n, scores, maximum, [&](auto vector, auto e) PYREG_LAMBDA {
+    vector.store(scores, e);
+    return e;
+  });
+}
+
+// The weights are written over the scores. Returns the sum of their products with dprob.
+template <typename T>
+PYREG_NOINLINE double weights(int64_t n, T* scores, T maximum, T rsum, const T* dprob) {
+  return sum_of_exponentials(n, scores, maximum, [&](auto vector, auto e) PYREG_LAMBDA {
+    const auto prob = e * rsum;
+    vector.store(scores, prob);
+    return prob * vector.load(dprob);
+  });
+}
+
+template <typename T>
+void fill_zeros(T* row, int64_t from, int64_t to) {
+  for (int64_t i = from; i < to; ++i) row[i] = 0;
+}
+
+// Rows of results, stored or streamed.
+template <typename T, bool kStream>
+class ResultRows {
+ public:
+  ResultRows(int64_t n, T* y) : n_(n), y_(y) {}
+
+  // The next row, chunk by chunk: chunk(begin) before the vectors of each, made by value(vector).
+  template <typename Chunk, typename Value>
+  PYREG_INLINE void put(Chunk chunk, Value value) {
+    if constexpr (kStream) stream_.begin(y_);
+    const int64_t lead = to_next_line(y_);
+    T* const y = y_;
+    each_chunk(n_, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
+      chunk(begin);
+      each_vector_of_chunk<T>(begin, end, n_, lead, [&](auto vector) PYREG_LAMBDA {
+        if constexpr (kStream)
+          stream_.store(vector, value(vector));
+        else
+          vector.store(y, value(vector));
+      });
+    });
+    if constexpr (kStream) stream_.end(n_);
+    y_ += n_;
+  }
+  PYREG_INLINE void finish() {
+    if constexpr (kStream) stream_.finish();
+  }
+
+ private:
+  int64_t n_;
+  T* y_;
+  RowStream<T> stream_;
+};
+
+template <typename T, bool kStream>
+void softmax_dropout_forward_rows(const SoftmaxDropoutForward<T>& a) {
+  const int64_t n = a.scores.n;
+  ScoreRows<T> rows(a.scores);
+  RowMasks masks(a.scores.rows, n, a.threshold, a.key, a.index);
+  const T scale = masks.scale<T>();
+  ResultRows<T, kStream> results(n, a.y);
+  T* const e = a.scratch;
+  for (int64_t r = 0; r < a.scores.rows; ++r, rows.next()) {
+    const int64_t count = rows.count();
+    const T maximum = rows.make(e);
+    const double sum = exponentials(count, e, maximum);
+    const T rsum = sum == 0 ? T{0} : static_cast<T>(1 / sum);
+    a.maximum[r] = maximum;
+    a.rsum[r] = rsum;
+    fill_zeros(e, whole_groups<T>(count), n);
+    const uint8_t* keep = nullptr;
+    int64_t chunk_begin = 0;
+    results.put(
+        [&](int64_t begin) PYREG_LAMBDA {
+          keep = masks.chunk(begin);
+          chunk_begin = begin;
+        },
+        [&](auto vector)
+            PYREG_LAMBDA { return masked<T>(vector.load(e) * rsum, scale, keep + (vector.at - chunk_begin)); });
+  }
+  results.finish();
+}
+
+// y may be x.
+template <typename T>
+void softmax_dropout_forward(const SoftmaxDropoutForward<T>& a) {
+  const bool streams = a.stream && a.scores.rows > 0 && RowStream<T>::takes_rows_of(a.scores.n);
+  streams ? softmax_dropout_forward_rows<T, true>(a) : softmax_dropout_forward_rows<T, false>(a);
+}
+
+// dprob, of the row dy of which `count` scores have a weight: in whole groups, with zeros elsewhere.
+template <typename T>
+PYREG_NOINLINE void drop_row(int64_t n, int64_t count, const T* dy, RowMasks& masks, T scale, T* dprob) {
+  each_chunk(n, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
+    const uint8_t* const keep = masks.chunk(begin);
+    each_vector<T>(begin, end, [&](auto vector) PYREG_LAMBDA {
+      vector.store(dprob, masked<T>(vector.load(dy), scale, keep + (vector.at - begin)));
+      fetch_row(vector, dy);
+    });
+  });
+  fill_zeros(dprob, count, whole_groups<T>(n));
+}
+
+template <typename T, bool kStream>
+void softmax_dropout_backward_rows(const SoftmaxDropoutBackward<T>& a) {
+  const int64_t n = a.scores.n;
+  ScoreRows<T> rows(a.scores);
+  RowMasks masks(a.scores.rows, n, a.threshold, a.key, a.index);
+  const T keep_scale = masks.scale<T>(), scale = a.scores.scale;
+  ResultRows<T, kStream> results(n, a.dx);
+  T *const prob = a.scratch, *const dprob = a.scratch + whole_groups<T>(n);
+  const T* dy = a.dy;
+  for (int64_t r = 0; r < a.scores.rows; ++r, rows.next(), dy += n) {
+    const int64_t count = rows.count();
+    rows.make(prob);
+    drop_row(n, count, dy, masks, keep_scale, dprob);
+    const T mean = static_cast<T>(weights(count, prob, a.maximum[r], a.rsum[r], dprob));
+    fill_zeros(prob, whole_groups<T>(count), n);
+    results.put([](int64_t) PYREG_LAMBDA {},
+                [&](auto vector) PYREG_LAMBDA { return (vector.load(prob) * (vector.load(dprob) - mean)) * scale; });
+  }
+  results.finish();
+}
+
+// dx may be dy or x.
+template <typename T>
+void softmax_dropout_backward(const SoftmaxDropoutBackward<T>& a) {
+  const bool streams = a.stream && a.scores.rows > 0 && RowStream<T>::takes_rows_of(a.scores.n);
+  streams ? softmax_dropout_backward_rows<T, true>(a) : softmax_dropout_backward_rows<T, false>(a);
+}
+
+}  // namespace
+}  // namespace pyreg
