@@ -1,0 +1,93 @@
+"""The kernels' own exponential and the curves made of it: error bounds, in units in the last place."""
+
+import math
+
+import numpy as np
+import pytest
+from bits import assert_same_bits
+
+import pyreg
+from pyreg import _core
+from pyreg.reference import elementary
+
+
+def exponential(impl, x):
+    if impl is pyreg.reference:
+        with np.errstate(all="ignore"):
+            return elementary.exp(x)
+    y = np.empty_like(x)
+    _core.exponential(x, y)
+    return y
+
+
+def ulps(got, exact):
+    """How far off, in units of the last place that `got`'s dtype has at the exact value."""
+    place = np.spacing(np.abs(exact).astype(got.dtype)).astype(exact.dtype)
+    return np.abs(got.astype(exact.dtype) - exact) / place
+
+
+def float32s(low, high, step=1):
+    """Every `step`-th float32 between two of one sign, by its bits."""
+    first, last = (int(np.float32(value).view(np.uint32)) for value in (low, high))
+    for start in range(first, last + 1, step * 2**20):
+        yield np.arange(start, min(start + step * 2**20, last + 1), step, dtype=np.uint32).view(np.float32)
+
+
+# Nearer to 0 than 2**-25, exp is 1 to half an ulp; below -104, 0 to half the smallest float32.
+LEAST, MOST = -(2.0**-25), -104.0
+
+
+def test_exp_is_within_an_ulp_of_the_exponential_at_every_float32():
+    # The float64 exponential of NumPy is good to an ulp of its own: 2**-29 of one here.
+    worst = max(ulps(exponential(pyreg, x), np.exp(x.astype(np.float64))).max() for x in float32s(LEAST, MOST))
+    assert worst <= 0.85
+
+
+def test_exp_is_the_same_at_every_level(impl):
+    # Every 1009th float32: a prime, so that no bits of the significand are left out.
+    for x in float32s(LEAST, MOST, step=1009):
+        assert_same_bits(exponential(impl, x), exponential(pyreg.reference, x))
+
+
+def test_exp_in_float64_is_within_an_ulp(impl, rng):
+    if np.finfo(np.longdouble).eps > 2.0**-60:
+        pytest.skip("no longer float to compare with")
+    x = -np.concatenate([rng.uniform(0, 746, 10**6), np.exp(rng.uniform(-40, 6.6, 10**6))])
+    assert ulps(exponential(impl, x), np.exp(x.astype(np.longdouble))).max() <= 0.85
+
+
+def test_exp_of_special_values(impl, dtype):
+    smallest = np.finfo(dtype).smallest_subnormal
+    x = np.array([0.0, -0.0, -smallest, -np.inf, np.finfo(dtype).min, np.nan], dtype)
+    assert_same_bits(exponential(impl, x), np.array([1, 1, 1, 0, 0, np.nan], dtype))
+    quiet_nan_with_payload = np.full(1, np.nan, dtype)
+    quiet_nan_with_payload.view(np.uint8)[0] = 1
+    assert np.isnan(exponential(impl, quiet_nan_with_payload)).all()
+
+
+def test_exp_of_known_values(impl):
+    # OEIS A068985, A092553: exp(-1), exp(-2).
+    expected = [0.36787944117144232, 0.13533528323661270]
+    np.testing.assert_allclose(exponential(impl, np.array([-1.0, -2.0])), expected, rtol=2e-16, atol=0)
+
+
+# What follows is held in the reference alone, whose bits the compiled functions have (test_activation_dropout.py).
+
+
+def test_the_normal_distribution_keeps_its_digits_in_the_tail():
+    x = np.concatenate([np.linspace(-37.5, 8, 20_001), np.linspace(-2, 2, 20_001)])
+    exact = np.array([math.erfc(-value / math.sqrt(2)) / 2 for value in x])
+    below, density = elementary.normal(x)
+    # math.erfc's argument is rounded, and with it the exponent x**2 / 2: as many ulps as that is large.
+    np.testing.assert_array_less(ulps(below, exact), 8 + 2 * x * x)
+    np.testing.assert_allclose(density, np.exp(-x * x / 2), rtol=2e-13, atol=0)
+
+
+def test_float32_functions_are_within_a_few_ulps_of_the_float64_ones():
+    for sign in (1, -1):
+        for x in float32s(2.0**-30, 14.0, step=1009):
+            for function, bound in ((elementary.normal, 6), (elementary.sigmoid, 3)):
+                for got, exact in zip(function(sign * x), function((sign * x).astype(np.float64)), strict=True):
+                    large = exact >= np.finfo(np.float32).tiny
+                    assert ulps(got, exact)[large].max() <= bound, function.__name__
+                    np.testing.assert_allclose(got[~large], exact[~large], rtol=0, atol=3 * 2.0**-149)

@@ -1,0 +1,195 @@
+"""Softmax and dropout of its weights: against float64, masks, gradients, what may be written in place."""
+
+import numpy as np
+import pytest
+from bits import assert_same_bits
+
+import pyreg
+
+P, KEY, OFFSET = 0.3, 0x0123456789ABCDEF, 11
+DROPOUT = {"p": P, "key": KEY, "offset": OFFSET}
+
+
+def softmax(s):
+    """In float64; rows of -inf give zeros."""
+    with np.errstate(invalid="ignore"):
+        e = np.exp(s - s.max(axis=-1, keepdims=True))
+    e[np.isneginf(s).all(axis=-1)] = 0
+    total = e.sum(axis=-1, keepdims=True)
+    return e / np.where(total == 0, 1, total)
+
+
+@pytest.mark.parametrize("n", [1, 7, 64, 1001, 5000])
+def test_weights_are_those_of_float64_mathematics(impl, dtype, rng, n):
+    x = rng.normal(0, 4, (3, n)).astype(dtype)
+    y, maximum, rsum = impl.softmax_dropout_forward(x, p=0, key=KEY, scale=0.7)
+    s = x.astype(np.longdouble) * dtype(0.7)
+    # s and its distance from the maximum, up to 40, are rounded: twice half an ulp of that. The rest is a few of 1.
+    np.testing.assert_allclose(y, softmax(s), rtol=50 * np.finfo(dtype).eps, atol=0)
+    np.testing.assert_allclose(y.sum(axis=-1, dtype=np.float64), 1, rtol=4 * np.finfo(dtype).eps)
+    np.testing.assert_array_equal(maximum, (x * dtype(0.7)).max(axis=-1))
+    np.testing.assert_allclose(rsum, y.max(axis=-1), rtol=np.finfo(dtype).eps)
+
+
+def test_weights_that_pytorch_prints(impl):
+    # torch.softmax(torch.tensor([1., 2., 3.], dtype=torch.float64), -1), version 2.13
+    y, _, _ = impl.softmax_dropout_forward([1.0, 2.0, 3.0], p=0, key=KEY)
+    np.testing.assert_allclose(y, [0.09003057317038046, 0.24472847105479764, 0.6652409557748218], rtol=4e-16, atol=0)
+
+
+def test_dropout_comes_behind_softmax(impl, dtype, rng):
+    x = rng.normal(size=(70, 129)).astype(dtype)
+    mask = rng.normal(size=129).astype(dtype)
+    y, maximum, rsum = impl.softmax_dropout_forward(x, mask, scale=0.5, **DROPOUT)
+    prob, *statistics = impl.softmax_dropout_forward(x * dtype(0.5) + mask, p=0, key=1)
+    assert_same_bits(y, impl.dropout(prob, P, key=KEY, offset=OFFSET))
+    assert_same_bits((maximum, rsum), tuple(statistics))
+    inference = impl.softmax_dropout_forward(x, mask, scale=0.5, training=False, **DROPOUT)
+    assert_same_bits(inference, (prob, maximum, rsum))
+
+
+SHAPE = (2, 3, 5, 33)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(), (1,), (33,), (5, 33), (5, 1), (1, 33), (3, 1, 33), (2, 1, 1, 33), (2, 1, 5, 1), (1, 3, 5, 33), SHAPE],
+)
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_mask_broadcasts_as_in_numpy(impl, dtype, rng, shape, causal):
+    x, dy = rng.normal(size=(2, *SHAPE)).astype(dtype)
+    mask = np.where(rng.random(shape) < 0.3, -np.inf, rng.normal(size=shape)).astype(dtype)
+    whole = np.broadcast_to(mask, SHAPE).copy()
+    options = DROPOUT | {"causal": causal}
+    expected = impl.softmax_dropout_forward(x, whole, **options)
+    assert_same_bits(impl.softmax_dropout_forward(x, mask, **options), expected)
+    assert_same_bits(
+        impl.softmax_dropout_backward(dy, x, *expected[1:], mask, **options),
+        impl.softmax_dropout_backward(dy, x, *expected[1:], whole, **options),
+    )
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(1, 1), (7, 7), (40, 40), (3, 50), (50, 3), (150, 150)])
+def test_causal_is_a_mask_of_the_keys_behind(impl, dtype, rng, queries, keys):
+    x, dy = rng.normal(size=(2, 4, queries, keys)).astype(dtype)
+    behind = np.triu(np.ones((queries, keys), bool), 1)
+    mask = np.where(behind, -np.inf, 0).astype(dtype)
+    y, *statistics = expected = impl.softmax_dropout_forward(x, mask, **DROPOUT)
+    # What stands behind is not looked at.
+    x[:, behind] = np.nan
+    assert_same_bits(impl.softmax_dropout_forward(x, causal=True, **DROPOUT), expected)
+    dy_nan = dy.copy()
+    dy_nan[:, behind] = np.nan
+    dx = impl.softmax_dropout_backward(dy_nan, x, *statistics, causal=True, **DROPOUT)
+    x[:, behind] = 0
+    np.testing.assert_array_equal(dx, impl.softmax_dropout_backward(dy, x, *statistics, mask, **DROPOUT))
+    assert (y[:, behind] == 0).all()
+
+
+def test_rows_of_which_nothing_is_left_are_zeros(impl, dtype, rng):
+    x, dy = rng.normal(size=(2, 4, 70)).astype(dtype)
+    mask = np.zeros((4, 1), dtype)
+    mask[1:3] = -np.inf
+    x[3] = -np.inf
+    y, maximum, rsum = impl.softmax_dropout_forward(x, mask, **DROPOUT)
+    assert_same_bits((y[1:], maximum[1:], rsum[1:]), tuple(np.zeros(s, dtype) for s in ((3, 70), 3, 3)))
+    assert (y[0] > 0).any()
+    dx = impl.softmax_dropout_backward(dy, x, maximum, rsum, mask, **DROPOUT)
+    np.testing.assert_array_equal(dx[1:], 0)
+
+
+def test_nan_and_inf_make_their_row_nan_and_no_other(impl, dtype, rng):
+    x = rng.normal(size=(5, 70)).astype(dtype)
+    expected, _, _ = impl.softmax_dropout_forward(x, p=0, key=1)
+    x[1, 3], x[2, 69], x[3] = np.nan, np.inf, -np.inf
+    x[3, 5] = np.nan
+    y, _, _ = impl.softmax_dropout_forward(x, p=0, key=1)
+    assert np.isnan(y[1:4]).all()
+    assert_same_bits(y[[0, 4]], expected[[0, 4]])
+    dropped = ~impl.dropout_mask(x.shape, P, key=KEY, offset=OFFSET)
+    y, _, _ = impl.softmax_dropout_forward(x, **DROPOUT)
+    assert (y[dropped] == 0).all()
+
+
+def test_scores_of_any_magnitude(impl, dtype):
+    largest = np.finfo(dtype).max
+    x = np.array([[largest, 0, -largest], [1e4, 1e4 - 1, -1e4], [-1e4, -1e4, -1e4]], dtype)
+    y, maximum, _ = impl.softmax_dropout_forward(x, p=0, key=1)
+    third = dtype(1) / dtype(3)
+    np.testing.assert_allclose(y, [[1, 0, 0], softmax(np.array([1.0, 0, -2e4])), [third] * 3], rtol=1e-6, atol=0)
+    np.testing.assert_array_equal(maximum, x.max(axis=-1))
+    signs, _, _ = impl.softmax_dropout_forward(x, p=0, key=1, scale=-1.0)
+    assert_same_bits(signs, impl.softmax_dropout_forward(-x, p=0, key=1)[0])
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_the_gradient_equals_finite_differences(impl, rng, causal):
+    x, dy = rng.normal(size=(2, 2, 4, 6))
+    mask = rng.normal(size=(2, 1, 6))
+    mask[0, 0, 3] = -np.inf
+    options = DROPOUT | {"scale": 0.6, "causal": causal}
+    _, maximum, rsum = impl.softmax_dropout_forward(x, mask, **options)
+    dx = impl.softmax_dropout_backward(dy, x, maximum, rsum, mask, **options)
+
+    def loss():
+        return (impl.softmax_dropout_forward(x, mask, **options)[0] * dy).sum()
+
+    h = 1e-5  # the third derivatives are of the order of 1: h**2 / 6 and eps / h are both below 1e-10
+    for array, gradient in ((x, dx), (mask, (dx / 0.6).sum(axis=1, keepdims=True))):
+        for i in np.ndindex(array.shape):
+            kept = array[i]
+            array[i] = kept + h
+            above = loss()
+            array[i] = kept - h
+            below = loss()
+            array[i] = kept
+            assert abs((above - below) / (2 * h) - gradient[i]) < 1e-8
+
+
+def test_float32_gradients_are_accurate_to_float32(impl, rng):
+    x, dy = rng.normal(size=(2, 64, 768)).astype(np.float32)
+    _, *statistics = impl.softmax_dropout_forward(x, scale=2.0, **DROPOUT)
+    dx = impl.softmax_dropout_backward(dy, x, *statistics, scale=2.0, **DROPOUT)
+    x, dy = x.astype(np.float64), dy.astype(np.float64)
+    _, *statistics = pyreg.reference.softmax_dropout_forward(x, scale=2.0, **DROPOUT)
+    exact = pyreg.reference.softmax_dropout_backward(dy, x, *statistics, scale=2.0, **DROPOUT)
+    # Products of a weight, accurate to 1e-6, and differences of numbers up to 10.
+    np.testing.assert_allclose(dx, exact, rtol=0, atol=2e-6 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize("rows", [70, 9000])  # the larger ones leave the caches where they are not in place
+@pytest.mark.parametrize("n", [601, 1])
+def test_results_may_be_written_over_the_inputs(impl, rng, rows, n):
+    if impl is pyreg.reference and rows > 70:
+        pytest.skip("slow, and NumPy's business")
+    x, dy = rng.standard_normal((2, rows, n), np.float32)
+    y, *statistics = expected = impl.softmax_dropout_forward(x, **DROPOUT)
+    in_place = x.copy()
+    assert_same_bits(impl.softmax_dropout_forward(in_place, out=in_place, **DROPOUT), expected)
+    assert_same_bits(in_place, y)
+    dx = impl.softmax_dropout_backward(dy, x, *statistics, **DROPOUT)
+    for which in (0, 1):
+        arrays = dy.copy(), x.copy()
+        made = impl.softmax_dropout_backward(*arrays, *statistics, out=arrays[which], **DROPOUT)
+        assert made is arrays[which]
+        assert_same_bits(made, dx)
+
+
+def test_a_part_of_the_rows_with_its_offset_is_the_part_of_the_whole(impl, dtype, rng):
+    x, dy = rng.normal(size=(2, 150, 77)).astype(dtype)
+    whole = _, maximum, rsum = impl.softmax_dropout_forward(x, **DROPOUT)
+    dx = impl.softmax_dropout_backward(dy, x, maximum, rsum, **DROPOUT)
+    for part in (slice(0, 1), slice(63, 66), slice(5, 140)):
+        options = DROPOUT | {"offset": OFFSET + part.start * 77}
+        assert_same_bits(impl.softmax_dropout_forward(x[part], **options), tuple(w[part] for w in whole))
+        alone = impl.softmax_dropout_backward(dy[part], x[part], maximum[part], rsum[part], **options)
+        assert_same_bits(alone, dx[part])
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 5), (3, 0), (2, 0, 4)])
+def test_arrays_without_elements_give_arrays_without_elements(impl, dtype, shape):
+    x = np.ones(shape, dtype)
+    y, maximum, rsum = impl.softmax_dropout_forward(x, np.ones(shape[-1:], dtype), **DROPOUT)
+    assert y.shape == shape
+    assert_same_bits((maximum, rsum), (np.zeros(shape[:-1], dtype),) * 2)
+    assert impl.softmax_dropout_backward(x, x, maximum, rsum, **DROPOUT).shape == shape
