@@ -140,6 +140,53 @@ def fused_backward(name: str) -> Case:
     return case
 
 
+def softmax_dropout_arguments(dtype: Any) -> tuple[Any, dict[str, Any]]:
+    """The scores, with a mask for keys that are padding."""
+    mask = np.zeros((3, 1, 131), dtype)
+    mask[1, 0, 77:] = -np.inf
+    options = {"mask": mask, "p": 0.1, "key": 5, "offset": 2**36 + 3, "scale": 0.3, "causal": True}
+    return random_array((3, 129, 131), dtype), options
+
+
+def softmax_dropout_forward(twin: Twin, dtype: Any) -> Any:
+    x, options = softmax_dropout_arguments(dtype)
+    # The second is written past the caches.
+    return *twin.softmax_dropout_forward(x, **options), *twin.softmax_dropout_forward(
+        random_array((1100, 4099), dtype), p=0.5, key=5
+    )
+
+
+def softmax_dropout_backward(twin: Twin, dtype: Any) -> Any:
+    x, options = softmax_dropout_arguments(dtype)
+    _, *statistics = pyreg.reference.softmax_dropout_forward(x, **options)
+    return (twin.softmax_dropout_backward(random_array(x.shape, dtype, 1), x, *statistics, **options),)
+
+
+def activation_forward(name: str, *kinds: dict[str, Any]) -> Case:
+    """Without a bias and with one, of each kind of the activation."""
+
+    def case(twin: Twin, dtype: Any) -> Any:
+        forward = getattr(twin, f"{name}_dropout_forward")
+        x, bias = random_array((130, 1001), dtype), random_array(1001, dtype, 1)
+        return [forward(x, b, p=0.1, key=5, offset=2**36 + 3, **kind) for b in (None, bias) for kind in kinds]
+
+    return case
+
+
+def activation_backward(name: str, *kinds: dict[str, Any]) -> Case:
+    def case(twin: Twin, dtype: Any) -> Any:
+        backward = getattr(twin, f"{name}_dropout_backward")
+        x, dy, bias = (
+            random_array((130, 1001), dtype),
+            random_array((130, 1001), dtype, 1),
+            random_array(1001, dtype, 2),
+        )
+        made = [backward(dy, x, bias, p=0.1, key=5, offset=2**36 + 3, **kind) for kind in kinds]
+        return [*(array for pair in made for array in pair), backward(dy, x, p=0.5, key=5, **kinds[0])[0]]
+
+    return case
+
+
 def dropout(twin: Twin, dtype: Any) -> Any:
     x = random_array(2**20 + 77, dtype)
     dropped = [twin.dropout(x, p, key=2**63 + 5, offset=2**40 + 3) for p in (0.1, 0.5)]
@@ -183,6 +230,8 @@ def adam(name: str) -> Case:
     return case
 
 
+GELU: tuple[dict[str, Any], ...] = ({"approximate": "none"}, {"approximate": "tanh"})
+
 CASES: dict[str, Case] = {
     "layer_norm": layer_norm,
     "layer_norm_forward": layer_norm_forward,
@@ -194,6 +243,14 @@ CASES: dict[str, Case] = {
     "dropout_add_layer_norm_backward": fused_backward("dropout_add_layer_norm"),
     "dropout_add_rms_norm_forward": fused_forward("dropout_add_rms_norm"),
     "dropout_add_rms_norm_backward": fused_backward("dropout_add_rms_norm"),
+    "softmax_dropout_forward": softmax_dropout_forward,
+    "softmax_dropout_backward": softmax_dropout_backward,
+    "gelu_dropout_forward": activation_forward("gelu", *GELU),
+    "gelu_dropout_backward": activation_backward("gelu", *GELU),
+    "relu_dropout_forward": activation_forward("relu", {}),
+    "relu_dropout_backward": activation_backward("relu", {}),
+    "silu_dropout_forward": activation_forward("silu", {}),
+    "silu_dropout_backward": activation_backward("silu", {}),
     "drop_path": drop_path,
     "dropout": dropout,
     "dropout_mask": dropout_mask,

@@ -42,7 +42,7 @@ def test_the_report_has_the_machine_the_checks_and_the_speeds(capsys):
     for name in _self_check.CASES:
         for dtype in ("bool",) if name == "dropout_mask" else ("float32", "float64"):
             assert f"ok      {name}, {dtype}: reference\n" in report
-    assert "all 37 passed" in report  # 4 known answers, 17 functions, two dtypes of all but the mask
+    assert "all 53 passed" in report  # 4 known answers, 25 functions, two dtypes of all but the mask
     assert "FAILED" not in report
     assert "8 x 32" in report
 

@@ -44,6 +44,17 @@ def every_result(impl, dtype, rows, n):
         results["rms_fused_backward", bool(scales)] = impl.dropout_add_rms_norm_backward(
             dy, x, z, rstd, weight, **options, **last
         )
+    for name, shift in (("relu", None), ("silu", weight), ("gelu", bias)):
+        forward, backward = (getattr(impl, f"{name}_dropout_{way}") for way in ("forward", "backward"))
+        results[name] = forward(x, shift, p=0.1, key=n, offset=rows)
+        results[name, "backward"] = backward(dy, x, shift, p=0.1, key=n, offset=rows)
+    tanh = {"p": 0.5, "key": n, "approximate": "tanh"}
+    results["gelu_tanh"] = impl.gelu_dropout_forward(x, **tanh)
+    results["gelu_tanh", "backward"] = impl.gelu_dropout_backward(dy, x, **tanh)
+    for mask, causal in ((None, True), (weight, False)):
+        options = {"mask": mask, "p": 0.1, "key": n, "offset": rows, "scale": 0.3, "causal": causal}
+        _, *statistics = results["softmax", causal] = impl.softmax_dropout_forward(x, **options)
+        results["softmax_backward", causal] = impl.softmax_dropout_backward(dy, x, *statistics, **options)
     for p in (0.1, 0.5, 1e-3):
         results["dropout", p] = impl.dropout(x, p, key=n, offset=rows)
         results["drop_path", p] = impl.drop_path(x, p, key=n, offset=rows)
@@ -125,6 +136,15 @@ def test_results_written_past_the_caches_have_the_same_bits(level, dtype, rng, n
     in_place = x.copy()
     expected = pyreg.drop_path(in_place, 0.1, key=n, offset=shift, out=in_place)
     assert_same_bits(pyreg.drop_path(x, 0.1, key=n, offset=shift, out=out), expected)
+
+    in_place = x.copy()
+    expected = pyreg.softmax_dropout_forward(in_place, p=0.1, key=n, offset=shift, out=in_place)
+    assert_same_bits(pyreg.softmax_dropout_forward(x, p=0.1, key=n, offset=shift, out=out), expected)
+    in_place, statistics = dy.copy(), expected[1:]
+    expected = pyreg.softmax_dropout_backward(in_place, x, *statistics, p=0.1, key=n, offset=shift, out=in_place)
+    assert_same_bits(
+        pyreg.softmax_dropout_backward(dy, x, *statistics, p=0.1, key=n, offset=shift, out=out), expected
+    )
 
     in_place = x.copy()
     expected = pyreg.rms_norm_forward(in_place, weight, out=in_place)
@@ -249,6 +269,18 @@ def test_every_layout_of_an_input_gives_the_bits_of_a_contiguous_one(impl, dtype
         ),
         impl.dropout_add_layer_norm_backward(dy, x, x, mean, rstd, weight, x=dy, **named),
     )
+    for name in ("relu", "silu", "gelu"):
+        forward, backward = (getattr(impl, f"{name}_dropout_{way}") for way in ("forward", "backward"))
+        assert_same_bits(forward(change(x), change(bias), p=0.3, key=1), forward(x, bias, p=0.3, key=1))
+        assert_same_bits(
+            backward(change(dy), change(x), change(bias), p=0.3, key=1), backward(dy, x, bias, p=0.3, key=1)
+        )
+    _, *statistics = expected = impl.softmax_dropout_forward(x, dy, p=0.3, key=1)
+    assert_same_bits(impl.softmax_dropout_forward(change(x), change(dy), p=0.3, key=1), expected)
+    assert_same_bits(
+        impl.softmax_dropout_backward(change(dy), change(x), *map(change, statistics), change(x), p=0.3, key=1),
+        impl.softmax_dropout_backward(dy, x, *statistics, x, p=0.3, key=1),
+    )
     assert impl.l2_penalty(change(x), 0.3) == impl.l2_penalty(x, 0.3)
     for update, count in ((impl.adamw_update, 4), (impl.adam_update, 4), (impl.sgd_update, 3)):
         state, other = ([x.copy(), dy] + [np.zeros_like(x) for _ in range(count - 2)] for _ in range(2))
@@ -315,6 +347,18 @@ def test_special_values_come_out_alike_everywhere(level, dtype, rng, special):
         pyreg.layer_norm_backward(x[::-1], x, mean, rstd, weight),
         pyreg.reference.layer_norm_backward(x[::-1], x, mean, rstd, weight),
     )
+    for name in ("relu", "silu", "gelu"):
+        for way, arrays in (("forward", (x, weight)), ("backward", (x[::-1], x, weight))):
+            mine, theirs = (
+                getattr(module, f"{name}_dropout_{way}")(*arrays, p=0.1, key=1) for module in (pyreg, pyreg.reference)
+            )
+            assert_same_bits(mine, theirs, (name, way))
+    for mask in (None, x[3], weight):
+        mine, theirs = (m.softmax_dropout_forward(x, mask, p=0.1, key=1) for m in (pyreg, pyreg.reference))
+        assert_same_bits(mine, theirs)
+        arrays = (x[::-1], x, *theirs[1:], mask)
+        mine, theirs = (m.softmax_dropout_backward(*arrays, p=0.1, key=1) for m in (pyreg, pyreg.reference))
+        assert_same_bits(mine, theirs)
     for name in ("adamw_update", "adam_update"):
         states = [[x.copy(), x[::-1].copy(), np.ones_like(x), np.abs(x), np.abs(x)] for _ in range(2)]
         for module, state in zip((pyreg, pyreg.reference), states, strict=True):

@@ -59,6 +59,19 @@ dx, no_dresidual, dweight = pyreg.dropout_add_rms_norm_backward(
     y, y, z, rstd, weight, p=0.1, key=key, dresidual_out=None
 )
 assert no_dresidual is None
+y, maximum, rsum = pyreg.softmax_dropout_forward(x, y, p=0.1, key=key, scale=0.5, causal=True, out=y)
+dx = pyreg.softmax_dropout_backward(y, x, maximum, rsum, p=0.1, key=key)
+y = pyreg.gelu_dropout_forward(x, weight, p=0.1, key=key, approximate="tanh")
+dx, dbias = pyreg.gelu_dropout_backward(y, x, weight, p=0.1, key=key)
+dbias *= 2
+dx, no_dbias = pyreg.gelu_dropout_backward(y, x, p=0.1, key=key)
+assert no_dbias is None
+y = pyreg.relu_dropout_forward(x, p=0.1, key=key, out=x)
+dx, dbias = pyreg.relu_dropout_backward(y, x, weight, p=0.1, key=key)
+dbias *= 2
+y = pyreg.silu_dropout_forward(x, p=0.1, key=key)
+dx, dbias = pyreg.silu_dropout_backward(y, x, weight, p=0.1, key=key)
+dbias *= 2
 
 # What must not pass: strict mypy reports an ignore that ignores nothing.
 pyreg.dropout(x, 0.1)  # type: ignore[call-arg]
@@ -69,6 +82,8 @@ pyreg.adam_update(x, z, x, x)  # type: ignore[call-arg]
 pyreg.adamw_update(x, z, x, x)  # type: ignore[call-arg]
 pyreg.dropout_add_layer_norm_forward(x, p=0.1)  # type: ignore[call-overload]
 pyreg.dropout_add_rms_norm_backward(y, y, z, rstd, p=0.1, key=key, layer_scale=weight)  # type: ignore[call-overload]
+pyreg.softmax_dropout_forward(x, p=0.1)  # type: ignore[call-arg]
+pyreg.gelu_dropout_forward(x, p=0.1, key=key, approximate="erf")  # type: ignore[arg-type]
 pyreg.set_num_threads(1.5)  # type: ignore[arg-type]
 pyreg.show_config("json")  # type: ignore[call-overload]
 wrong: int = pyreg.l2_penalty(x, 0.1)  # type: ignore[assignment]
