@@ -257,8 +257,10 @@ def relu_dropout_backward(
 
     Returns
     -------
-    dx, dbias : ndarray
-        As of `gelu_dropout_backward`.
+    dx : ndarray
+        Of x's dtype and shape; `out` where that is given.
+    dbias : ndarray, or None where there is no bias
+        Of x's dtype and shape ``(n,)``.
 
     Raises
     ------
@@ -367,8 +369,10 @@ def silu_dropout_backward(
 
     Returns
     -------
-    dx, dbias : ndarray
-        As of `gelu_dropout_backward`.
+    dx : ndarray
+        Of x's dtype and shape; `out` where that is given.
+    dbias : ndarray, or None where there is no bias
+        Of x's dtype and shape ``(n,)``.
 
     Raises
     ------

@@ -140,8 +140,8 @@ def softmax_dropout_backward(
     Returns
     -------
     ndarray
-        dx, of x's dtype and shape; `out` where that is given. The gradient for a `mask` is ``dx / scale``, summed
-        over the axes along which it was broadcast.
+        The gradient dx, of x's dtype and shape; `out` where that is given. That for a `mask` is ``dx / scale``,
+        summed over the axes along which it was broadcast.
 
     Raises
     ------
