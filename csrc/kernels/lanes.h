@@ -168,17 +168,23 @@ struct Lanes {
 
   // The halving tree.
   PYREG_INLINE T sum() const {
+    return halved([](auto a, auto b) PYREG_LAMBDA { return a + b; });
+  }
+
+  // combine(lower half, upper half), of vectors and then of elements, until one is left.
+  template <typename Combine>
+  PYREG_INLINE T halved(Combine combine) const {
     vec half[kVecs];
     PYREG_UNROLL
     for (int k = 0; k < kVecs; ++k) half[k] = v[k];
     PYREG_UNROLL
     for (int w = kVecs / 2; w >= 1; w /= 2)
-      for (int k = 0; k < w; ++k) half[k] += half[k + w];
+      for (int k = 0; k < w; ++k) half[k] = combine(half[k], half[k + w]);
     T lane[kWidth];
     std::memcpy(lane, &half[0], sizeof(vec));
     PYREG_UNROLL
     for (int w = kWidth / 2; w >= 1; w /= 2)
-      for (int k = 0; k < w; ++k) lane[k] += lane[k + w];
+      for (int k = 0; k < w; ++k) lane[k] = combine(lane[k], lane[k + w]);
     return lane[0];
   }
 };

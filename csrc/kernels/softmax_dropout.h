@@ -20,6 +20,12 @@ constexpr int64_t whole_groups(int64_t n) {
   return (n + Lanes<T>::kCount - 1) / Lanes<T>::kCount * Lanes<T>::kCount;
 }
 
+// The larger of two scores, or vectors of them; `other` where `score` is a NaN.
+template <typename Score>
+PYREG_INLINE Score larger(Score score, Score other) {
+  return score > other ? score : other;
+}
+
 // The rows of scores, one after the other.
 template <typename T>
 class ScoreRows {
@@ -37,29 +43,36 @@ class ScoreRows {
 
   // Written to `scores`, in whole groups. Returns the largest, NaNs left aside; 0 where it is -inf.
   PYREG_NOINLINE T make(T* scores) const {
-    const int64_t n = count();
+    const int64_t n = s_.n, some = count(), whole = some / Lanes<T>::kCount * Lanes<T>::kCount;
     const T *const x = x_, *const mask = mask_;
     const T scale = s_.scale;
     Lanes<T> largest;
     PYREG_UNROLL
-    for (auto& v : largest.v) v = v - static_cast<T>(__builtin_inf());
-    for (int64_t i = n / Lanes<T>::kCount * Lanes<T>::kCount; i < whole_groups<T>(n); ++i)
-      scores[i] = -static_cast<T>(__builtin_inf());
-    each_vector<T>(0, n, [&](auto vector) PYREG_LAMBDA {
-      const auto s = vector.load(x) * scale + vector.load(mask);
-      auto& lane = largest.v[vector.k];
-      if constexpr (vector.kWhole)
-        lane = s > lane ? s : lane;
-      else
-        lane = (s > lane) & first_lanes<T>(vector.count) ? s : lane;
-      vector.store(scores, s);
-      fetch_row(vector, x);
-    });
-    T maximum = -static_cast<T>(__builtin_inf());
-    for (const auto& v : largest.v)
-      for (int i = 0; i < Lanes<T>::kWidth; ++i) maximum = v[i] > maximum ? v[i] : maximum;
+    for (auto& v : largest.v) v = v + kNone;
+    for (int64_t at = 0; at < whole; at += Lanes<T>::kCount) {
+      PYREG_UNROLL
+      for (int k = 0; k < Lanes<T>::kVecs; ++k) {
+        const WholeVector<T> vector{at + k * Lanes<T>::kWidth, k, true};
+        const auto s = vector.load(x) * scale + vector.load(mask);
+        largest.v[k] = larger(s, largest.v[k]);
+        vector.store(scores, s);
+        fetch_row(vector, x);
+      }
+    }
+    // What is left is less than a group, of which the last part may be behind the row's end, or the query.
+    for (int64_t at = whole; at < whole_groups<T>(some); at += Lanes<T>::kWidth) {
+      typename Native<T>::vec s{};
+      if (at + Lanes<T>::kWidth <= n)
+        s = scaled_and_masked(WholeVector<T>{at, 0, true});
+      else if (at < n)
+        s = scaled_and_masked(PartVector<T>{at, 0, static_cast<int>(n - at)});
+      s = first_lanes<T>(static_cast<int>(some - at)) ? s : typename Native<T>::vec{} + kNone;
+      largest.v[0] = larger(s, largest.v[0]);
+      std::memcpy(scores + at, &s, sizeof s);
+    }
+    const T maximum = largest.halved([](auto a, auto b) PYREG_LAMBDA { return larger(a, b); });
     // The zero that is added takes the sign from -0.
-    return maximum == -static_cast<T>(__builtin_inf()) ? T{0} : maximum + T{0};
+    return maximum == kNone ? T{0} : maximum + T{0};
   }
 
   void next() {
@@ -74,6 +87,13 @@ class ScoreRows {
   }
 
  private:
+  static constexpr T kNone = -static_cast<T>(__builtin_inf());
+
+  template <typename Vector>
+  PYREG_INLINE typename Native<T>::vec scaled_and_masked(Vector vector) const {
+    return vector.load(x_) * s_.scale + vector.load(mask_);
+  }
+
   const SoftmaxScores<T>& s_;
   const T *x_, *mask_;
   int64_t query_;
@@ -135,7 +155,9 @@ class ResultRows {
   template <typename Chunk, typename Value>
   PYREG_INLINE void put(Chunk chunk, Value value) {
     if constexpr (kStream) stream_.begin(y_);
-    const int64_t lead = to_next_line(y_);
+    // What is stored is read from vectors as they were written to the scratch just before: those of other places would
+    // have to wait until these are through.
+    const int64_t lead = kStream ? to_next_line(y_) : 0;
     T* const y = y_;
     each_chunk(n_, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
       chunk(begin);
