@@ -41,15 +41,22 @@ class ChunkMask {
     made_ = 0;
     wanted_ = count > 0 ? skip_ + count : 0;
     threshold_ = threshold;
-    key_ = key;
+    key_ = PhiloxKeys(key);
   }
 
   PYREG_INLINE bool unmade() const { return made_ < wanted_; }
 
   PYREG_INLINE void make_batch() {
-    const PhiloxBytes bytes = philox_bytes((first_ + made_) / kBlockBytes, 0, kDropoutDomain, key_);
+    const int at = made_;
+    made_ += kBatch;
+    const uint8_t digit = static_cast<uint8_t>(threshold_ >> 24);
+    const PhiloxBytes bytes = philox_bytes((first_ + at) / kBlockBytes, 0, kDropoutDomain, key_);
     PYREG_UNROLL
-    for (const Bytes part : bytes.part) compare(part);
+    for (int part = 0; part < kBatch / kVectorBytes; ++part) {
+      const Bytes keep = (Bytes)(bytes.part[part] >= digit);
+      std::memcpy(keep_ + at + part * kVectorBytes, &keep, sizeof keep);
+      tied_[at / kVectorBytes + part] = equal_bits(bytes.part[part], digit);
+    }
   }
 
   // Makes what is left, and decides the ties.
@@ -79,15 +86,6 @@ class ChunkMask {
     for (int digit = 1; ties > 0 && digit < 4; ++digit) ties = refine(tie, ties, digit);
   }
 
-  // Ties are taken to be kept until they are decided.
-  PYREG_INLINE void compare(Bytes bytes) {
-    const uint8_t digit = static_cast<uint8_t>(threshold_ >> 24);
-    const Bytes keep = (Bytes)(bytes >= digit);
-    std::memcpy(keep_ + made_, &keep, sizeof keep);
-    tied_[made_ / kVectorBytes] = equal_bits(bytes, digit);
-    made_ += kVectorBytes;
-  }
-
   // Ties that byte `digit` of their number decides are kept or dropped; the rest stay in the list.
   int refine(uint16_t* tie, int ties, int digit) {
     const uint32_t limit = (threshold_ >> (24 - 8 * digit)) & 0xff;
@@ -115,7 +113,8 @@ class ChunkMask {
     return left;
   }
 
-  uint64_t first_, threshold_, key_;  // first_: the index of keep_[0], divisible by kBlockBytes
+  PhiloxKeys key_{0};
+  uint64_t first_, threshold_;  // first_: the index of keep_[0], divisible by kBlockBytes
   int skip_, made_, wanted_;          // skip_: how many elements stand before the chunk
   alignas(kVectorBytes) uint8_t keep_[kChunk + 2 * kBatch];
   uint64_t tied_[(kChunk + 2 * kBatch) / kVectorBytes];  // the bits of keep_ that are not decided

@@ -38,21 +38,32 @@ struct PhiloxCounters {
 
 // Vectors of counters that go through the rounds side by side: a round waits for its multiplications, and in
 // that time the other vector's are under way. One of 512 bits leaves less to wait for, and fills a cache line.
-constexpr int kPhiloxVectors = kVectorBytes == 64 ? 1 : 2;
+constexpr int kPhiloxVectors = 2;
 
-PYREG_INLINE PhiloxCounters philox_round(const PhiloxCounters& c, uint32_t k0, uint32_t k1) {
+// The keys of the rounds. They stand in memory, from where a round takes them as it loads: made anew in each batch of
+// counters, and moved to vectors, they took longer than the rounds.
+class PhiloxKeys {
+ public:
+  PYREG_INLINE explicit PhiloxKeys(uint64_t key) {
+    constexpr uint32_t kWeyl0 = 0x9E3779B9, kWeyl1 = 0xBB67AE85;
+    uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
+    for (auto& keys : of_round) keys[0] = k0, keys[1] = k1, k0 += kWeyl0, k1 += kWeyl1;
+  }
+
+  uint64_t of_round[10][2];
+};
+
+PYREG_INLINE PhiloxCounters philox_round(const PhiloxCounters& c, uint64_t k0, uint64_t k1) {
   constexpr uint64_t kMultiplier0 = 0xD2511F53, kMultiplier1 = 0xCD9E8D57;
   const U64s product0 = multiply_low_halves(c.word[0], U64s{} + kMultiplier0);
   const U64s product1 = multiply_low_halves(c.word[2], U64s{} + kMultiplier1);
-  return {{(product1 >> 32) ^ c.word[1] ^ k0, product1, (product0 >> 32) ^ c.word[3] ^ k1, product0}};
+  return {{(product1 >> 32) ^ (c.word[1] ^ k0), product1, (product0 >> 32) ^ (c.word[3] ^ k1), product0}};
 }
 
 // In place: counters become output.
-PYREG_INLINE void philox(PhiloxCounters (&c)[kPhiloxVectors], uint64_t key) {
-  constexpr uint32_t kWeyl0 = 0x9E3779B9, kWeyl1 = 0xBB67AE85;
-  uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
+PYREG_INLINE void philox(PhiloxCounters (&c)[kPhiloxVectors], const PhiloxKeys& key) {
 #pragma GCC unroll 10
-  for (int round = 0; round < 10; ++round, k0 += kWeyl0, k1 += kWeyl1) {
+  for (const auto& [k0, k1] : key.of_round) {
     PYREG_UNROLL
     for (int v = 0; v < kPhiloxVectors; ++v) c[v] = philox_round(c[v], k0, k1);
   }
@@ -66,7 +77,7 @@ struct PhiloxBytes {
   Bytes part[2 * kPhiloxVectors];
 };
 
-PYREG_INLINE PhiloxBytes philox_bytes(uint64_t first, uint32_t digit, uint32_t domain, uint64_t key) {
+PYREG_INLINE PhiloxBytes philox_bytes(uint64_t first, uint32_t digit, uint32_t domain, const PhiloxKeys& key) {
   // Which block a lane computes: interleaving two registers below takes the even lanes first.
   U64s block{};
   for (int lane = 0; lane < kPhiloxLanes; ++lane) block[lane] = lane / 2 + (lane % 2) * (kPhiloxLanes / 2);
