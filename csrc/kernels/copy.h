@@ -26,8 +26,8 @@ void copy_elements(int64_t n, const T* source, T* target) {
 
 template <typename T>
 void copy(int64_t n, const T* source, T* target, bool stream) {
-  stream = stream && RowStream<T>::takes_rows_of(n);
-  stream ? copy_elements<T, true>(n, source, target) : copy_elements<T, false>(n, source, target);
+  choose_stream<T>(stream, 1, n,
+                   [&](auto streams) PYREG_LAMBDA { copy_elements<T, streams.value>(n, source, target); });
 }
 
 // The least that a loop with AdamW's traffic can do: four arrays read, three of them written.

@@ -118,12 +118,11 @@ class DropoutAddRows {
 // y and z may each be x or the residual.
 template <typename Norm, bool kBias, typename T>
 PYREG_INLINE void dropout_add_norm_forward(const DropoutAddNormForward<T>& a) {
-  const auto run = [&](auto streams) PYREG_LAMBDA {
+  choose_stream<T>(a.stream, a.rows, a.n, [&](auto streams) PYREG_LAMBDA {
     constexpr bool kStream = streams.value;
     DropoutAddRows<T> source(a, kStream);
-    norm_forward_rows<Norm, true, kBias, kStream>(a.rows, a.n, source, a.weight, a.bias, a.eps, a.y, a.mean, a.rstd);
-  };
-  a.stream&& a.rows > 0 && RowStream<T>::takes_rows_of(a.n) ? run(Flag<true>{}) : run(Flag<false>{});
+    norm_forward_rows<Norm, kBias, kStream>(a.rows, a.n, source, a.weight, a.bias, a.eps, a.y, a.mean, a.rstd);
+  });
 }
 
 // From the gradient that comes through the norm: dresidual, dx and dlayer_scale.
@@ -212,13 +211,12 @@ class DropoutAddGradients {
 // dx and dresidual may each be dy, dz, z or x.
 template <typename Norm, typename T>
 PYREG_INLINE void dropout_add_norm_backward(const DropoutAddNormBackward<T>& a) {
-  const auto run = [&](auto streams) PYREG_LAMBDA {
+  choose_stream<T>(a.stream, a.rows, a.n, [&](auto streams) PYREG_LAMBDA {
     constexpr bool kStream = streams.value;
     DropoutAddGradients<T, kStream> gradients(a);
     norm_backward_rows<Norm, true, kStream>(a.rows, a.n, a.dy, a.z, a.mean, a.rstd, a.weight, gradients, a.dweight,
                                             a.dbias);
-  };
-  a.stream&& a.rows > 0 && RowStream<T>::takes_rows_of(a.n) ? run(Flag<true>{}) : run(Flag<false>{});
+  });
 }
 
 template <typename T>

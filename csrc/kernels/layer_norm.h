@@ -6,17 +6,13 @@
 namespace pyreg {
 namespace {
 
-// x, y (rows, n); weight, bias (n), which may each be null; mean, rstd (rows), or null. y may be x.
+// x, y (rows, n); weight, bias (n); mean, rstd (rows), or null. y may be x.
 template <typename T>
 void layer_norm_forward(int64_t rows, int64_t n, const T* x, const T* weight, const T* bias, double eps, T* y,
                         double* mean, T* rstd, bool stream) {
-  stream = stream && rows > 0 && RowStream<T>::takes_rows_of(n);
-  StoredRows<T> source(n, x);
-  choose_two(weight, bias, [&](auto has_weight, auto has_bias) PYREG_LAMBDA {
-    constexpr bool kWeight = has_weight.value, kBias = has_bias.value;
-    const auto run = stream ? norm_forward_rows<LayerNorm<T>, kWeight, kBias, true, T, StoredRows<T>>
-                            : norm_forward_rows<LayerNorm<T>, kWeight, kBias, false, T, StoredRows<T>>;
-    run(rows, n, source, weight, bias, eps, y, mean, rstd);
+  choose_stream<T>(stream, rows, n, [&](auto streams) PYREG_LAMBDA {
+    StoredRows<T> source(n, x);
+    norm_forward_rows<LayerNorm<T>, true, streams.value>(rows, n, source, weight, bias, eps, y, mean, rstd);
   });
 }
 

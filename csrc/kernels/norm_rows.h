@@ -54,8 +54,8 @@ class StoredRows {
   const T* next_;
 };
 
-// y (rows, n), which may be the source's; weight, bias (n); mean, rstd (rows), or null.
-template <typename Norm, bool kWeight, bool kBias, bool kStream, typename T, typename Rows>
+// y (rows, n), which may be the source's; weight (n), and bias (n) where kBias; mean, rstd (rows), or null.
+template <typename Norm, bool kBias, bool kStream, typename T, typename Rows>
 void norm_forward_rows(int64_t rows, int64_t n, Rows& source, const T* weight, const T* bias, double eps, T* y,
                        double* mean, T* rstd) {
   RowStream<T> stream;
@@ -89,8 +89,7 @@ void norm_forward_rows(int64_t rows, int64_t n, Rows& source, const T* weight, c
       const T* const from = x;
       const typename Norm::Row factors = row;
       each_vector_of_chunk<T>(begin, end, n, lead, [&](auto vector) PYREG_LAMBDA {
-        auto value = factors.xhat(vector.load(from));
-        if constexpr (kWeight) value = value * vector.load(weight);
+        auto value = factors.xhat(vector.load(from)) * vector.load(weight);
         if constexpr (kBias) value = value + vector.load(bias);
         if constexpr (kStream)
           stream.store(vector, value);
@@ -105,15 +104,6 @@ void norm_forward_rows(int64_t rows, int64_t n, Rows& source, const T* weight, c
   }
   source.finish();
   if constexpr (kStream) stream.finish();
-}
-
-// choose(Flag<a>, Flag<b>).
-template <typename Choose>
-PYREG_INLINE void choose_two(bool a, bool b, Choose choose) {
-  if (a)
-    b ? choose(Flag<true>{}, Flag<true>{}) : choose(Flag<true>{}, Flag<false>{});
-  else
-    b ? choose(Flag<false>{}, Flag<true>{}) : choose(Flag<false>{}, Flag<false>{});
 }
 
 // The means over a row that its dx needs, of g and of g * xhat.
@@ -248,12 +238,13 @@ void norm_backward_rows(int64_t rows, int64_t n, const T* dy, const T* x, const 
 template <typename Norm, typename T>
 void norm_backward(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean, const T* rstd,
                    const T* weight, T* dx, T* dweight, T* dbias, bool stream) {
-  const auto choose = [&](auto has_weight, auto streams) PYREG_LAMBDA {
-    constexpr bool kWeight = has_weight.value, kStream = streams.value;
-    StoredGradient<T, kStream> gradient(n, dx);
-    norm_backward_rows<Norm, kWeight, kStream>(rows, n, dy, x, mean, rstd, weight, gradient, dweight, dbias);
+  const auto run = [&](auto weighs, auto streams) PYREG_LAMBDA {
+    StoredGradient<T, streams.value> gradient(n, dx);
+    norm_backward_rows<Norm, weighs.value, streams.value>(rows, n, dy, x, mean, rstd, weight, gradient, dweight, dbias);
   };
-  choose_two(weight != nullptr, stream && rows > 0 && RowStream<T>::takes_rows_of(n), choose);
+  choose_stream<T>(stream, rows, n, [&](auto streams) PYREG_LAMBDA {
+    weight ? run(Flag<true>{}, streams) : run(Flag<false>{}, streams);
+  });
 }
 
 }  // namespace

@@ -6,15 +6,13 @@
 namespace pyreg {
 namespace {
 
-// x, y (rows, n); weight (n), rstd (rows), or null. y may be x.
+// x, y (rows, n); weight (n); rstd (rows), or null. y may be x.
 template <typename T>
 void rms_norm_forward(int64_t rows, int64_t n, const T* x, const T* weight, double eps, T* y, T* rstd, bool stream) {
-  StoredRows<T> source(n, x);
-  choose_two(weight, stream && rows > 0 && RowStream<T>::takes_rows_of(n),
-             [&](auto weighs, auto streams) PYREG_LAMBDA {
-               norm_forward_rows<RmsNorm<T>, weighs.value, false, streams.value, T>(rows, n, source, weight, nullptr,
-                                                                                    eps, y, nullptr, rstd);
-             });
+  choose_stream<T>(stream, rows, n, [&](auto streams) PYREG_LAMBDA {
+    StoredRows<T> source(n, x);
+    norm_forward_rows<RmsNorm<T>, false, streams.value, T>(rows, n, source, weight, nullptr, eps, y, nullptr, rstd);
+  });
 }
 
 // dy, x, dx (rows, n); rstd (rows); weight, and with it dweight (n), or null. dx may be dy or x.

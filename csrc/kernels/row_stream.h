@@ -67,5 +67,11 @@ class RowStream {
   bool started_ = false;
 };
 
+// run(Flag<true>{}) where `rows` rows of n are to be streamed and can be, else run(Flag<false>{}).
+template <typename T, typename Run>
+PYREG_INLINE void choose_stream(bool stream, int64_t rows, int64_t n, Run run) {
+  stream&& rows > 0 && RowStream<T>::takes_rows_of(n) ? run(Flag<true>{}) : run(Flag<false>{});
+}
+
 }  // namespace
 }  // namespace pyreg

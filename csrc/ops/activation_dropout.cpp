@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "dispatch.h"
+#include "neutral_rows.h"
 #include "ops/ops.h"
 #include "row_blocks.h"
 

@@ -1,6 +1,7 @@
 #include <cstdint>
 
 #include "dispatch.h"
+#include "neutral_rows.h"
 #include "ops/ops.h"
 #include "row_blocks.h"
 

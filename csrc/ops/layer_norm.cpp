@@ -1,4 +1,5 @@
 #include "dispatch.h"
+#include "neutral_rows.h"
 #include "ops/ops.h"
 #include "row_blocks.h"
 
@@ -22,12 +23,13 @@ void layer_norm_forward(const py::array& x_array, int64_t n, const OptionalArray
     T* rstd = out<T>(rstd_array, rows);
 
     const ReleasedGil released;
+    const RowsOrNeutral<T> weights(weight, n, kMultipliesByOne), biases(bias, n, kAddsNothing);
     const auto kernel = kernels<T>().layer_norm_forward;
     const int64_t bytes = 2 * size * sizeof(T);
     const bool stream = outgrows_cache(bytes) && y != x;
-    parallel_blocks(rows, forward_block_rows<T>(n, stream), bytes, [=](int64_t begin, int64_t end) {
-      kernel(end - begin, n, x + begin * n, weight, bias, eps, y + begin * n, mean ? mean + begin : nullptr,
-             rstd ? rstd + begin : nullptr, stream);
+    parallel_blocks(rows, forward_block_rows<T>(n, stream), bytes, [&](int64_t begin, int64_t end) {
+      kernel(end - begin, n, x + begin * n, weights.from(0), biases.from(0), eps, y + begin * n,
+             mean ? mean + begin : nullptr, rstd ? rstd + begin : nullptr, stream);
     });
   });
 }

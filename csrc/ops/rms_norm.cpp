@@ -1,4 +1,5 @@
 #include "dispatch.h"
+#include "neutral_rows.h"
 #include "ops/ops.h"
 #include "row_blocks.h"
 
@@ -19,11 +20,13 @@ void rms_norm_forward(const py::array& x_array, int64_t n, const OptionalArray& 
     T* rstd = out<T>(rstd_array, rows);
 
     const ReleasedGil released;
+    const RowsOrNeutral<T> weights(weight, n, kMultipliesByOne);
     const auto kernel = kernels<T>().rms_norm_forward;
     const int64_t bytes = 2 * size * sizeof(T);
     const bool stream = outgrows_cache(bytes) && y != x;
-    parallel_blocks(rows, forward_block_rows<T>(n, stream), bytes, [=](int64_t begin, int64_t end) {
-      kernel(end - begin, n, x + begin * n, weight, eps, y + begin * n, rstd ? rstd + begin : nullptr, stream);
+    parallel_blocks(rows, forward_block_rows<T>(n, stream), bytes, [&](int64_t begin, int64_t end) {
+      kernel(end - begin, n, x + begin * n, weights.from(0), eps, y + begin * n, rstd ? rstd + begin : nullptr,
+             stream);
     });
   });
 }

@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "dispatch.h"
+#include "neutral_rows.h"
 #include "ops/ops.h"
 #include "row_blocks.h"
 
