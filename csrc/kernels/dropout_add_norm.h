@@ -52,6 +52,8 @@ class BranchRows {
 template <typename T>
 class DropoutAddRows {
  public:
+  static constexpr From kFrom = From::scratch;
+
   DropoutAddRows(const DropoutAddNormForward<T>& a, bool stream)
       : branch_(a.rows, a.n, a.dropout),
         n_(a.n),
@@ -99,8 +101,8 @@ class DropoutAddRows {
         stream_.store(vector, value);
       else if (z != made)
         vector.store(z, value);
-      fetch_row(vector, x);
-      fetch_row(vector, residual);
+      fetch_row<kFromInput<kStream>>(vector, x);
+      fetch_row<kFromInput<kStream>>(vector, residual);
     });
     if constexpr (kStream)
       if (end == n_) stream_.end(n_);
@@ -158,7 +160,7 @@ class DropoutAddGradients {
       }
       if (dresidual) put(vector, dresidual, dresidual_stream, d);
       put(vector, dx, dx_stream, branch.dropout(vector, d * vector.load(branch.layer_scale) * branch.row_scale));
-      fetch_row(vector, dz);
+      fetch_row<kFromInput<kStream>>(vector, dz);
     }
 
     template <typename Vector>

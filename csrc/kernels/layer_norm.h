@@ -11,7 +11,7 @@ template <typename T>
 void layer_norm_forward(int64_t rows, int64_t n, const T* x, const T* weight, const T* bias, double eps, T* y,
                         double* mean, T* rstd, bool stream) {
   choose_stream<T>(stream, rows, n, [&](auto streams) PYREG_LAMBDA {
-    StoredRows<T> source(n, x);
+    StoredRows<T, streams.value> source(n, x);
     norm_forward_rows<LayerNorm<T>, true, streams.value>(rows, n, source, weight, bias, eps, y, mean, rstd);
   });
 }

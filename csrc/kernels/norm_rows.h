@@ -35,9 +35,11 @@ struct RmsNorm {
 };
 
 // Where the forward pass takes its rows from: from memory, as they stand there.
-template <typename T>
+template <typename T, bool kStream>
 class StoredRows {
  public:
+  static constexpr From kFrom = kFromInput<kStream>;
+
   StoredRows(int64_t n, const T* x) : n_(n), next_(x) {}
 
   // The next row, of which chunks can be read when they are made, in order.
@@ -83,7 +85,7 @@ void norm_forward_rows(int64_t rows, int64_t n, Rows& source, const T* weight, c
       if (more) {
         source.make(begin, end);
         if (begin == 0) sums.start(n, next);
-        sums.add(begin, end);
+        sums.template add<Rows::kFrom>(begin, end);
       }
       if (!begun) return;
       const T* const from = x;
@@ -120,6 +122,7 @@ class RowGradientMeans {
     sum_g_xhat_.start();
   }
 
+  template <From kFrom>
   PYREG_INLINE_WIDE void add(int64_t begin, int64_t end) {
     Lanes<T> g_lanes = sum_g_.lanes(), g_xhat_lanes = sum_g_xhat_.lanes();
     const T *const dy = dy_, *const x = x_, *const weight = weight_;
@@ -129,8 +132,8 @@ class RowGradientMeans {
       if constexpr (kWeight) g = g * vector.load(weight);
       if constexpr (Norm::kCentred) g_lanes.v[vector.k] += g;
       g_xhat_lanes.v[vector.k] += vector.only_row(g * factors.xhat(vector.load(x)));
-      fetch_row(vector, dy);
-      fetch_row(vector, x);
+      fetch_row<kFrom>(vector, dy);
+      fetch_row<kFrom>(vector, x);
     });
     if constexpr (Norm::kCentred) sum_g_.put(g_lanes, end, n_);
     sum_g_xhat_.put(g_xhat_lanes, end, n_);
@@ -213,7 +216,7 @@ void norm_backward_rows(int64_t rows, int64_t n, const T* dy, const T* x, const 
     const T *const dy_r = begun ? dy + r * n : dy, *const x_r = begun ? x + r * n : x;
     if (more) means.start(n, dy + (r + 1) * n, x + (r + 1) * n, Norm::row(mean, rstd, r + 1), weight);
     each_chunk(n, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
-      if (more) means.add(begin, end);
+      if (more) means.template add<kFromInput<kStream>>(begin, end);
       if (!begun) return;
       const auto chunk = gradient.chunk(begin);
       const typename Norm::Row factors = row;

@@ -10,7 +10,7 @@ namespace {
 template <typename T>
 void rms_norm_forward(int64_t rows, int64_t n, const T* x, const T* weight, double eps, T* y, T* rstd, bool stream) {
   choose_stream<T>(stream, rows, n, [&](auto streams) PYREG_LAMBDA {
-    StoredRows<T> source(n, x);
+    StoredRows<T, streams.value> source(n, x);
     norm_forward_rows<RmsNorm<T>, false, streams.value, T>(rows, n, source, weight, nullptr, eps, y, nullptr, rstd);
   });
 }

@@ -41,6 +41,7 @@ class RowMoments {
     start_about(n, x, static_cast<T>(static_cast<double>(first.sum()) / static_cast<double>(count)));
   }
 
+  template <From kFrom>
   PYREG_INLINE_WIDE void add(int64_t begin, int64_t end) {
     Lanes<T> d_lanes = sum_d_.lanes(), dd_lanes = sum_dd_.lanes();
     const T* const x = x_;
@@ -49,7 +50,7 @@ class RowMoments {
       const auto d = vector.only_row(vector.load(x) - about);
       d_lanes.v[vector.k] += d;
       dd_lanes.v[vector.k] += d * d;
-      fetch_row(vector, x);
+      fetch_row<kFrom>(vector, x);
     });
     sum_d_.put(d_lanes, end, n_);
     sum_dd_.put(dd_lanes, end, n_);
@@ -103,13 +104,14 @@ class RowMeanSquare {
     sum_.start();
   }
 
+  template <From kFrom>
   PYREG_INLINE_WIDE void add(int64_t begin, int64_t end) {
     Lanes<T> lanes = sum_.lanes();
     const T* const x = x_;
     each_vector<T>(begin, end, [&](auto vector) PYREG_LAMBDA {
       const auto x_i = vector.load(x);
       lanes.v[vector.k] += x_i * x_i;
-      fetch_row(vector, x);
+      fetch_row<kFrom>(vector, x);
     });
     sum_.put(lanes, end, n_);
   }

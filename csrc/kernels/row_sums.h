@@ -31,10 +31,18 @@ PYREG_INLINE void each_vector_of_chunk(int64_t begin, int64_t end, int64_t n, in
   each_vector_from_line<T>(begin == 0 ? 0 : begin + lead, moved_end, lead, body);
 }
 
-// Into the first-level cache. Farther ahead was not faster in memory, and slower in cache.
-template <typename Vector, typename T>
+// What a row comes from, and with it how it is fetched ahead.
+enum class From { scratch, cache, memory };
+
+template <bool kStream>
+constexpr From kFromInput = kStream && kVectorBytes > 16 ? From::memory : From::cache;
+
+// Into the first-level cache, and from memory into the second, farther ahead: the first level waits for some two dozen
+// lines at a time, which is too few for the latency of memory. What the scratch holds is in the cache.
+template <From kFrom, typename Vector, typename T>
 PYREG_INLINE void fetch_row(Vector vector, const T* row) {
-  fetch_ahead<1536, 3>(vector, row);
+  if constexpr (kFrom == From::cache) fetch_ahead<1536, 3>(vector, row);
+  if constexpr (kFrom == From::memory) fetch_ahead<3072, 2>(vector, row);
 }
 
 // A sum over a row of n: in T over blocks, in double over those.
@@ -63,7 +71,7 @@ class RowSum {
 // All chunks of a row, one after the other.
 template <typename Sums>
 PYREG_INLINE void add_row(Sums& sums, int64_t n) {
-  each_chunk(n, [&](int64_t begin, int64_t end) PYREG_LAMBDA { sums.add(begin, end); });
+  each_chunk(n, [&](int64_t begin, int64_t end) PYREG_LAMBDA { sums.template add<From::scratch>(begin, end); });
 }
 
 }  // namespace
