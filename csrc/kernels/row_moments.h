@@ -138,7 +138,7 @@ constexpr double largest_finite = sizeof(T) == 4 ? __FLT_MAX__ : __DBL_MAX__;
 // The power of two that brings the largest |x| of a row, or the root of eps where that is larger, into [1, 2),
 // as near as T allows.
 template <typename T>
-double row_scale(int64_t n, const T* x, double eps) {
+double scale_to_one(int64_t n, const T* x, double eps) {
   constexpr double kLimit = sizeof(T) == 4 ? 0x1p126 : 0x1p1022;
   double largest = __builtin_sqrt(eps), scale = 1;
   for (int64_t i = 0; i < n; ++i) {
@@ -179,7 +179,7 @@ PYREG_INLINE InverseDeviation<T> inverse_deviation(int64_t n, const T* x, Sums& 
   double scale = 1;
   // Squares that overflowed or underflowed (or a NaN): again, with the row brought near 1.
   if (!(sums.spread() + eps >= tiny<T> && sums.spread() < __builtin_inf())) {
-    scale = row_scale(n, x, eps);
+    scale = scale_to_one(n, x, eps);
     for (int64_t i = 0; i < n; ++i) y[i] = x[i] * static_cast<T>(scale);
     source = y;
     sums = row_sums<Sums>(n, source);

@@ -20,10 +20,10 @@ def scale_for(x: FloatArray, spread: npt.NDArray[np.float64], eps: float) -> npt
     """
     tiny = 2.0**-100 if x.dtype == np.float32 else 2.0**-900
     sound = (spread + eps >= tiny) & (spread < np.inf)
-    return np.where(sound, 1.0, row_scale(x, eps))
+    return np.where(sound, 1.0, scale_to_one(x, eps))
 
 
-def row_scale(x: FloatArray, eps: float) -> npt.NDArray[np.float64]:
+def scale_to_one(x: FloatArray, eps: float) -> npt.NDArray[np.float64]:
     """The power of two that brings each row's largest |x|, or the root of eps where that is larger, into
     [1, 2), as near as the dtype allows. (rows, 1).
     """
