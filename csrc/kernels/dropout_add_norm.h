@@ -39,6 +39,7 @@ class BranchRows {
     }
   };
 
+  PYREG_INLINE bool scaled() const { return layer_scale_ != nullptr; }
   PYREG_INLINE void start_row() { row_scale_ = row_scales_ ? *row_scales_++ : T{1}; }
   PYREG_INLINE Chunk chunk(int64_t begin) { return {masks_.chunk(begin), begin, scale_, row_scale_, layer_scale_}; }
 
@@ -78,7 +79,10 @@ class DropoutAddRows {
   }
 
   PYREG_INLINE void make(int64_t begin, int64_t end) {
-    streams_z_ ? make_chunk<true>(begin, end) : make_chunk<false>(begin, end);
+    if (branch_.scaled())
+      streams_z_ ? make_chunk<true, true>(begin, end) : make_chunk<false, true>(begin, end);
+    else
+      streams_z_ ? make_chunk<true, false>(begin, end) : make_chunk<false, false>(begin, end);
   }
 
   PYREG_INLINE void finish() {
@@ -86,7 +90,7 @@ class DropoutAddRows {
   }
 
  private:
-  template <bool kStream>
+  template <bool kStream, bool kScaled>
   PYREG_NOINLINE void make_chunk(int64_t begin, int64_t end) {
     T *const made = made_, *const z = z_ ? z_ : made_;
     if constexpr (kStream)
@@ -94,7 +98,8 @@ class DropoutAddRows {
     const auto chunk = branch_.chunk(begin);
     const T *const x = x_, *const residual = residual_;
     each_vector_of_chunk<T>(begin, end, n_, to_next_line(z), [&](auto vector) PYREG_LAMBDA {
-      const auto branch = chunk.dropout(vector, vector.load(x)) * chunk.row_scale * vector.load(chunk.layer_scale);
+      auto branch = chunk.dropout(vector, vector.load(x));
+      if constexpr (kScaled) branch = branch * chunk.row_scale * vector.load(chunk.layer_scale);
       const auto value = branch + vector.load(residual);
       vector.store(made, value);
       if constexpr (kStream)
@@ -159,7 +164,9 @@ class DropoutAddGradients {
         vector.store(dlayer_scale, vector.load(dlayer_scale) + d * unscaled);
       }
       if (dresidual) put(vector, dresidual, dresidual_stream, d);
-      put(vector, dx, dx_stream, branch.dropout(vector, d * vector.load(branch.layer_scale) * branch.row_scale));
+      auto d_branch = d;
+      if (branch.layer_scale) d_branch = d * vector.load(branch.layer_scale) * branch.row_scale;
+      put(vector, dx, dx_stream, branch.dropout(vector, d_branch));
       fetch_row<kFromInput<kStream>>(vector, dz);
     }
 

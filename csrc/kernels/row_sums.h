@@ -34,6 +34,7 @@ PYREG_INLINE void each_vector_of_chunk(int64_t begin, int64_t end, int64_t n, in
 // What a row comes from, and with it how it is fetched ahead.
 enum class From { scratch, cache, memory };
 
+// Vectors of 16 bytes are not fast enough to wait for memory, and two kinds of sums would be kernels more.
 template <bool kStream>
 constexpr From kFromInput = kStream && kVectorBytes > 16 ? From::memory : From::cache;
 

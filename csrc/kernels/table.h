@@ -30,8 +30,8 @@ struct SgdScalars {
 template <typename T>
 struct BranchDropout {
   uint64_t threshold, key, index;  // index: that of the first element
-  const T* row_scale;              // (rows), or null
-  const T* layer_scale;            // (n)
+  const T* layer_scale;            // (n), or null where the branch is not scaled
+  const T* row_scale;              // (rows), or null; goes with layer_scale
 };
 
 template <typename T>

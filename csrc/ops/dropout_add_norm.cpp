@@ -13,6 +13,24 @@ T* advanced(T* pointer, int64_t elements) {
   return pointer ? pointer + elements : nullptr;
 }
 
+// The scales of a branch: both where one is given, so that a kernel has only one case besides the common one.
+template <typename T>
+class BranchScales {
+ public:
+  BranchScales(const T* row_scale, const T* layer_scale, int64_t n)
+      : given_(row_scale || layer_scale),
+        row_scale_(row_scale),
+        layer_scale_(layer_scale, given_ ? n : 0, kMultipliesByOne) {}
+
+  const T* of_layer() const { return given_ ? layer_scale_.from(0) : nullptr; }
+  const T* of_rows(int64_t begin) const { return advanced(row_scale_, begin); }
+
+ private:
+  bool given_;
+  const T* row_scale_;
+  RowsOrNeutral<T> layer_scale_;
+};
+
 // x, residual, y, z: rows of n; weight, bias, layer_scale (n); row_scale, mean, rstd: one per row. Of the inputs, x
 // alone has to be given; z is none where it is not wanted. mean: LayerNorm, else RMSNorm, which has no bias either.
 void dropout_add_norm_forward(const py::array& x_array, const OptionalArray& residual_array,
@@ -37,7 +55,8 @@ void dropout_add_norm_forward(const py::array& x_array, const OptionalArray& res
 
     const ReleasedGil released;
     const RowsOrNeutral<T> residuals(residual, n, kAddsNothing), weights(weight, n, kMultipliesByOne),
-        biases(bias, n, kAddsNothing), layer_scales(layer_scale, n, kMultipliesByOne);
+        biases(bias, n, kAddsNothing);
+    const BranchScales<T> scales(row_scale, layer_scale, n);
     const auto kernel =
         mean ? kernels<T>().dropout_add_layer_norm_forward : kernels<T>().dropout_add_rms_norm_forward;
     const int64_t bytes = (2 + (residual != nullptr) + (z != nullptr)) * size * sizeof(T);
@@ -45,8 +64,7 @@ void dropout_add_norm_forward(const py::array& x_array, const OptionalArray& res
     const int64_t two_rows = 2 * (n + kLineBytes / sizeof(T));
     parallel_blocks_with_scratch<T>(
         rows, forward_block_rows<T>(n, stream), bytes, two_rows, [&](int64_t begin, int64_t end, T* scratch) {
-          const BranchDropout<T> dropout{threshold, key, index + begin * n, advanced(row_scale, begin),
-                                         layer_scales.from(0)};
+          const BranchDropout<T> dropout{threshold, key, index + begin * n, scales.of_layer(), scales.of_rows(begin)};
           kernel({.rows = end - begin,
                   .n = n,
                   .dropout = dropout,
@@ -90,8 +108,8 @@ void dropout_add_norm_backward(const py::array& dy_array, const OptionalArray& d
     require(!dlayer_scale == !layer_scale && !x == !layer_scale, "_core: x and dlayer_scale go with layer_scale");
 
     const ReleasedGil released;
-    const RowsOrNeutral<T> dzs(dz, n, kAddsNothing), weights(weight, n, kMultipliesByOne),
-        layer_scales(layer_scale, n, kMultipliesByOne);
+    const RowsOrNeutral<T> dzs(dz, n, kAddsNothing), weights(weight, n, kMultipliesByOne);
+    const BranchScales<T> scales(row_scale, layer_scale, n);
     const int64_t blocks = (rows + kBackwardBlockRows - 1) / kBackwardBlockRows;
     const BlockSums<T> dweights(blocks, n, dx), dbiases(mean ? blocks : 0, n, dx),
         dlayer_scales(dlayer_scale ? blocks : 0, n, dx);
@@ -105,8 +123,7 @@ void dropout_add_norm_backward(const py::array& dy_array, const OptionalArray& d
                         (!dresidual || place_in_line(dx) == place_in_line(dresidual));
     parallel_blocks(rows, kBackwardBlockRows, bytes, [&](int64_t begin, int64_t end) {
       const int64_t block = begin / kBackwardBlockRows;
-      const BranchDropout<T> dropout{threshold, key, index + begin * n, advanced(row_scale, begin),
-                                     layer_scales.from(0)};
+      const BranchDropout<T> dropout{threshold, key, index + begin * n, scales.of_layer(), scales.of_rows(begin)};
       kernel({.rows = end - begin,
               .n = n,
               .dropout = dropout,
