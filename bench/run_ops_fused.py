@@ -56,6 +56,16 @@ class Norm(Case):
             _, mean, rstd = normalise(z[part].astype(np.float64), self.centred)
             self.mean[part], self.rstd[part] = mean[:, 0], rstd[:, 0]
 
+    def check_statistics(self, statistics: tuple[Any, ...], z: Array) -> None:
+        """Check the mean, of a norm that has one, and rstd, where a library returns them."""
+        if not statistics:
+            return
+        self.statistics_of(z)
+        if self.centred:
+            # A mean near 0 is off by the rounding of what is summed, which is of the size of 1.
+            check_close("mean", 1 + np.asarray(statistics[0]).ravel(), 1 + self.mean, TOLERANCE)
+        check_close("rstd", statistics[-1], self.rstd, TOLERANCE)
+
     def gradients_of(self, z: Array, dy: Array) -> tuple[Array, Array]:
         """Return the gradient that comes through the norm, and that of the weight."""
         dz, dweight = np.empty_like(z), np.zeros(self.shape[1])
@@ -74,8 +84,9 @@ class RmsNormForward(Norm):
     moved_per_element = 2 * FLOAT  # read x, write y
     centred = False
 
-    def check(self, answer: tuple[Any, Any]) -> None:
+    def check(self, answer: tuple[Any, ...]) -> None:
         self.check_y(answer[0], self.x)
+        self.check_statistics(answer[1:], self.x)
 
 
 class RmsNormBackward(Norm):
@@ -139,6 +150,15 @@ class DropoutAddNormForward(Norm):
         if abs(kept / self.size - (1 - self.p)) > 6 * deviation:
             raise WrongAnswer(f"{kept / self.size:.2%} were kept instead of {1 - self.p:.2%}")
         self.check_y(y, z)
+        self.check_statistics(answer[2:], z)
+
+    def check_bits(self, answer: tuple[Any, ...]) -> None:
+        z = np.asarray(answer[1])
+        for part in (slice(0, 4), slice(self.shape[0] - 4, None)):  # rows that a mistake in blocks would not spare
+            offset = part.indices(self.shape[0])[0] * self.shape[1]
+            expected = pyreg.reference.dropout(self.x[part], self.p, key=KEY, offset=offset) + self.residual[part]
+            if not np.array_equal(z[part].view(np.uint32), expected.view(np.uint32)):
+                raise WrongAnswer(f"rows {part} of z differ from pyreg.reference")
 
 
 class DropoutAddNormBackward(Norm):
@@ -157,11 +177,14 @@ class DropoutAddNormBackward(Norm):
         self.statistics_of(self.z)
         self.dresidual, self.dweight = self.gradients_of(self.z, self.dy)
         self.dresidual += self.dz
+        self.dbias = self.dy.sum(axis=0, dtype=np.float64)
 
     def check(self, answer: tuple[Any, ...]) -> None:
         dx, dresidual, dweight = (np.asarray(array) for array in answer[:3])
         check_close("dresidual", dresidual, self.dresidual, TOLERANCE)
         check_close("dweight", dweight, self.dweight, TOLERANCE)
+        if self.centred:
+            check_close("dbias", answer[3], self.dbias, TOLERANCE)
         for part in slices(self.shape[0], 256):
             expected = self.mask[part] * (self.dresidual[part] / np.float32(1 - self.p))
             check_close("dx", dx[part], expected, TOLERANCE)

@@ -86,6 +86,14 @@ def test_wrong_dropout_is_refused():
         case.check_bits(other_mask)
 
 
+def test_another_mask_of_a_fused_function_is_refused():
+    case = OPS["dropout_add_layer_norm_forward p=0.1"]((30, 37))
+    other_mask = run_numpy.dropout_add_layer_norm_forward(case)()
+    case.check(other_mask)
+    with pytest.raises(WrongAnswer, match=r"pyreg\.reference"):
+        case.check_bits(other_mask)
+
+
 @pytest.mark.parametrize(
     ("title", "arrays"),
     [
