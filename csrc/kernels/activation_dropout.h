@@ -178,8 +178,8 @@ void activation_dropout(const ActivationDropout<T>& a) {
         return kFill<T, GeluTanh<T>>[backward];
     }
   }();
-  const bool streams = a.stream && a.rows > 0 && RowStream<T>::takes_rows_of(a.n);
-  streams ? activation_dropout_rows<T, true>(a, fill) : activation_dropout_rows<T, false>(a, fill);
+  choose_stream<T>(a.stream, a.rows, a.n,
+                   [&](auto streams) PYREG_LAMBDA { activation_dropout_rows<T, streams.value>(a, fill); });
 }
 
 }  // namespace

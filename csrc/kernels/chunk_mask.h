@@ -115,7 +115,7 @@ class ChunkMask {
 
   PhiloxKeys key_{0};
   uint64_t first_, threshold_;  // first_: the index of keep_[0], divisible by kBlockBytes
-  int skip_, made_, wanted_;          // skip_: how many elements stand before the chunk
+  int skip_, made_, wanted_;    // skip_: how many elements stand before the chunk
   alignas(kVectorBytes) uint8_t keep_[kChunk + 2 * kBatch];
   uint64_t tied_[(kChunk + 2 * kBatch) / kVectorBytes];  // the bits of keep_ that are not decided
 };

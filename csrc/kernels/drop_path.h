@@ -34,9 +34,8 @@ void drop_path_rows(int64_t rows, int64_t n, const T* x, const uint8_t* kept, T 
 // x, y (rows, n); y may be x. kept (rows): 0 where the row is dropped.
 template <typename T>
 void drop_path(int64_t rows, int64_t n, const T* x, const uint8_t* kept, T scale, T* y, bool stream) {
-  choose_stream<T>(stream, rows, n, [&](auto streams) PYREG_LAMBDA {
-    drop_path_rows<T, streams.value>(rows, n, x, kept, scale, y);
-  });
+  choose_stream<T>(stream, rows, n,
+                   [&](auto streams) PYREG_LAMBDA { drop_path_rows<T, streams.value>(rows, n, x, kept, scale, y); });
 }
 
 }  // namespace

@@ -243,7 +243,8 @@ void norm_backward(int64_t rows, int64_t n, const T* dy, const T* x, const doubl
                    const T* weight, T* dx, T* dweight, T* dbias, bool stream) {
   const auto run = [&](auto weighs, auto streams) PYREG_LAMBDA {
     StoredGradient<T, streams.value> gradient(n, dx);
-    norm_backward_rows<Norm, weighs.value, streams.value>(rows, n, dy, x, mean, rstd, weight, gradient, dweight, dbias);
+    norm_backward_rows<Norm, weighs.value, streams.value>(rows, n, dy, x, mean, rstd, weight, gradient, dweight,
+                                                          dbias);
   };
   choose_stream<T>(stream, rows, n, [&](auto streams) PYREG_LAMBDA {
     weight ? run(Flag<true>{}, streams) : run(Flag<false>{}, streams);

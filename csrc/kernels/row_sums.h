@@ -38,8 +38,8 @@ enum class From { scratch, cache, memory };
 template <bool kStream>
 constexpr From kFromInput = kStream && kVectorBytes > 16 ? From::memory : From::cache;
 
-// Into the first-level cache, and from memory into the second, farther ahead: the first level waits for some two dozen
-// lines at a time, which is too few for the latency of memory. What the scratch holds is in the cache.
+// Into the first-level cache, and from memory into the second, farther ahead: the first level waits for some two
+// dozen lines at a time, which is too few for the latency of memory. What the scratch holds is in the cache.
 template <From kFrom, typename Vector, typename T>
 PYREG_INLINE void fetch_row(Vector vector, const T* row) {
   if constexpr (kFrom == From::cache) fetch_ahead<1536, 3>(vector, row);

@@ -56,7 +56,7 @@ class ScoreRows {
         const auto s = vector.load(x) * scale + vector.load(mask);
         largest.v[k] = larger(s, largest.v[k]);
         vector.store(scores, s);
-        fetch_row(vector, x);
+        fetch_row<From::cache>(vector, x);
       }
     }
     // What is left is less than a group, of which the last part may be behind the row's end, or the query.
@@ -155,8 +155,8 @@ class ResultRows {
   template <typename Chunk, typename Value>
   PYREG_INLINE void put(Chunk chunk, Value value) {
     if constexpr (kStream) stream_.begin(y_);
-    // What is stored is read from vectors as they were written to the scratch just before: those of other places would
-    // have to wait until these are through.
+    // What is stored is read from vectors as they were written to the scratch just before: those of other places
+    // would have to wait until these are through.
     const int64_t lead = kStream ? to_next_line(y_) : 0;
     T* const y = y_;
     each_chunk(n_, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
@@ -213,8 +213,8 @@ void softmax_dropout_forward_rows(const SoftmaxDropoutForward<T>& a) {
 // y may be x.
 template <typename T>
 void softmax_dropout_forward(const SoftmaxDropoutForward<T>& a) {
-  const bool streams = a.stream && a.scores.rows > 0 && RowStream<T>::takes_rows_of(a.scores.n);
-  streams ? softmax_dropout_forward_rows<T, true>(a) : softmax_dropout_forward_rows<T, false>(a);
+  choose_stream<T>(a.stream, a.scores.rows, a.scores.n,
+                   [&](auto streams) PYREG_LAMBDA { softmax_dropout_forward_rows<T, streams.value>(a); });
 }
 
 // dprob, of the row dy of which `count` scores have a weight: in whole groups, with zeros elsewhere.
@@ -224,7 +224,7 @@ PYREG_NOINLINE void drop_row(int64_t n, int64_t count, const T* dy, RowMasks& ma
     const uint8_t* const keep = masks.chunk(begin);
     each_vector<T>(begin, end, [&](auto vector) PYREG_LAMBDA {
       vector.store(dprob, masked<T>(vector.load(dy), scale, keep + (vector.at - begin)));
-      fetch_row(vector, dy);
+      fetch_row<From::cache>(vector, dy);
     });
   });
   fill_zeros(dprob, count, whole_groups<T>(n));
@@ -254,8 +254,8 @@ void softmax_dropout_backward_rows(const SoftmaxDropoutBackward<T>& a) {
 // dx may be dy or x.
 template <typename T>
 void softmax_dropout_backward(const SoftmaxDropoutBackward<T>& a) {
-  const bool streams = a.stream && a.scores.rows > 0 && RowStream<T>::takes_rows_of(a.scores.n);
-  streams ? softmax_dropout_backward_rows<T, true>(a) : softmax_dropout_backward_rows<T, false>(a);
+  choose_stream<T>(a.stream, a.scores.rows, a.scores.n,
+                   [&](auto streams) PYREG_LAMBDA { softmax_dropout_backward_rows<T, streams.value>(a); });
 }
 
 }  // namespace
