@@ -37,6 +37,38 @@ def check_close(name: str, got: Any, expected: Array, tolerance: float) -> None:
         raise WrongAnswer(f"{name} is off by {error:.1e} of its largest entry, allowed is {tolerance:.0e}")
 
 
+def check_dropped(name: str, got: Any, full: Array, p: float, tolerance: float) -> None:
+    """Raise WrongAnswer where `got` is not `full` after dropout.
+
+    Each library draws another mask, of which only the fraction kept is known. It is counted where an entry is large
+    enough to tell: not, say, where a ReLU gives 0.
+    """
+    got, full = np.asarray(got).ravel(), full.ravel()
+    smallest = max(full.max(), -full.min()) / 1000
+    told = kept = 0
+    for part in slices(full.size, 2**20):
+        expected = full[part] / (1 - p)
+        mask = np.abs(got[part]) > np.abs(expected) / 2
+        check_close(name, got[part], mask * expected, tolerance)
+        large = np.abs(full[part]) > smallest
+        told += np.count_nonzero(large)
+        kept += np.count_nonzero(large & mask)
+    if abs(kept / told - (1 - p)) > 6 * math.sqrt(p * (1 - p) / told):
+        raise WrongAnswer(f"{kept / told:.2%} were kept instead of {1 - p:.2%}")
+
+
+def check_same_bits(name: str, got: Any, expected: Array) -> None:
+    """Raise WrongAnswer where float32 results of pyreg are not those of pyreg.reference."""
+    if not np.array_equal(np.ascontiguousarray(got).view(np.uint32), np.ascontiguousarray(expected).view(np.uint32)):
+        raise WrongAnswer(f"{name} differs from pyreg.reference")
+
+
+def ends(rows: int, n: int) -> Iterator[slice]:
+    """Slices of the rows at both ends, which a mistake in blocks would not spare."""
+    few = max(1, 2**14 // n)
+    return (slice(start, min(start + few, rows)) for start in (0, max(0, rows - few)))
+
+
 class Case:
     """One operation at one size.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from run_numpy_then_dropout import *  # noqa: F403 (run.py looks in this module)
 from run_ops import AdamWUpdate, Array, Call, Dropout, LayerNormBackward, LayerNormForward
 from run_ops_fused import DropoutAddNormBackward, DropoutAddNormForward, DropPath, RmsNormBackward, RmsNormForward
 

@@ -10,6 +10,8 @@ import math
 from typing import Any
 
 import numpy as np
+import run_ops_activation_dropout
+import run_ops_softmax_dropout
 from run_case import FLOAT, KEY, Array, Call, Case, Shape, WrongAnswer, check_close, slices
 from run_ops_fused import (
     DropoutAddLayerNormBackward,
@@ -188,5 +190,7 @@ OPS: dict[str, type[Case]] = {
     "dropout_add_layer_norm_backward p=0.1": DropoutAddLayerNormBackward,
     "dropout_add_rms_norm_forward p=0.1": DropoutAddRmsNormForward,
     "dropout_add_rms_norm_backward p=0.1": DropoutAddRmsNormBackward,
+    **run_ops_softmax_dropout.OPS,
+    **run_ops_activation_dropout.OPS,
     "adamw_update": AdamWUpdate,
 }

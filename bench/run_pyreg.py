@@ -7,6 +7,7 @@ import math
 import numpy as np
 from run_ops import KEY, AdamWUpdate, Call, Case, Dropout, LayerNormBackward, LayerNormForward
 from run_ops_fused import DropoutAddNormBackward, DropoutAddNormForward, DropPath, RmsNormBackward, RmsNormForward
+from run_pyreg_then_dropout import *  # noqa: F403 (run.py looks in this module)
 
 import pyreg
 from pyreg import _core

@@ -100,6 +100,10 @@ def test_another_mask_of_a_fused_function_is_refused():
         ("layer_norm_forward", "x out"),
         ("layer_norm_backward", "dy x out"),
         ("dropout p=0.1", "x out"),
+        ("softmax_dropout_forward p=0.1", "x out"),
+        ("softmax_dropout_backward p=0.1", "dy x out"),
+        ("gelu_dropout_forward p=0.1", "x out"),
+        ("gelu_dropout_backward p=0.1", "dy x out"),
         ("adamw_update", "param exp_avg exp_avg_sq grad param exp_avg exp_avg_sq"),
     ],
 )
