@@ -7,6 +7,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from run_jax_then_dropout import *  # noqa: F403 (run.py looks in this module)
 from run_ops import AdamWUpdate, Call, Dropout, LayerNormBackward, LayerNormForward
 
 VERSION = jax.__version__

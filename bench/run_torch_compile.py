@@ -8,7 +8,9 @@ from typing import Any
 import run_torch
 import torch
 from run_ops import AdamWUpdate, Call, Dropout, LayerNormBackward, LayerNormForward
+from run_ops_activation_dropout import ActivationDropoutBackward, ActivationDropoutForward
 from run_ops_fused import DropoutAddNormBackward, DropoutAddNormForward, RmsNormForward
+from run_ops_softmax_dropout import SoftmaxDropoutBackward, SoftmaxDropoutForward
 
 VERSION = torch.__version__
 set_num_threads = run_torch.set_num_threads
@@ -57,3 +59,23 @@ def adamw_update(case: AdamWUpdate) -> Call:
         return case.param, case.exp_avg, case.exp_avg_sq
 
     return call
+
+
+def softmax_dropout_forward(case: SoftmaxDropoutForward) -> Call:
+    return compiled(run_torch.softmax_dropout_forward(case))
+
+
+def softmax_dropout_backward(case: SoftmaxDropoutBackward) -> Call:
+    return compiled(run_torch.softmax_dropout_backward(case))
+
+
+def _activation_dropout_forward(case: ActivationDropoutForward) -> Call:
+    return compiled(getattr(run_torch, case.name)(case))
+
+
+def _activation_dropout_backward(case: ActivationDropoutBackward) -> Call:
+    return compiled(getattr(run_torch, case.name)(case))
+
+
+gelu_dropout_forward = silu_dropout_forward = relu_dropout_forward = _activation_dropout_forward
+gelu_dropout_backward = silu_dropout_backward = relu_dropout_backward = _activation_dropout_backward
