@@ -135,6 +135,10 @@ def format_notes(peers: Iterable[str], *, with_loop: bool) -> str:
             "  addition for each element it writes.",
         ]
     notes.append(f"{', '.join(peers)}: how many times as long as pyreg they take.")
+    notes += [
+        "  In a backward pass with dropout they read the mask, and the softmax or the activation's input, as",
+        "  their forward pass would have stored them; pyreg stores none of these and makes them again.",
+    ]
     notes += [f"  {NOTES[peer]}" for peer in peers]
     return "\n".join(notes)
 
