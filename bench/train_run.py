@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from transformer import AdamW, Labels, Transformer
+from transformer import Labels, Transformer
+from transformer_adamw import AdamW
 from transformer_layers import Config
 from transformer_ops import Array, DropoutStream
 

@@ -7,12 +7,12 @@ over the tokens, a linear classifier.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from transformer_init import init_params
 from transformer_layers import (
     SUBLAYERS,
     Config,
@@ -35,42 +35,7 @@ from transformer_ops import (
     norm_forward,
 )
 
-import pyreg
-
 Labels = npt.NDArray[np.integer[Any]]
-
-
-def init_params(config: Config, rng: np.random.Generator) -> Params:
-    """Draw the parameters, in an order that does not depend on whether LayerNorm is on.
-
-    Weights are (in, out), from N(0, 1 / in), which keeps the variance from layer to layer.
-    """
-    c = config.d_model
-    params: Params = {}
-
-    def linear(name: str, fan_in: int, fan_out: int) -> None:
-        params[f"{name}.weight"] = rng.normal(0, 1 / math.sqrt(fan_in), (fan_in, fan_out))
-        params[f"{name}.bias"] = np.zeros(fan_out)
-
-    def norm(name: str) -> None:
-        if config.layer_norm:
-            params[f"{name}.weight"] = np.ones(c)
-            params[f"{name}.bias"] = np.zeros(c)
-
-    linear("input", config.input_size, c)
-    params["position_embedding"] = rng.normal(0, 0.02, (config.num_tokens, c))
-    for i in range(config.num_layers):
-        linear(f"blocks.{i}.attention.qkv", c, 3 * c)
-        linear(f"blocks.{i}.attention.proj", c, c)
-        norm(f"blocks.{i}.attention.norm")
-        linear(f"blocks.{i}.feed_forward.fc1", c, config.d_ff)
-        linear(f"blocks.{i}.feed_forward.fc2", config.d_ff, c)
-        norm(f"blocks.{i}.feed_forward.norm")
-    # Pre-LN leaves the residual stream itself without a norm: one at its end makes up for that.
-    if config.norm_position == "pre":
-        norm("final_norm")
-    linear("classifier", c, config.num_classes)
-    return {name: array.astype(config.dtype) for name, array in params.items()}
 
 
 class Saved(NamedTuple):
@@ -167,51 +132,3 @@ class Transformer:
             loss += batch_loss * len(labels[batch])
             correct += int((saved.log_prob.argmax(axis=-1) == labels[batch]).sum())
         return loss / len(labels), correct / len(labels)
-
-
-def decays(name: str) -> bool:
-    """Tell whether weight decay applies to the parameter of this name.
-
-    It does to the matrices of linear maps. It does not to biases, to LayerNorm's weight (whose
-    neutral value is 1, not 0) and bias, nor to the position embedding, which like a bias is added.
-    """
-    return name.endswith(".weight") and "norm." not in name
-
-
-class AdamW:
-    """AdamW (Loshchilov & Hutter, 2019) over a model's parameters, with two groups: see `decays`.
-
-    Parameters
-    ----------
-    params : dict of str to ndarray
-        Updated in place by `update`.
-    weight_decay : float
-        For the group that decays; the other group's is 0.
-    """
-
-    def __init__(self, params: Params, weight_decay: float) -> None:
-        self.params = params
-        self.weight_decay = {name: weight_decay if decays(name) else 0.0 for name in params}
-        self.exp_avg = {name: np.zeros_like(p) for name, p in params.items()}
-        self.exp_avg_sq = {name: np.zeros_like(p) for name, p in params.items()}
-        self.step = 0
-
-    def update(self, grads: Params, lr: float) -> None:
-        """Take one step against the gradients."""
-        self.step += 1
-        for name, param in self.params.items():
-            pyreg.adamw_update(
-                param,
-                grads[name],
-                self.exp_avg[name],
-                self.exp_avg_sq[name],
-                step=self.step,
-                lr=lr,
-                weight_decay=self.weight_decay[name],
-            )
-
-    def weight_norm(self) -> float:
-        """Return the L2 norm of the group that decays."""
-        weights = [param for name, param in self.params.items() if decays(name)]
-        # The penalty is weight_decay / 2 * sum(p**2): with 2 it is the squared norm.
-        return math.sqrt(pyreg.l2_penalty(weights, 2.0))

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import train_run
-from transformer import AdamW, Transformer, decays
+from transformer import Transformer
+from transformer_adamw import AdamW, decays
 from transformer_layers import Config
 from transformer_ops import DropoutStream
 
