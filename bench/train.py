@@ -77,6 +77,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--dropout", type=number(float, 0, 0.99), default=0.1, help="p, where dropout is on")
     add("--layers", type=number(int, 1), default=4, help="blocks of attention and feed-forward")
     add("--d-model", type=number(int, 1), default=48, help=f"features: a multiple of {NUM_HEADS}")
+    add("--unfused", action="store_true", help="separate functions for pyreg's fused ones: the same bits")
     add(
         "--jobs",
         type=number(int, 1),
@@ -177,6 +178,7 @@ def main(argv: list[str] | None = None) -> int:
         dropout=args.dropout,
         num_layers=args.layers,
         d_model=args.d_model,
+        unfused=args.unfused,
     )
     keys, out = range(args.keys), args.out
     num_runs = len(CONFIGURATIONS) * len(keys)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import transformer_unfused
 from transformer import Labels, Transformer
 from transformer_adamw import AdamW
 from transformer_layers import Config
@@ -27,6 +28,7 @@ class Settings:
     dropout: float
     num_layers: int
     d_model: int
+    unfused: bool = False
 
 
 # name: (LayerNorm, dropout, weight decay), each on or off
@@ -141,6 +143,7 @@ def run(name: str, key: int, settings: Settings, on_epoch: Callable[[], None] = 
         norm_position=settings.norm_position,
         layer_norm=layer_norm,
         dropout=settings.dropout if dropout else 0.0,
+        functions=transformer_unfused if settings.unfused else pyreg,
     )
     model = Transformer(config, init_rng)
     optimizer = AdamW(model.params, settings.weight_decay if weight_decay else 0.0)

@@ -1,4 +1,4 @@
-"""The two sublayers of a Transformer block, attention and feed-forward, and what wraps them.
+"""The two sublayers of a Transformer block, attention and feed-forward, and what joins them.
 
 Each part is a forward beside its backward, which walks the same lines in reverse order. The
 operations they are made of are in transformer_ops.py, and so are the letters for the shapes.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,25 +17,23 @@ from transformer_ops import (
     Array,
     DropoutSite,
     DropoutStream,
-    NormSaved,
-    dropout_backward,
-    dropout_forward,
-    gelu_backward,
-    gelu_forward,
     linear_backward,
     linear_forward,
-    norm_backward,
-    norm_forward,
-    softmax_backward,
-    softmax_forward,
+    matmul_backward,
+    matmul_forward,
 )
+
+import pyreg
 
 Params = dict[str, Array]
 
 
 @dataclass(frozen=True)
 class Config:
-    """What a model is. The sizes' defaults fit 8x8 images, read as 8 rows of 8 pixels."""
+    """What a model is. The sizes' defaults fit 8x8 images, read as 8 rows of 8 pixels.
+
+    `functions` has the fused functions: pyreg, or transformer_unfused for the same in separate passes.
+    """
 
     input_size: int = 8
     num_tokens: int = 8
@@ -47,16 +46,19 @@ class Config:
     layer_norm: bool = True
     norm_position: str = "pre"
     dtype: npt.DTypeLike = np.float32
+    functions: ModuleType = pyreg
 
 
 class AttentionSaved(NamedTuple):
-    """q, k, v: (B, H, T, D); prob, dropped: (B, H, T, T); x, merged: (B, T, C)."""
+    """x, merged: (B, T, C); q, k, v: (B, H, T, D); scores, dropped: (B, H, T, T); the others: (B, H, T)."""
 
     x: Array
     q: Array
     k: Array
     v: Array
-    prob: Array
+    scores: Array
+    maximum: Array
+    rsum: Array
     dropped: Array
     site: DropoutSite
     merged: Array
@@ -68,14 +70,14 @@ def attention_forward(x: Array, w: Params, config: Config, stream: DropoutStream
     d = c // config.num_heads
     qkv = linear_forward(x, w["qkv.weight"], w["qkv.bias"])  # (B, T, 3C)
     q, k, v = qkv.reshape(b, t, 3, config.num_heads, d).transpose(2, 0, 3, 1, 4)
+    scores = q @ k.swapaxes(-1, -2)  # (B, H, query, key)
+    site = stream.take(scores.size, config.dropout)
     # 1 / sqrt(D) keeps the scores' variance at that of q and k, so that softmax does not saturate.
-    scores = q @ k.swapaxes(-1, -2) * d**-0.5  # (B, H, query, key)
-    prob = softmax_forward(scores)
-    dropped, site = dropout_forward(prob, config.dropout, stream)
+    dropped, maximum, rsum = config.functions.softmax_dropout_forward(scores, scale=d**-0.5, **site)
     heads = dropped @ v  # (B, H, T, D)
     merged = heads.transpose(0, 2, 1, 3).reshape(b, t, c)
     y = linear_forward(merged, w["proj.weight"], w["proj.bias"])
-    return y, AttentionSaved(x, q, k, v, prob, dropped, site, merged)
+    return y, AttentionSaved(x, q, k, v, scores, maximum, rsum, dropped, site, merged)
 
 
 def attention_backward(dy: Array, s: AttentionSaved, w: Params, config: Config, grads: Params) -> Array:
@@ -86,13 +88,15 @@ def attention_backward(dy: Array, s: AttentionSaved, w: Params, config: Config, 
     dheads = dmerged.reshape(b, t, config.num_heads, d).transpose(0, 2, 1, 3)
     # For y = a @ b: da = dy @ b^T and db = a^T @ dy, here and twice below.
     ddropped = dheads @ s.v.swapaxes(-1, -2)
-    dprob = dropout_backward(ddropped, config.dropout, s.site)
-    dscores = softmax_backward(dprob, s.prob) * d**-0.5
+    dscores = config.functions.softmax_dropout_backward(
+        ddropped, s.scores, s.maximum, s.rsum, scale=d**-0.5, **s.site, out=ddropped
+    )
     dqkv = np.empty((b, t, 3, config.num_heads, d), dy.dtype)
     dq, dk, dv = dqkv.transpose(2, 0, 3, 1, 4)  # views: writing to them fills dqkv
     dq[...] = dscores @ s.k
     dk[...] = dscores.swapaxes(-1, -2) @ s.q
     dv[...] = s.dropped.swapaxes(-1, -2) @ dheads
+    dqkv = dqkv.reshape(b, t, 3 * c)
     dx, grads["qkv.weight"], grads["qkv.bias"] = linear_backward(dqkv, s.x, w["qkv.weight"])
     return dx
 
@@ -102,7 +106,6 @@ class FeedForwardSaved(NamedTuple):
 
     x: Array
     hidden: Array
-    tanh: Array
     dropped: Array
     site: DropoutSite
 
@@ -111,19 +114,20 @@ def feed_forward_forward(
     x: Array, w: Params, config: Config, stream: DropoutStream
 ) -> tuple[Array, FeedForwardSaved]:
     """Two linear maps with GELU and dropout in between, each token alone: (B, T, C) to itself."""
-    hidden = linear_forward(x, w["fc1.weight"], w["fc1.bias"])
-    active, tanh = gelu_forward(hidden)
-    dropped, site = dropout_forward(active, config.dropout, stream)
+    hidden = matmul_forward(x, w["fc1.weight"])  # its bias is added on the way through GELU
+    site = stream.take(hidden.size, config.dropout)
+    dropped = config.functions.gelu_dropout_forward(hidden, w["fc1.bias"], **site)
     y = linear_forward(dropped, w["fc2.weight"], w["fc2.bias"])
-    return y, FeedForwardSaved(x, hidden, tanh, dropped, site)
+    return y, FeedForwardSaved(x, hidden, dropped, site)
 
 
 def feed_forward_backward(dy: Array, s: FeedForwardSaved, w: Params, config: Config, grads: Params) -> Array:
     """Return dx; put the parameters' gradients into `grads`."""
     ddropped, grads["fc2.weight"], grads["fc2.bias"] = linear_backward(dy, s.dropped, w["fc2.weight"])
-    dactive = dropout_backward(ddropped, config.dropout, s.site)
-    dhidden = gelu_backward(dactive, s.hidden, s.tanh)
-    dx, grads["fc1.weight"], grads["fc1.bias"] = linear_backward(dhidden, s.x, w["fc1.weight"])
+    dhidden, grads["fc1.bias"] = config.functions.gelu_dropout_backward(
+        ddropped, s.hidden, w["fc1.bias"], **s.site, out=ddropped
+    )
+    dx, grads["fc1.weight"] = matmul_backward(dhidden, s.x, w["fc1.weight"])
     return dx
 
 
@@ -134,50 +138,40 @@ SUBLAYERS: dict[str, tuple[Callable[..., tuple[Array, Any]], Callable[..., Array
 }
 
 
-class ResidualSaved(NamedTuple):
-    """What the inner sublayer and the norm saved, and the mask on the branch."""
+class JoinSaved(NamedTuple):
+    """The sum z (B, T, C), mean and rstd (B, T), None where there is no norm; the mask on the branch."""
 
-    inner: Any
-    norm: NormSaved | None
+    z: Array | None
+    mean: Array | None
+    rstd: Array | None
     site: DropoutSite
 
 
-def residual_forward(
-    kind: str, x: Array, w: Params, config: Config, stream: DropoutStream
-) -> tuple[Array, ResidualSaved]:
-    """A sublayer in its residual connection: (B, T, C) to (B, T, C).
+def join_forward(
+    branch: Array, residual: Array, norm: tuple[Array, Array] | None, config: Config, stream: DropoutStream
+) -> tuple[Array, Array, JoinSaved]:
+    """Drop out of a sublayer's branch, add the residual, normalise the sum: return y, z = the sum.
 
-    Post-LN, as in Vaswani et al.: ``norm(x + dropout(sublayer(x)))``. Pre-LN:
-    ``x + dropout(sublayer(norm(x)))``, which leaves the way from the loss to every block free of
-    norms, so that gradients start out even across depth (Xiong et al., 2020).
+    `norm` is the weight and bias of LayerNorm; without it y is z. The branch's memory is used again.
     """
-    forward, _ = SUBLAYERS[kind]
-    weight, bias = w.get("norm.weight"), w.get("norm.bias")
-    if config.norm_position == "pre":
-        normed, norm = norm_forward(x, weight, bias)
-        branch, inner = forward(normed, w, config, stream)
-        dropped, site = dropout_forward(branch, config.dropout, stream)
-        return x + dropped, ResidualSaved(inner, norm, site)
-    branch, inner = forward(x, w, config, stream)
-    dropped, site = dropout_forward(branch, config.dropout, stream)
-    y, norm = norm_forward(x + dropped, weight, bias)
-    return y, ResidualSaved(inner, norm, site)
+    site = stream.take(branch.size, config.dropout)
+    if norm is None:
+        z = pyreg.dropout(branch, **site, out=branch)
+        z += residual
+        return z, z, JoinSaved(None, None, None, site)
+    y, z, mean, rstd = config.functions.dropout_add_layer_norm_forward(branch, residual, *norm, **site, out=branch)
+    return y, z, JoinSaved(z, mean, rstd, site)
 
 
-def residual_backward(kind: str, dy: Array, s: ResidualSaved, w: Params, config: Config) -> tuple[Array, Params]:
-    """Return dx and the gradients of the sublayer's parameters, named as in `w`."""
-    _, backward = SUBLAYERS[kind]
-    grads: Params = {}
-    weight = w.get("norm.weight")
-    if config.norm_position == "pre":
-        dbranch = dropout_backward(dy, config.dropout, s.site)
-        dnormed = backward(dbranch, s.inner, w, config, grads)
-        dx, dweight, dbias = norm_backward(dnormed, s.norm, weight)
-        dx = dy + dx
-    else:
-        dsum, dweight, dbias = norm_backward(dy, s.norm, weight)
-        dbranch = dropout_backward(dsum, config.dropout, s.site)
-        dx = dsum + backward(dbranch, s.inner, w, config, grads)
-    if dweight is not None and dbias is not None:
-        grads["norm.weight"], grads["norm.bias"] = dweight, dbias
-    return dx, grads
+def join_backward(
+    dy: Array, dz: Array | None, s: JoinSaved, weight: Array | None, config: Config
+) -> tuple[Array, Array, Array | None, Array | None]:
+    """Return dbranch, dresidual, dweight, dbias, the first two in the memory of dy and dz.
+
+    `dz` is None where y alone was used.
+    """
+    if s.z is None:
+        return pyreg.dropout(dy, **s.site), dy, None, None
+    return config.functions.dropout_add_layer_norm_backward(
+        dy, dz, s.z, s.mean, s.rstd, weight, **s.site, out=dy, dresidual_out=... if dz is None else dz
+    )

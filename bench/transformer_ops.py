@@ -7,8 +7,7 @@ takes the gradient of the forward's result first, then what the forward saved fo
 
 from __future__ import annotations
 
-import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -19,52 +18,45 @@ import pyreg
 Array = npt.NDArray[Any]
 
 
-def linear_forward(x: Array, weight: Array, bias: Array) -> Array:
-    """``x @ weight + bias`` over the last axis: (..., in) to (..., out)."""
+def matmul_forward(x: Array, weight: Array) -> Array:
+    """``x @ weight`` over the last axis: (..., in) to (..., out)."""
     # One matrix product over all rows: on three axes matmul would do a small one per image.
     y = x.reshape(-1, weight.shape[0]) @ weight
-    y += bias
     return y.reshape(*x.shape[:-1], weight.shape[1])
 
 
-def linear_backward(dy: Array, x: Array, weight: Array) -> tuple[Array, Array, Array]:
-    """Return dx, dweight, dbias."""
+def matmul_backward(dy: Array, x: Array, weight: Array) -> tuple[Array, Array]:
+    """Return dx, dweight."""
     fan_in, fan_out = weight.shape
     rows = dy.reshape(-1, fan_out)
     dx = (rows @ weight.T).reshape(x.shape)
     dweight = x.reshape(-1, fan_in).T @ rows
-    return dx, dweight, rows.sum(axis=0)
+    return dx, dweight
 
 
-# GELU in the tanh form of Hendrycks & Gimpel, 2016: smooth, so that finite differences can check
-# the whole model, and free of erf, which NumPy lacks.
-_GELU_SCALE = math.sqrt(2 / math.pi)
-_GELU_CUBIC = 0.044715
-
-
-def gelu_forward(x: Array) -> tuple[Array, Array]:
-    """Return y and the tanh inside it, which backward needs again."""
-    tanh = np.tanh(_GELU_SCALE * (x + _GELU_CUBIC * x * x * x))
-    return 0.5 * x * (1 + tanh), tanh
-
-
-def gelu_backward(dy: Array, x: Array, tanh: Array) -> Array:
-    """Return dx."""
-    dinner = _GELU_SCALE * (1 + 3 * _GELU_CUBIC * x * x)
-    return dy * (0.5 * (1 + tanh) + 0.5 * x * (1 - tanh * tanh) * dinner)
-
-
-def softmax_forward(x: Array) -> Array:
-    """Softmax over the last axis."""
-    # Less the maximum: the same result, and exp cannot overflow.
-    y = np.exp(x - x.max(axis=-1, keepdims=True))
-    y /= y.sum(axis=-1, keepdims=True)
+def linear_forward(x: Array, weight: Array, bias: Array) -> Array:
+    """``x @ weight + bias`` over the last axis: (..., in) to (..., out)."""
+    y = matmul_forward(x, weight)
+    y += bias
     return y
 
 
-def softmax_backward(dy: Array, y: Array) -> Array:
-    """Return dx. The Jacobian is ``diag(y) - y y^T``; this applies it row by row."""
-    return y * (dy - (dy * y).sum(axis=-1, keepdims=True))
+def linear_backward(dy: Array, x: Array, weight: Array) -> tuple[Array, Array, Array]:
+    """Return dx, dweight, dbias."""
+    return *matmul_backward(dy, x, weight), sum_rows(dy)
+
+
+def sum_rows(dy: Array) -> Array:
+    """Sum over all axes but the last: a bias's gradient.
+
+    In order over blocks of 64 rows, then over the blocks in double precision, as pyreg's functions sum the
+    gradients of weights and biases.
+    """
+    rows = dy.reshape(-1, dy.shape[-1])
+    total = np.zeros(dy.shape[-1])
+    for first in range(0, len(rows), 64):
+        total += rows[first : first + 64].sum(axis=0)
+    return total.astype(dy.dtype)
 
 
 class NormSaved(NamedTuple):
@@ -75,26 +67,21 @@ class NormSaved(NamedTuple):
     rstd: Array
 
 
-def norm_forward(x: Array, weight: Array | None, bias: Array | None) -> tuple[Array, NormSaved | None]:
-    """LayerNorm (Ba et al., 2016) over the features; the identity where there is no weight."""
-    if weight is None:
-        return x, None
+def norm_forward(x: Array, weight: Array, bias: Array) -> tuple[Array, NormSaved]:
+    """LayerNorm (Ba et al., 2016) over the features."""
     y, mean, rstd = pyreg.layer_norm_forward(x, weight, bias)
     return y, NormSaved(x, mean, rstd)
 
 
-def norm_backward(
-    dy: Array, saved: NormSaved | None, weight: Array | None
-) -> tuple[Array, Array | None, Array | None]:
-    """Return dx, dweight, dbias; the last two are None for the identity."""
-    if saved is None:
-        return dy, None, None
-    return pyreg.layer_norm_backward(dy, saved.x, saved.mean, saved.rstd, weight)
+def norm_backward(dy: Array, s: NormSaved, weight: Array) -> tuple[Array, Array, Array]:
+    """Return dx, in dy's memory, dweight and dbias."""
+    return pyreg.layer_norm_backward(dy, s.x, s.mean, s.rstd, weight, out=dy)
 
 
-class DropoutSite(NamedTuple):
-    """Where in the random stream one dropout mask begins: all that backward must remember."""
+class DropoutSite(TypedDict):
+    """One dropout mask, as keywords of pyreg's functions: all that backward must remember of it."""
 
+    p: float
     key: int
     offset: int
 
@@ -119,24 +106,12 @@ class DropoutStream:
         self.offset = 0
         self.training = training
 
-    def take(self, size: int) -> DropoutSite:
-        """Reserve the next `size` positions."""
-        site = DropoutSite(self.key, self.offset)
+    def take(self, size: int, p: float) -> DropoutSite:
+        """Reserve the next `size` positions for a mask that drops with probability `p`."""
+        site = DropoutSite(p=p if self.training else 0.0, key=self.key, offset=self.offset)
         if self.training:
             self.offset += size
         return site
-
-
-def dropout_forward(x: Array, p: float, stream: DropoutStream) -> tuple[Array, DropoutSite]:
-    """Inverted dropout (Srivastava et al., 2014): the kept are scaled up, inference is a copy."""
-    site = stream.take(x.size)
-    y = pyreg.dropout(x, p, key=site.key, offset=site.offset, training=stream.training)
-    return y, site
-
-
-def dropout_backward(dy: Array, p: float, site: DropoutSite) -> Array:
-    """Return dx. Dropout is linear and diagonal: the same mask again, and none was stored."""
-    return pyreg.dropout(dy, p, key=site.key, offset=site.offset)
 
 
 def mean_pool_forward(x: Array) -> Array:

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import train_run
+import transformer_unfused
+from bits import assert_same_bits
 from transformer import Transformer
 from transformer_adamw import AdamW, decays
 from transformer_layers import Config
@@ -81,6 +83,37 @@ def test_gradient_is_that_of_the_masks_drawn_in_forward():
         np.testing.assert_array_equal(again, grads[name], err_msg=name)
 
 
+def several_steps(steps=5, **changes):
+    """Train for some steps; return every loss, and the last gradients and parameters."""
+    # Float32, where rounding shows, and 90 rows: more than one of the blocks in which gradients are summed.
+    model = tiny_model(num_tokens=9, dropout=0.3, dtype=np.float32, **changes)
+    optimizer, stream = AdamW(model.params, weight_decay=0.1), DropoutStream(KEY)
+    x, labels = tiny_batch(model.config, size=10)
+    losses = []
+    for _ in range(steps):
+        loss, saved = model.forward(x, labels, stream)
+        grads = model.backward(saved)
+        optimizer.update(grads, lr=0.01)
+        losses.append(loss)
+    return np.array(losses), grads, model.params
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"norm_position": "pre"}, {"norm_position": "post"}, {"layer_norm": False}],
+    ids=["pre", "post", "identity"],
+)
+def test_fused_and_separate_functions_train_to_the_same_bits(changes):
+    fused_losses, *fused = several_steps(**changes)
+    losses, *separate = several_steps(functions=transformer_unfused, **changes)
+    assert_same_bits(losses, fused_losses)
+    assert len(set(losses)) == len(losses)
+    for ours, theirs in zip(separate, fused, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name, array in ours.items():
+            assert_same_bits(array, theirs[name], name)
+
+
 def test_inference_drops_nothing_and_repeats_its_bits():
     dropping = tiny_model(dropout=0.5)
     plain = tiny_model(dropout=0.0)
@@ -130,13 +163,13 @@ def test_identity_in_place_of_layer_norm_has_no_parameters_and_the_same_start():
 def test_no_two_dropout_masks_of_a_run_share_stream_positions(monkeypatch):
     drawn, dropout = [], pyreg.dropout
 
-    def recording(x, p, *, key, offset=0, training=True, out=None):
-        if training:
+    def recording(x, p, *, key, offset=0, out=None):
+        if p > 0:
             drawn.append((key, offset, x.size))
-        return dropout(x, p, key=key, offset=offset, training=training, out=out)
+        return dropout(x, p, key=key, offset=offset, out=out)
 
     monkeypatch.setattr(pyreg, "dropout", recording)
-    model = tiny_model(dropout=0.3)
+    model = tiny_model(dropout=0.3, functions=transformer_unfused)  # where every mask is a call of its own
     x, labels = tiny_batch(model.config)
     stream = DropoutStream(KEY)
     forward, backward = [], []
