@@ -1,0 +1,144 @@
+"""Time a training step of train.py's Transformer, and of a larger one, and hold it against PyTorch's.
+
+The model is trained on the same images with pyreg's fused functions, with the separate ones, and in
+PyTorch, from the same weights; with PyTorch's own dropout masks, and with pyreg's. The losses are
+compared, then the times are shown: medians over turns of the same run, one after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+from run_case import WrongAnswer
+from tqdm import tqdm
+from train import interrupt_ignored, number
+from train_step_report import check, format_losses, format_times
+from train_step_run import (
+    PYREG_WAYS,
+    TORCH_WAYS,
+    Problem,
+    Turn,
+    have_same_bits,
+    start_process,
+    start_training,
+    take_turn,
+)
+
+import pyreg
+
+# Memory that a step has freed stays with the process: given back, it would be faulted in again by the next one.
+MEMORY = {"MALLOC_TRIM_THRESHOLD_": "8000000000", "MALLOC_MMAP_MAX_": "0"}
+# NumPy's matrix products and pyreg have a pool of threads each, on the same CPUs. Idle threads that wait by spinning
+# would keep those of the other pool from running. PyTorch has one pool, for which spinning is the better way.
+ENVIRONMENTS = {"pyreg": MEMORY | {"OMP_WAIT_POLICY": "passive", "OPENBLAS_THREAD_TIMEOUT": "4"}, "torch": MEMORY}
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="train_step.py", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="in seconds: train.py's model alone, for 10 steps")
+    add("--threads", type=number(int, 1, 1024), default=pyreg.get_num_threads(), help="for each library")
+    add("--steps", type=number(int, 4), default=100, help="that each training takes; every other one is timed")
+    add("--norm-position", choices=("pre", "post"), default="pre", help="Pre-LN or Post-LN")
+    args = parser.parse_args(argv)
+    if args.quick:
+        parser.set_defaults(steps=10)
+        args = parser.parse_args(argv)
+    if args.steps % 2:
+        parser.error(f"argument --steps: {args.steps} is odd, and steps are taken two at a time")
+    return args
+
+
+def problems(args: argparse.Namespace) -> dict[str, Problem]:
+    common = {"norm_position": args.norm_position, "steps": args.steps}
+    small = {"train.py's model": Problem(d_model=48, d_ff=96, num_tokens=8, **common)}
+    large = {"a larger model": Problem(d_model=256, d_ff=1024, num_tokens=64, **common)}
+    return small if args.quick else small | large
+
+
+@contextlib.contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables, for processes started meanwhile."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+class Processes:
+    """A process for each library, which trains in several ways."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self.pools: dict[str, ProcessPoolExecutor] = {}
+        context = multiprocessing.get_context("spawn")
+        for library, variables in ENVIRONMENTS.items():
+            pool = self.pools[library] = ProcessPoolExecutor(1, context, start_process, (threads,))
+            with environment(variables), interrupt_ignored():
+                pool.submit(os.getpid).result()  # starts the process
+
+    def run(self, function: Callable[..., Any], way: str, *arguments: Any) -> Any:
+        library = "pyreg" if way in PYREG_WAYS else "torch"
+        return self.pools[library].submit(function, way, *arguments).result()
+
+    def stop(self) -> None:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        for pool in self.pools.values():
+            pool.shutdown(cancel_futures=True)
+
+
+def train(problem: Problem, processes: Processes, bar: tqdm[Any]) -> tuple[dict[str, list[Turn]], bool]:
+    """Train in every way, in turns; return these, and whether fused and unfused parameters are equal bit for bit."""
+    turns: dict[str, list[Turn]] = {}
+    for way in (*PYREG_WAYS, *TORCH_WAYS):
+        with contextlib.suppress(ImportError):
+            processes.run(start_training, way, problem, processes.threads)
+            turns[way] = []
+    bar.reset(problem.steps // 2 * len(turns))
+    for _ in range(problem.steps // 2):
+        for way, taken in turns.items():
+            taken.append(processes.run(take_turn, way))
+            bar.update()
+    return turns, processes.run(have_same_bits, "fused", "unfused")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train, compare, print; return the exit status."""
+    args = parse_args(argv)
+    try:
+        processes = Processes(args.threads)
+        try:
+            # disable=None: no bar where stderr is not a terminal.
+            with tqdm(disable=None, leave=False, unit="turn") as bar:
+                for title, problem in problems(args).items():
+                    bar.set_description(title)
+                    turns, same_bits = train(problem, processes, bar)
+                    losses = check(turns, same_bits)
+                    bar.write(format_times(title, problem, args.threads, turns))
+                    bar.write(format_losses(problem, losses))
+        finally:
+            processes.stop()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130  # 128 + SIGINT, as shells have it
+    except WrongAnswer as error:
+        print(f"wrong answer: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
