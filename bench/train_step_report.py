@@ -98,7 +98,7 @@ def format_losses(problem: Problem, losses: Losses) -> str:
     ]
     if losses.torch is not None:
         lines += [
-            f"  {'pyreg to PyTorch with its masks, float32':<42}{losses.torch:.1e}, allowed: {losses.bound:.1e}",
+            f"  {'PyTorch, masks given, to fused':<42}{losses.torch:.1e}, allowed: {losses.bound:.1e}",
             f"  {'the same in float64':<42}{losses.torch_float64:.1e}, allowed: {FLOAT64_BOUND:.1e}",
         ]
     else:

@@ -146,7 +146,7 @@ def test_quick_run_compares_and_reports():
     assert run.returncode == 0, run.stderr
     for row in ("a training step", "softmax_dropout", "adamw_update", "fused to unfused"):
         assert row in run.stdout
-    assert "pyreg to PyTorch" in run.stdout or "PyTorch cannot be imported" in run.stdout
+    assert "PyTorch, masks given, to fused" in run.stdout or "PyTorch cannot be imported" in run.stdout
 
 
 @pytest.mark.parametrize(
