@@ -132,6 +132,8 @@ def array(name: str, value: Any) -> FloatArray:
 
 def arrays(names: tuple[str, ...], values: tuple[Any, ...], required: int) -> tuple[Any, ...]:
     """The same for several arrays of one dtype. The first, and `required` behind it, may not be None."""
+    if _core.are_streamable(values[0], required, *values[1:]):
+        return values
     results: tuple[Any, ...] = tuple(
         None if value is None and i > required else array(name, value)
         for i, (name, value) in enumerate(zip(names, values, strict=True))

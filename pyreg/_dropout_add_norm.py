@@ -75,10 +75,9 @@ def checked_forward(
 ) -> Forward:
     x, weight, bias, normalized, eps = forward_arguments(x, weight, bias, normalized_shape, eps)
     leading = x.shape[: -len(normalized)]
-    if not _core.are_streamable(x, 0, residual, row_scale, layer_scale):
-        x, residual, row_scale, layer_scale = _check.arrays(
-            ("x", "residual", "row_scale", "layer_scale"), (x, residual, row_scale, layer_scale), 0
-        )
+    x, residual, row_scale, layer_scale = _check.arrays(
+        ("x", "residual", "row_scale", "layer_scale"), (x, residual, row_scale, layer_scale), 0
+    )
     if residual is not None and residual.shape != x.shape:
         _check.match_shape("residual", residual, x.shape, "x")
     _check_scales(row_scale, layer_scale, leading, normalized, "x")
@@ -161,10 +160,9 @@ def checked_backward(
         x = None
     elif x is None:
         raise TypeError("x must be given where layer_scale is, for the gradient of layer_scale, got None")
-    if not _core.are_streamable(z, 0, dz, x, row_scale, layer_scale):
-        z, dz, x, row_scale, layer_scale = _check.arrays(
-            ("z", "dz", "x", "row_scale", "layer_scale"), (z, dz, x, row_scale, layer_scale), 0
-        )
+    z, dz, x, row_scale, layer_scale = _check.arrays(
+        ("z", "dz", "x", "row_scale", "layer_scale"), (z, dz, x, row_scale, layer_scale), 0
+    )
     for name, array in (("dz", dz), ("x", x)):
         if array is not None and array.shape != z.shape:
             _check.match_shape(name, array, z.shape, "z")

@@ -277,10 +277,8 @@ def backward_arguments(
     dy: Any, value: Any, mean: Any, rstd: Any, weight: Any, x: str = "x"
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray | None, Shape]:
     """The arguments of the backward pass, with their normalised shape. x: what the input is called."""
-    if not _core.are_streamable(value, 2, dy, rstd, weight):
-        value, dy, rstd, weight = _check.arrays((x, "dy", "rstd", "weight"), (value, dy, rstd, weight), 2)
-    if not _core.are_streamable(mean, 0):
-        mean = _check.array("mean", mean)
+    value, dy, rstd, weight = _check.arrays((x, "dy", "rstd", "weight"), (value, dy, rstd, weight), 2)
+    mean = _check.array("mean", mean)
     if mean.dtype is not _FLOAT64:
         mean = mean.astype(np.float64)
     normalized = _check.normalized_by("mean", mean, x, value)

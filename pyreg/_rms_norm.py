@@ -210,8 +210,7 @@ def backward_arguments(
     dy: Any, value: Any, rstd: Any, weight: Any, x: str = "x"
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray | None, Shape]:
     """The arguments of the backward pass, with their normalised shape. x: what the input is called."""
-    if not _core.are_streamable(value, 2, dy, rstd, weight):
-        value, dy, rstd, weight = _check.arrays((x, "dy", "rstd", "weight"), (value, dy, rstd, weight), 2)
+    value, dy, rstd, weight = _check.arrays((x, "dy", "rstd", "weight"), (value, dy, rstd, weight), 2)
     normalized = _check.normalized_by("rstd", rstd, x, value)
     if dy.shape != value.shape:
         _check.match_shape("dy", dy, value.shape, x)
