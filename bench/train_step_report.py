@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 from run_case import WrongAnswer
+from train_run import BATCH_SIZE
 from train_step_run import PARTS, PYREG_WAYS, Problem, Turn
+from transformer_layers import Config
 from transformer_ops import Array
 
 # For losses in float64: far above their rounding, also when 100 steps have made a hundred times more of it, and far
@@ -81,9 +83,9 @@ def format_times(title: str, problem: Problem, threads: int, turns: Mapping[str,
         rows[f"  {part}"] = {way: format_seconds(seconds[part]) for way, seconds in parts.items()}
     rows["these, of the step"] = {way: f"{sum(seconds.values()) / step[way]:.0%}" for way, seconds in parts.items()}
     rows["as long as fused"] = {way: f"{seconds / step['fused']:.2f}x" for way, seconds in step.items()}
-    size = f"4 blocks of {problem.d_model} features, {problem.norm_position.capitalize()}-LN"
+    size = f"{Config.num_layers} blocks of {problem.d_model} features, {problem.norm_position.capitalize()}-LN"
     lines = [
-        f"{title}: {size}; 32 images of {problem.num_tokens} tokens; threads: {threads}",
+        f"{title}: {size}; {BATCH_SIZE} images of {problem.num_tokens} tokens; threads: {threads}",
         line("", titles),
         *(line(name, cells) for name, cells in rows.items()),
     ]

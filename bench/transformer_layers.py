@@ -166,9 +166,9 @@ def join_forward(
 def join_backward(
     dy: Array, dz: Array | None, s: JoinSaved, weight: Array | None, config: Config
 ) -> tuple[Array, Array, Array | None, Array | None]:
-    """Return dbranch, dresidual, dweight, dbias, the first two in the memory of dy and dz.
+    """Return dbranch, dresidual, dweight, dbias.
 
-    `dz` is None where y alone was used.
+    `dz` is None where y alone was used. The memory of dy and dz takes the first two where there is a norm.
     """
     if s.z is None:
         return pyreg.dropout(dy, **s.site), dy, None, None

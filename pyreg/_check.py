@@ -29,11 +29,16 @@ _FLOAT64 = np.dtype(np.float64)
 def number(name: str, value: Any, *, low: float = 0.0, below: float = math.inf) -> float:
     """A finite float in [low, below)."""
     result = _float(name, value)
-    if not low <= result < below or result == -math.inf:  # the former is false for NaN
-        wanted = f"in [{low:g}, {below:g})" if below < math.inf else "finite"
-        if below == math.inf and low > -math.inf:
-            wanted += f" and >= {low:g}"
+    if not low <= result < below:  # false for NaN
+        wanted = f"finite and >= {low:g}" if below == math.inf else f"in [{low:g}, {below:g})"
         raise ValueError(f"{name} must be {wanted}, got {value!r}")
+    return result
+
+
+def finite(name: str, value: Any) -> float:
+    result = _float(name, value)
+    if not math.isfinite(result):
+        raise ValueError(f"{name} must be finite, got {value!r}")
     return result
 
 
@@ -94,6 +99,14 @@ def dropout_threshold(p: float) -> int:
     return round(value * 2**32)
 
 
+def dropout_arguments(
+    p: float, key_: SupportsIndex, offset_: SupportsIndex, size: int, training: bool = True
+) -> tuple[int, int, int]:
+    """The threshold, 0 in inference, the key and the offset, for `size` elements."""
+    threshold, key_, offset_ = dropout_threshold(p), key(key_), offset(offset_, size)
+    return threshold if flag("training", training) else 0, key_, offset_
+
+
 def step(value: SupportsIndex) -> int:
     return integer("step", value, low=1, high=2**63 - 1)
 
@@ -120,6 +133,8 @@ def array(name: str, value: Any) -> FloatArray:
         any_array = np.asarray(value)
     except ValueError as error:
         raise TypeError(f"{name} cannot be read as an array: {error}") from None
+    if value is None:
+        raise TypeError(f"{name} must be an array of float32 or float64, got None")
     native = any_array.dtype.newbyteorder("=") if any_array.dtype.kind == "f" else any_array.dtype
     if native not in (_FLOAT32, _FLOAT64):
         raise TypeError(

@@ -90,6 +90,4 @@ def checked_arguments(
     x = _check.array("x", x)
     if x.ndim == 0:
         raise ValueError(f"x must have an axis of samples, the first, got shape {x.shape}")
-    threshold = _check.dropout_threshold(p)
-    key, offset = _check.key(key), _check.offset(offset, x.shape[0])
-    return x, threshold if _check.flag("training", training) else 0, key, offset
+    return x, *_check.dropout_arguments(p, key, offset, x.shape[0], training)

@@ -80,11 +80,9 @@ def dropout(
     array([0., 0., 2.], dtype=float32)
     """
     x = _check.array("x", x)
-    threshold = _check.dropout_threshold(p)
-    key, offset = _check.key(key), _check.offset(offset, x.size)
-    training = _check.flag("training", training)
+    threshold, key, offset = _check.dropout_arguments(p, key, offset, x.size, training)
     y = _check.out(out, ("x",), (x,))
-    _core.dropout(x, threshold if training else 0, key, offset, y)
+    _core.dropout(x, threshold, key, offset, y)
     return y
 
 
@@ -123,8 +121,7 @@ def dropout_mask(
     array([False, False,  True,  True,  True, False, False,  True])
     """
     lengths = _check.shape("shape", shape)
-    threshold = _check.dropout_threshold(p)
-    key, offset = _check.key(key), _check.offset(offset, math.prod(lengths))
+    threshold, key, offset = _check.dropout_arguments(p, key, offset, math.prod(lengths))
     kept = np.empty(lengths, np.bool_)
     _core.dropout_mask(kept, threshold, key, offset)
     return kept

@@ -81,10 +81,7 @@ def checked_forward(
     if residual is not None and residual.shape != x.shape:
         _check.match_shape("residual", residual, x.shape, "x")
     _check_scales(row_scale, layer_scale, leading, normalized, "x")
-    threshold = _check.dropout_threshold(p)
-    key, offset = _check.key(key), _check.offset(offset, x.size)
-    if not _check.flag("training", training):
-        threshold = 0
+    threshold, key, offset = _check.dropout_arguments(p, key, offset, x.size, training)
     names = ("x", "residual", "weight", "bias", "row_scale", "layer_scale")
     arrays = (x, residual, weight, bias, row_scale, layer_scale)
     y = _check.out(out, names, arrays, may_be=2)
@@ -167,8 +164,7 @@ def checked_backward(
         if array is not None and array.shape != z.shape:
             _check.match_shape(name, array, z.shape, "z")
     _check_scales(row_scale, layer_scale, rstd.shape, normalized, "z")
-    threshold = _check.dropout_threshold(p)
-    key, offset = _check.key(key), _check.offset(offset, z.size)
+    threshold, key, offset = _check.dropout_arguments(p, key, offset, z.size)
     names = ("dy", "dz", "z", "x", "mean", "rstd", "weight", "row_scale", "layer_scale")
     arrays = (dy, dz, z, x, mean, rstd, weight, row_scale, layer_scale)
     dx = _check.out(out, names, arrays, may_be=4)

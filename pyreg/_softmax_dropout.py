@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
@@ -37,7 +36,7 @@ def softmax_dropout_forward(
     mask : array_like, x's dtype, optional
         What is added to the scaled scores: ``-inf`` where a weight has to be 0. Of x's shape, or one that
         broadcasts to it, such as (queries, keys), or (batch, 1, 1, keys) for keys that are padding. It is
-        not copied for that.
+        not copied for that. A NaN or +inf in x stays one under -inf.
     p, key, offset
         As in `dropout`.
     training : bool, optional
@@ -46,7 +45,7 @@ def softmax_dropout_forward(
         What x is multiplied with first, ``1 / sqrt(d)`` for queries and keys of d features. Finite.
     causal : bool, optional
         Whether the weights of keys behind the query are 0: of element j of row i of the last two axes,
-        where j > i. As with `mask`, what x holds there, NaN too, has no effect; these scores are not read.
+        where j > i. Unlike under a `mask`, which is added, what x holds there has no effect, NaN neither.
     out : ndarray, optional
         Where y goes: of x's dtype and shape, C-contiguous, aligned, writeable. It may be x itself, and must
         not overlap x otherwise, nor `mask`. The backward pass needs x as it was.
@@ -70,7 +69,7 @@ def softmax_dropout_forward(
         an integer.
     ValueError
         Where x has no axis, or one axis with `causal`; a shape does not match, a number is out of range, or `out`
-        cannot be written.
+        cannot be written or overlaps.
 
     See Also
     --------
@@ -119,7 +118,7 @@ def softmax_dropout_backward(
 ) -> FloatArray:
     """Return the gradient of `softmax_dropout_forward` for x.
 
-    With ``prob = exp(x * scale + mask - maximum) * rsum``, made again to the bit, and
+    With ``prob = exp(x * scale + mask - maximum) * rsum``, made again to the bit, and 0 where `causal` has it so, and
     ``dprob = dropout(dy, p, key=key, offset=offset)``: ``dx = prob * (dprob - sum(dprob * prob)) * scale``, summed
     over a row.
 
@@ -140,15 +139,19 @@ def softmax_dropout_backward(
     Returns
     -------
     ndarray
-        The gradient dx, of x's dtype and shape; `out` where that is given. That for a `mask` is ``dx / scale``,
-        summed over the axes along which it was broadcast.
+        The gradient dx, of x's dtype and shape; `out` where that is given. That for a `mask` is ``dx / scale``, to
+        rounding, summed over the axes along which it was broadcast.
 
     Raises
     ------
     TypeError
         Where an array is not float32 or float64, or not of x's dtype; `key` or `offset` is not an integer.
     ValueError
-        Where a shape does not match, a number is out of range, or `out` cannot be written.
+        Where a shape does not match, a number is out of range, or `out` cannot be written or overlaps.
+
+    See Also
+    --------
+    softmax_dropout_forward : The weights.
 
     Examples
     --------
@@ -200,11 +203,8 @@ def checked_forward(
 ) -> Forward:
     x, mask = _check.arrays(("x", "mask"), (x, mask), 0)
     queries = _check_shapes(x, mask, causal)
-    scale = _check.number("scale", scale, low=-math.inf)
-    threshold = _check.dropout_threshold(p)
-    key, offset = _check.key(key), _check.offset(offset, x.size)
-    if not _check.flag("training", training):
-        threshold = 0
+    scale = _check.finite("scale", scale)
+    threshold, key, offset = _check.dropout_arguments(p, key, offset, x.size, training)
     y = _check.out(out, ("x", "mask"), (x, mask))
     return Forward(x, mask_rows(mask, x.shape), queries, scale, threshold, key, offset, y)
 
@@ -244,9 +244,8 @@ def checked_backward(
     _check.match_shape("dy", dy, x.shape, "x")
     _check.match_shape("maximum", maximum, x.shape[:-1], "x without the last axis")
     _check.match_shape("rsum", rsum, x.shape[:-1], "x without the last axis")
-    scale = _check.number("scale", scale, low=-math.inf)
-    threshold = _check.dropout_threshold(p)
-    key, offset = _check.key(key), _check.offset(offset, x.size)
+    scale = _check.finite("scale", scale)
+    threshold, key, offset = _check.dropout_arguments(p, key, offset, x.size)
     dx = _check.out(out, names, arrays, may_be=2)
     return Backward(
         dy, x, maximum, rsum, mask_rows(mask, x.shape), queries, scale, threshold, key, offset, dx

@@ -70,9 +70,9 @@ def test_float64_keeps_its_digits_in_both_tails(impl, activation):
     np.testing.assert_array_less(ulps(got, exact), 10 + 2 * np.abs(h) ** 3)
 
 
-# Bounds of the float32 functions in ulps. The argument of the exponential in GELU's approximation comes from six
-# roundings, half an ulp each, of two constants too. It is up to 88 before the result underflows, and an ulp of it is
-# as many of the result.
+# Bounds of the float32 functions in ulps: that of their curve in test_elementary.py, and one for the product. The
+# argument of the exponential in GELU's approximation comes from six roundings, half an ulp each, two of them of constants.
+# It is up to 88 before the result underflows, and an ulp of it is as many of the result.
 BOUNDS = {"relu": 0, "silu": 4, "gelu": 7, "gelu_tanh": 3 * 88}
 
 

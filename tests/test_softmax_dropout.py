@@ -111,6 +111,15 @@ def test_nan_and_inf_make_their_row_nan_and_no_other(impl, dtype, rng):
     assert (y[dropped] == 0).all()
 
 
+def test_what_a_mask_takes_away_is_still_added(impl, dtype):
+    # As NumPy's and PyTorch's sums have it; `causal` looks away.
+    mask = np.array([[0, -np.inf]] * 2, dtype)
+    y, _, _ = impl.softmax_dropout_forward(np.array([[1, np.nan], [1, np.inf]], dtype), mask, p=0, key=1)
+    assert np.isnan(y).all()
+    y, _, _ = impl.softmax_dropout_forward(np.array([[1, np.nan]], dtype), p=0, key=1, causal=True)
+    assert_same_bits(y, np.array([[1, 0]], dtype))
+
+
 def test_scores_of_any_magnitude(impl, dtype):
     largest = np.finfo(dtype).max
     x = np.array([[largest, 0, -largest], [1e4, 1e4 - 1, -1e4], [-1e4, -1e4, -1e4]], dtype)

@@ -62,7 +62,7 @@ CHANGES = [{"norm_position": "pre"}, {"norm_position": "post"}, {"layer_norm": F
 
 
 @pytest.mark.parametrize("changes", CHANGES, ids=["pre", "post", "identity"])
-def test_losses_over_100_steps_are_pytorchs_to_float32_rounding(torch_trainer, changes):
+def test_losses_over_100_steps_are_as_near_to_pytorchs_as_rounding_lets_them(torch_trainer, changes):
     ours = losses(PyregTrainer, small_config(np.float32, **changes))
     exact = losses(PyregTrainer, small_config(np.float64, **changes))
     theirs = losses(torch_trainer, small_config(np.float32, **changes))

@@ -38,7 +38,7 @@ PYREG_INLINE typename Native<T>::vec at_most(T high, typename Native<T>::vec h) 
 template <typename T>
 struct Silu {
   using vec = typename Native<T>::vec;
-  static constexpr T kLowest = Format<T>::kLowest;
+  static constexpr T kLowest = Constants<T>::kLowest;
 
   static PYREG_INLINE vec value(vec h) {
     h = at_least(kLowest, h);
@@ -54,7 +54,7 @@ struct Silu {
 template <typename T>
 struct Gelu {
   using vec = typename Native<T>::vec;
-  static constexpr T kFar = Format<T>::kFar;
+  static constexpr T kFar = Constants<T>::kFar;
 
   static PYREG_INLINE vec value(vec h) {
     h = at_least(-kFar, h);
@@ -71,7 +71,7 @@ struct Gelu {
 template <typename T>
 struct GeluTanh {
   using vec = typename Native<T>::vec;
-  static constexpr T kFar = Format<T>::kFar;
+  static constexpr T kFar = Constants<T>::kFar;
   static constexpr double kScale64 = 1.5957691216057308, kCubic64 = kScale64 * 0.044715;  // 2 * sqrt(2 / pi)
   static constexpr T kScale = static_cast<T>(kScale64), kCubic = static_cast<T>(kCubic64);
 
@@ -92,14 +92,14 @@ struct GeluTanh {
 template <typename T>
 using FillChunk = void (*)(const ActivationDropout<T>& a, int64_t row, int64_t from, int64_t to, T* values);
 
-template <typename T, typename Activation, bool kBackward>
+template <typename T, typename Curve, bool kBackward>
 void fill_chunk(const ActivationDropout<T>& a, int64_t row, int64_t from, int64_t to, T* values) {
   const T *const x = a.x + row, *const dy = kBackward ? a.dy + row : nullptr, *const bias = a.bias;
   const auto body = [&](auto vector) PYREG_LAMBDA {
     const auto h = vector.load(x) + vector.load(bias);
     const auto value = [&] {
-      if constexpr (kBackward) return Activation::gradient(vector.load(dy), h);
-      return Activation::value(h);
+      if constexpr (kBackward) return Curve::gradient(vector.load(dy), h);
+      return Curve::value(h);
     }();
     std::memcpy(values + (vector.at - from), &value, sizeof value);
   };
@@ -124,7 +124,7 @@ template <typename T, bool kStream>
 PYREG_NOINLINE void drop_chunk(const ActivationRow<T>& row, const uint8_t* keep, T scale, int64_t begin, int64_t end,
                                const T* values) {
   T *const y = row.y, *const dbias = row.a.dbias;
-  const int64_t lead = to_next_line(y), from = begin == 0 ? 0 : begin + lead;
+  const int64_t lead = to_next_line(y), from = MovedChunk(begin, end, row.a.n, lead).begin;
   each_vector_of_chunk<T>(begin, end, row.a.n, lead, [&](auto vector) PYREG_LAMBDA {
     typename Native<T>::vec value;
     std::memcpy(&value, values + (vector.at - from), sizeof value);
@@ -151,7 +151,8 @@ void activation_dropout_rows(const ActivationDropout<T>& a, FillChunk<T> fill) {
     if constexpr (kStream) stream.begin(row.y);
     each_chunk(a.n, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
       const uint8_t* const keep = masks.chunk(begin);
-      fill(a, r * a.n, begin == 0 ? 0 : begin + lead, end == a.n || end + lead > a.n ? a.n : end + lead, values);
+      const MovedChunk moved(begin, end, a.n, lead);
+      fill(a, r * a.n, moved.begin, moved.end, values);
       drop_chunk<T, kStream>(row, keep, scale, begin, end, values);
     });
     if constexpr (kStream) stream.end(a.n);
@@ -159,8 +160,8 @@ void activation_dropout_rows(const ActivationDropout<T>& a, FillChunk<T> fill) {
   if constexpr (kStream) stream.finish();
 }
 
-template <typename T, typename Activation>
-constexpr FillChunk<T> kFill[] = {fill_chunk<T, Activation, false>, fill_chunk<T, Activation, true>};
+template <typename T, typename Curve>
+constexpr FillChunk<T> kFill[] = {fill_chunk<T, Curve, false>, fill_chunk<T, Curve, true>};
 
 // y may be x or dy.
 template <typename T>

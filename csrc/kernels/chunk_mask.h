@@ -150,6 +150,13 @@ PYREG_INLINE typename Native<T>::mask widen_mask(const uint8_t* p) {
 #endif
 }
 
+// x * scale where kept, else +0.
+template <typename T>
+PYREG_INLINE typename Native<T>::vec masked(typename Native<T>::vec x, T scale, const uint8_t* keep) {
+  using mask = typename Native<T>::mask;
+  return (typename Native<T>::vec)((mask)(x * scale) & widen_mask<T>(keep));
+}
+
 // What a kept element is multiplied by: with it, the expectation is exactly x.
 template <typename T>
 T dropout_scale(uint64_t threshold) {

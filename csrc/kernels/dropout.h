@@ -10,14 +10,13 @@ namespace {
 template <typename T, bool kStream = false>
 PYREG_INLINE void apply_mask(int count, const uint8_t* keep, const T* x, T scale, T* y) {
   using vec = typename Native<T>::vec;
-  using mask = typename Native<T>::mask;
   constexpr int kWidth = kVectorBytes / sizeof(T);
   int i = 0;
   PYREG_UNROLL
   for (; i + kWidth <= count; i += kWidth) {
     vec value;
     std::memcpy(&value, x + i, sizeof value);
-    value = (vec)((mask)(value * scale) & widen_mask<T>(keep + i));
+    value = masked<T>(value, scale, keep + i);
     if constexpr (kStream)
       store_streaming(y + i, value);
     else

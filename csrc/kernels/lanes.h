@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/table.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -155,7 +157,7 @@ constexpr int64_t whole_lines(int64_t n) {
 template <typename T>
 struct Lanes {
   using vec = typename Native<T>::vec;
-  static constexpr int kCount = 128 / sizeof(T);
+  static constexpr int kCount = kGroupBytes / sizeof(T);
   static constexpr int kWidth = kVectorBytes / sizeof(T);
   static constexpr int kVecs = kCount / kWidth;
 

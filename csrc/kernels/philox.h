@@ -37,11 +37,11 @@ struct PhiloxCounters {
 };
 
 // Vectors of counters that go through the rounds side by side: a round waits for its multiplications, and in
-// that time the other vector's are under way. One of 512 bits leaves less to wait for, and fills a cache line.
+// that time the other vector's are under way.
 constexpr int kPhiloxVectors = 2;
 
-// The keys of the rounds. They stand in memory, from where a round takes them as it loads: made anew in each batch of
-// counters, and moved to vectors, they took longer than the rounds.
+// The keys of the rounds. They stand in memory, from where a round takes them as it loads: they need not be made
+// anew, and moved to vectors, in each batch of counters.
 class PhiloxKeys {
  public:
   PYREG_INLINE explicit PhiloxKeys(uint64_t key) {

@@ -22,13 +22,6 @@ constexpr SameBytes same_bytes(uint8_t value) {
 
 constexpr SameBytes kAllKept = same_bytes(0xff), kAllDropped = same_bytes(0);
 
-// x * scale where kept, else +0.
-template <typename T>
-PYREG_INLINE typename Native<T>::vec masked(typename Native<T>::vec x, T scale, const uint8_t* keep) {
-  using mask = typename Native<T>::mask;
-  return (typename Native<T>::vec)((mask)(x * scale) & widen_mask<T>(keep));
-}
-
 // The mask is made in segments: as many whole rows as a ChunkMask takes, or that many elements of a longer row. While
 // one is used, the next one is made.
 class RowMasks {

@@ -23,18 +23,26 @@ PYREG_INLINE void each_chunk(int64_t n, Take take) {
   } while (begin < n);
 }
 
-// body(vector) for the vectors of the chunk begin, ..., end - 1 of a row of n, moved on to where the lines of the
-// row's result start, which is at `lead`.
+// The chunk begin, ..., end - 1 of a row of n, moved on to where the lines of the row's result start, which is at
+// `lead`.
+struct MovedChunk {
+  int64_t begin, end;
+
+  PYREG_INLINE MovedChunk(int64_t from, int64_t to, int64_t n, int64_t lead)
+      : begin(from == 0 ? 0 : from + lead), end(to + lead > n ? n : to + lead) {}
+};
+
+// body(vector) for the vectors of a chunk, moved on like that.
 template <typename T, typename Body>
 PYREG_INLINE void each_vector_of_chunk(int64_t begin, int64_t end, int64_t n, int64_t lead, Body body) {
-  const int64_t moved_end = end == n || end + lead > n ? n : end + lead;
-  each_vector_from_line<T>(begin == 0 ? 0 : begin + lead, moved_end, lead, body);
+  const MovedChunk moved(begin, end, n, lead);
+  each_vector_from_line<T>(moved.begin, moved.end, lead, body);
 }
 
 // What a row comes from, and with it how it is fetched ahead.
 enum class From { scratch, cache, memory };
 
-// Vectors of 16 bytes are not fast enough to wait for memory, and two kinds of sums would be kernels more.
+// Vectors of 16 bytes are not fast enough to wait for memory; there, one way to fetch is code for the sums once only.
 template <bool kStream>
 constexpr From kFromInput = kStream && kVectorBytes > 16 ? From::memory : From::cache;
 

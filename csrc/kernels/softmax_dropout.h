@@ -132,7 +132,7 @@ PYREG_NOINLINE double exponentials(int64_t n, T* scores, T maximum) {
 
 // The weights are written over the scores. Returns the sum of their products with dprob.
 template <typename T>
-PYREG_NOINLINE double weights(int64_t n, T* scores, T maximum, T rsum, const T* dprob) {
+PYREG_NOINLINE double probabilities(int64_t n, T* scores, T maximum, T rsum, const T* dprob) {
   return sum_of_exponentials(n, scores, maximum, [&](auto vector, auto e) PYREG_LAMBDA {
     const auto prob = e * rsum;
     vector.store(scores, prob);
@@ -243,7 +243,7 @@ void softmax_dropout_backward_rows(const SoftmaxDropoutBackward<T>& a) {
     const int64_t count = rows.count();
     rows.make(prob);
     drop_row(n, count, dy, masks, keep_scale, dprob);
-    const T mean = static_cast<T>(weights(count, prob, a.maximum[r], a.rsum[r], dprob));
+    const T mean = static_cast<T>(probabilities(count, prob, a.maximum[r], a.rsum[r], dprob));
     fill_zeros(prob, whole_groups<T>(count), n);
     results.put([](int64_t) PYREG_LAMBDA {},
                 [&](auto vector) PYREG_LAMBDA { return (vector.load(prob) * (vector.load(dprob) - mean)) * scale; });

@@ -77,6 +77,9 @@ struct ActivationDropout {
   bool stream;
 };
 
+// A group of lanes, in which rows are summed: kernels/lanes.h.
+constexpr int kGroupBytes = 128;
+
 constexpr int kMaxAxes = 64;  // of an array of NumPy
 
 // x * scale + mask, in rows (rows, n).

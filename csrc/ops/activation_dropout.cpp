@@ -51,13 +51,14 @@ template <typename T>
 void run_elementwise(ActivationDropout<T> a, int64_t size, int64_t bias_size, int64_t bytes) {
   const TiledBias<T> bias(a.bias, bias_size);
   const int64_t n = bias.length();
+  const auto kernel = kernels<T>().activation_dropout;
   parallel_blocks(size, std::max<int64_t>(1, kBlock / n) * n, bytes, [&](int64_t begin, int64_t end) {
     const auto run = [&](int64_t rows, int64_t row_length, int64_t at) {
       ActivationDropout<T> part = a;
       part.rows = rows, part.n = row_length, part.index += at;
       part.x += at, part.y += at, part.bias = bias.row();
       if (part.dy) part.dy += at;
-      kernels<T>().activation_dropout(part);
+      kernel(part);
     };
     const int64_t rows = (end - begin) / n, rest = (end - begin) % n;
     if (rows > 0) run(rows, n, begin);
@@ -123,12 +124,13 @@ void activation_dropout_backward(const std::string& activation, const py::array&
     if (!bias) return run_elementwise(a, size, n, bytes);
     const int64_t rows = n > 0 ? size / n : 0, blocks = (rows + kBackwardBlockRows - 1) / kBackwardBlockRows;
     const BlockSums<T> dbiases(blocks, n, dx);
+    const auto kernel = kernels<T>().activation_dropout;
     parallel_blocks(rows, kBackwardBlockRows, bytes, [&](int64_t begin, int64_t end) {
       ActivationDropout<T> part = a;
       part.rows = end - begin, part.index += begin * n;
       part.x += begin * n, part.dy += begin * n, part.y += begin * n;
       part.dbias = dbiases[begin / kBackwardBlockRows];
-      kernels<T>().activation_dropout(part);
+      kernel(part);
     });
     dbiases.sum(blocks, dbias);
   });

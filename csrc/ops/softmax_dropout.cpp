@@ -40,7 +40,7 @@ class Scores {
   const T* mask() const { return mask_; }
   // A row of the scratch, in whole groups of lanes.
   int64_t scratch_row() const {
-    constexpr int64_t kGroup = 128 / sizeof(T);
+    constexpr int64_t kGroup = kGroupBytes / sizeof(T);
     return (n_ + kGroup - 1) / kGroup * kGroup;
   }
   // mask: the array's, or a row that changes nothing.
@@ -77,21 +77,22 @@ void softmax_dropout_forward(const py::array& x_array, const OptionalArray& mask
     T *y = out<T>(y_array, scores.size()), *maximum = out<T>(maximum_array, rows), *rsum = out<T>(rsum_array, rows);
 
     const ReleasedGil released;
+    const auto kernel = kernels<T>().softmax_dropout_forward;
     const RowsOrNeutral<T> mask(scores.mask(), n, kAddsNothing);
     const int64_t bytes = 2 * scores.size() * sizeof(T);
     const bool stream = outgrows_cache(bytes) && y != scores.x();
-    parallel_blocks_with_scratch<T>(
-        rows, forward_block_rows<T>(n, stream), bytes, scores.scratch_row(), [&](int64_t begin, int64_t end, T* row) {
-          kernels<T>().softmax_dropout_forward({.scores = scores.block(begin, end, mask.from(0)),
-                                                .threshold = threshold,
-                                                .key = key,
-                                                .index = index + begin * n,
-                                                .y = y + begin * n,
-                                                .maximum = maximum + begin,
-                                                .rsum = rsum + begin,
-                                                .scratch = row,
-                                                .stream = stream});
-        });
+    parallel_blocks_with_scratch<T>(rows, forward_block_rows<T>(n, stream), bytes, scores.scratch_row(),
+                                    [&](int64_t begin, int64_t end, T* row) {
+                                      kernel({.scores = scores.block(begin, end, mask.from(0)),
+                                              .threshold = threshold,
+                                              .key = key,
+                                              .index = index + begin * n,
+                                              .y = y + begin * n,
+                                              .maximum = maximum + begin,
+                                              .rsum = rsum + begin,
+                                              .scratch = row,
+                                              .stream = stream});
+                                    });
   });
 }
 
@@ -109,23 +110,23 @@ void softmax_dropout_backward(const py::array& dy_array, const py::array& x_arra
     T* dx = out<T>(dx_array, scores.size());
 
     const ReleasedGil released;
+    const auto kernel = kernels<T>().softmax_dropout_backward;
     const RowsOrNeutral<T> mask(scores.mask(), n, kAddsNothing);
     const int64_t bytes = 3 * scores.size() * sizeof(T);
     const bool stream = outgrows_cache(bytes) && dx != scores.x() && dx != dy;
-    parallel_blocks_with_scratch<T>(
-        rows, forward_block_rows<T>(n, stream), bytes, 2 * scores.scratch_row(),
-        [&](int64_t begin, int64_t end, T* two_rows) {
-          kernels<T>().softmax_dropout_backward({.scores = scores.block(begin, end, mask.from(0)),
-                                                 .threshold = threshold,
-                                                 .key = key,
-                                                 .index = index + begin * n,
-                                                 .dy = dy + begin * n,
-                                                 .maximum = maximum + begin,
-                                                 .rsum = rsum + begin,
-                                                 .dx = dx + begin * n,
-                                                 .scratch = two_rows,
-                                                 .stream = stream});
-        });
+    parallel_blocks_with_scratch<T>(rows, forward_block_rows<T>(n, stream), bytes, 2 * scores.scratch_row(),
+                                    [&](int64_t begin, int64_t end, T* two_rows) {
+                                      kernel({.scores = scores.block(begin, end, mask.from(0)),
+                                              .threshold = threshold,
+                                              .key = key,
+                                              .index = index + begin * n,
+                                              .dy = dy + begin * n,
+                                              .maximum = maximum + begin,
+                                              .rsum = rsum + begin,
+                                              .dx = dx + begin * n,
+                                              .scratch = two_rows,
+                                              .stream = stream});
+                                    });
   });
 }
 

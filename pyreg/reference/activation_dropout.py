@@ -13,10 +13,11 @@ from typing import Any, SupportsIndex, overload
 import numpy as np
 import numpy.typing as npt
 
-from pyreg._activation_dropout import Approximate, checked_backward, checked_forward, gelu_name
+from pyreg._activation_dropout import checked_backward, checked_forward
 from pyreg._check import FloatArray
+from pyreg._gelu_dropout import Approximate, gelu_name
 from pyreg.reference.dropout import dropout
-from pyreg.reference.elementary import format_of, normal, sigmoid
+from pyreg.reference.elementary import constants_of, normal, sigmoid
 from pyreg.reference.norm_rows import sum_rows
 
 TANH_SCALE = 2 * math.sqrt(2 / math.pi)
@@ -33,7 +34,7 @@ def at_most(high: float, h: FloatArray) -> FloatArray:
 
 
 def value(activation: str, h: FloatArray) -> Any:
-    f, t = format_of(h.dtype), h.dtype.type
+    f, t = constants_of(h.dtype), h.dtype.type
     match activation:
         case "relu":
             return np.where(h <= 0, t(0), h)
@@ -50,7 +51,7 @@ def value(activation: str, h: FloatArray) -> Any:
 
 def gradient(activation: str, dy: FloatArray, h: FloatArray) -> Any:
     """dy times the activation's derivative."""
-    f, t = format_of(h.dtype), h.dtype.type
+    f, t = constants_of(h.dtype), h.dtype.type
     match activation:
         case "relu":
             return np.where(h <= 0, t(0), dy)

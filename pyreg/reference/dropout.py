@@ -53,11 +53,9 @@ def dropout(
     array([0., 0., 2., 2., 2., 0., 0., 2.])
     """
     x = _check.array("x", x)
-    threshold = _check.dropout_threshold(p)
-    key, offset = _check.key(key), _check.offset(offset, x.size)
-    training = _check.flag("training", training)
+    threshold, key, offset = _check.dropout_arguments(p, key, offset, x.size, training)
     y = _check.out(out, ("x",), (x,))
-    if threshold == 0 or not training:
+    if threshold == 0:
         y[...] = x
     elif threshold == 2**32:
         y[...] = 0
@@ -87,6 +85,5 @@ def dropout_mask(
     """
     lengths = _check.shape("shape", shape)
     size = math.prod(lengths)
-    threshold = _check.dropout_threshold(p)
-    key, offset = _check.key(key), _check.offset(offset, size)
+    threshold, key, offset = _check.dropout_arguments(p, key, offset, size)
     return kept(size, threshold, key, offset).reshape(lengths)

@@ -13,8 +13,11 @@ import numpy as np
 from pyreg._check import FloatArray
 
 
-class Format(NamedTuple):
-    """What the functions take from a dtype, and their polynomials in it, lowest power first."""
+class Constants(NamedTuple):
+    """What the functions take from a dtype, and their polynomials in it, lowest power first.
+
+    csrc/kernels/elementary.h says how they were found.
+    """
 
     integer: type[np.signedinteger[Any]]
     significand_bits: int  # without the leading one
@@ -27,10 +30,10 @@ class Format(NamedTuple):
     exp: tuple[float, ...]  # (exp(r) - 1 - r) / r**2, for |r| <= log(2) / 2
     far: float  # the normal distribution has nothing that the dtype can hold beyond
     knot: float
-    mills: tuple[float, ...]  # see normal_tail
+    mills: tuple[float, ...]  # see normal
 
 
-FLOAT32 = Format(
+FLOAT32 = Constants(
     integer=np.int32,
     significand_bits=23,
     bias=127,
@@ -57,7 +60,7 @@ FLOAT32 = Format(
     ),
 )
 
-FLOAT64 = Format(
+FLOAT64 = Constants(
     integer=np.int64,
     significand_bits=52,
     bias=1023,
@@ -109,7 +112,7 @@ FLOAT64 = Format(
 )
 
 
-def format_of(dtype: np.dtype[Any]) -> Format:
+def constants_of(dtype: np.dtype[Any]) -> Constants:
     return FLOAT32 if dtype == np.float32 else FLOAT64
 
 
@@ -127,7 +130,7 @@ def exp(x: FloatArray, rest: FloatArray | None = None) -> Any:
     ``x = k * log(2) + r``, so that ``exp(x) = 2**k * exp(r)``: Cody and Waite, "Software Manual for the Elementary
     Functions", 1980, chapter 6.
     """
-    f, t = format_of(x.dtype), x.dtype.type
+    f, t = constants_of(x.dtype), x.dtype.type
     small = x < t(f.small)
     x = np.where(x < t(f.lowest), t(f.lowest), x)
     # Added, it leaves the nearest integer in the last bits of the sum.
@@ -140,7 +143,7 @@ def exp(x: FloatArray, rest: FloatArray | None = None) -> Any:
     # 1 + r, and what that sum lost.
     sum_ = r + t(1)
     value = sum_ + ((r * r) * polynomial(f.exp, r) + (r - (sum_ - t(1))))
-    # 2**k, or 2**(k + bias / 2) where that would be subnormal, and the rest of it afterwards: rounded once.
+    # 2**k, or 2**(k + bias / 2) where that may be subnormal, and the rest of it afterwards: rounded once.
     half = f.bias // 2
     power = (shifted.view(f.integer) << f.significand_bits) + (f.integer(f.bias) << f.significand_bits)
     power = power + np.where(small, f.integer(half) << f.significand_bits, f.integer(0))
@@ -165,7 +168,7 @@ def normal(x: FloatArray) -> tuple[Any, Any]:
     ``a + knot`` is a polynomial in ``(a - knot) / (a + knot)``: Shepherd and Laframboise, "Chebyshev approximation of
     (1 + 2x) exp(x**2) erfc x in 0 <= x < infinity", Mathematics of Computation 36, 1981.
     """
-    f, t = format_of(x.dtype), x.dtype.type
+    f, t = constants_of(x.dtype), x.dtype.type
     a = np.abs(x)
     a = np.where(a > t(f.far), t(f.far), a)
     # a**2 / 2 in two parts, the first exact: rounded, it would be off by half its last place, and the exponential by

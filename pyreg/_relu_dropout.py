@@ -1,0 +1,116 @@
+"""ReLU and dropout behind it, in one pass, forward and backward."""
+
+from __future__ import annotations
+
+from typing import SupportsIndex, overload
+
+import numpy.typing as npt
+
+from pyreg._activation_dropout import run_backward, run_forward
+from pyreg._check import FloatArray
+
+
+def relu_dropout_forward(
+    x: npt.ArrayLike,
+    bias: npt.ArrayLike | None = None,
+    *,
+    p: float,
+    key: SupportsIndex,
+    offset: SupportsIndex = 0,
+    training: bool = True,
+    out: FloatArray | None = None,
+) -> FloatArray:
+    """Add a bias, take ReLU and then dropout, in one pass.
+
+    ``y = dropout(max(x + bias, 0), p, key=key, offset=offset)``.
+
+    Parameters
+    ----------
+    x, bias, p, key, offset, training, out
+        As in `gelu_dropout_forward`.
+
+    Returns
+    -------
+    ndarray
+        As of `gelu_dropout_forward`. A NaN that is kept stays one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `gelu_dropout_forward`.
+
+    See Also
+    --------
+    relu_dropout_backward : The gradients.
+
+    Examples
+    --------
+    >>> import numpy as np, pyreg
+    >>> pyreg.relu_dropout_forward(np.array([-1.0, 1.0, 2.0, 3.0]), p=0.5, key=1)
+    array([0., 0., 4., 6.])
+    """
+    return run_forward("relu", x, bias, p, key, offset, training, out)
+
+
+@overload
+def relu_dropout_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    bias: None = None,
+    *,
+    p: float,
+    key: SupportsIndex,
+    offset: SupportsIndex = 0,
+    out: FloatArray | None = None,
+) -> tuple[FloatArray, None]: ...
+@overload
+def relu_dropout_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    bias: npt.ArrayLike,
+    *,
+    p: float,
+    key: SupportsIndex,
+    offset: SupportsIndex = 0,
+    out: FloatArray | None = None,
+) -> tuple[FloatArray, FloatArray]: ...
+def relu_dropout_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    bias: npt.ArrayLike | None = None,
+    *,
+    p: float,
+    key: SupportsIndex,
+    offset: SupportsIndex = 0,
+    out: FloatArray | None = None,
+) -> tuple[FloatArray, FloatArray | None]:
+    """Return the gradients of `relu_dropout_forward`.
+
+    ``dx = dropout(0 where x + bias <= 0, else dy, p, key=key, offset=offset)``, and `dbias` is its sum over all axes
+    but the last. Where x is NaN, dy goes through, as in PyTorch.
+
+    Parameters
+    ----------
+    dy, x, bias, p, key, offset, out
+        As in `gelu_dropout_backward`.
+
+    Returns
+    -------
+    dx : ndarray
+        Of x's dtype and shape; `out` where that is given.
+    dbias : ndarray, or None where there is no bias
+        Of x's dtype and shape ``(n,)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `gelu_dropout_backward`.
+
+    Examples
+    --------
+    >>> import numpy as np, pyreg
+    >>> dx, dbias = pyreg.relu_dropout_backward(np.ones(4), np.array([1.0, 1.0, -1.0, 1.0]), p=0.5, key=1)
+    >>> dx
+    array([0., 0., 0., 2.])
+    """
+    return run_backward("relu", dy, x, bias, p, key, offset, out)

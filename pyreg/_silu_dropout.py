@@ -1,0 +1,122 @@
+"""SiLU and dropout behind it, in one pass, forward and backward."""
+
+from __future__ import annotations
+
+from typing import SupportsIndex, overload
+
+import numpy.typing as npt
+
+from pyreg._activation_dropout import run_backward, run_forward
+from pyreg._check import FloatArray
+
+
+def silu_dropout_forward(
+    x: npt.ArrayLike,
+    bias: npt.ArrayLike | None = None,
+    *,
+    p: float,
+    key: SupportsIndex,
+    offset: SupportsIndex = 0,
+    training: bool = True,
+    out: FloatArray | None = None,
+) -> FloatArray:
+    """Add a bias, take SiLU and then dropout, in one pass.
+
+    ``y = dropout(silu(x + bias), p, key=key, offset=offset)``, where ``silu(h) = h / (1 + exp(-h))`` [1]_, also
+    called swish.
+
+    Parameters
+    ----------
+    x, bias, p, key, offset, training, out
+        As in `gelu_dropout_forward`.
+
+    Returns
+    -------
+    ndarray
+        As of `gelu_dropout_forward`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `gelu_dropout_forward`.
+
+    See Also
+    --------
+    silu_dropout_backward : The gradients.
+
+    References
+    ----------
+    .. [1] S. Elfwing, E. Uchibe, K. Doya, "Sigmoid-Weighted Linear Units for Neural Network Function
+       Approximation in Reinforcement Learning", Neural Networks 107, 2018, arXiv:1702.03118.
+
+    Examples
+    --------
+    >>> import numpy as np, pyreg
+    >>> pyreg.silu_dropout_forward(np.array([-1.0, 0.0, 1.0, 2.0]), p=0.0, key=1).round(3)
+    array([-0.269,  0.   ,  0.731,  1.762])
+    """
+    return run_forward("silu", x, bias, p, key, offset, training, out)
+
+
+@overload
+def silu_dropout_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    bias: None = None,
+    *,
+    p: float,
+    key: SupportsIndex,
+    offset: SupportsIndex = 0,
+    out: FloatArray | None = None,
+) -> tuple[FloatArray, None]: ...
+@overload
+def silu_dropout_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    bias: npt.ArrayLike,
+    *,
+    p: float,
+    key: SupportsIndex,
+    offset: SupportsIndex = 0,
+    out: FloatArray | None = None,
+) -> tuple[FloatArray, FloatArray]: ...
+def silu_dropout_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    bias: npt.ArrayLike | None = None,
+    *,
+    p: float,
+    key: SupportsIndex,
+    offset: SupportsIndex = 0,
+    out: FloatArray | None = None,
+) -> tuple[FloatArray, FloatArray | None]:
+    """Return the gradients of `silu_dropout_forward`.
+
+    ``dx = dropout(dy * silu'(x + bias), p, key=key, offset=offset)``, and `dbias` is its sum over all axes but the
+    last.
+
+    Parameters
+    ----------
+    dy, x, bias, p, key, offset, out
+        As in `gelu_dropout_backward`.
+
+    Returns
+    -------
+    dx : ndarray
+        Of x's dtype and shape; `out` where that is given.
+    dbias : ndarray, or None where there is no bias
+        Of x's dtype and shape ``(n,)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `gelu_dropout_backward`.
+
+    Examples
+    --------
+    >>> import numpy as np, pyreg
+    >>> dx, dbias = pyreg.silu_dropout_backward(np.ones(4), np.array([0.0, 0.0, 0.0, 1.0]), p=0.5, key=1)
+    >>> dx.round(3)
+    array([0.   , 0.   , 1.   , 1.855])
+    """
+    return run_backward("silu", dy, x, bias, p, key, offset, out)
