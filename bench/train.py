@@ -61,7 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     quick = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in QUICK.items())
     add("--quick", action="store_true", help=f"in seconds: {quick}")
-    add("--out", type=Path, default=Path("train-results"), metavar="DIR", help="for the results")
+    add("--out", type=Path, default=Path("train-results"), metavar="DIR", help="for the results; overwritten")
     add("--norm-position", choices=("pre", "post"), default="pre", help="Pre-LN or Post-LN")
     add("--keys", type=number(int, 2), default=5, help="runs of each configuration: keys 0, 1, ...")
     add("--epochs", type=number(int, 1), default=60, help="passes over the training images")

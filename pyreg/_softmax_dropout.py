@@ -44,7 +44,7 @@ def softmax_dropout_forward(
     scale : float, optional
         What x is multiplied with first, ``1 / sqrt(d)`` for queries and keys of d features. Finite.
     causal : bool, optional
-        Whether the weights of keys behind the query are 0: of element j of row i of the last two axes,
+        Whether the weights of keys after the query are 0: of element j of row i of the last two axes,
         where j > i. Unlike under a `mask`, which is added, what x holds there has no effect, NaN neither.
     out : ndarray, optional
         Where y goes: of x's dtype and shape, C-contiguous, aligned, writeable. It may be x itself, and must

@@ -71,8 +71,8 @@ def test_float64_keeps_its_digits_in_both_tails(impl, activation):
 
 
 # Bounds of the float32 functions in ulps: that of their curve in test_elementary.py, and one for the product. The
-# argument of the exponential in GELU's approximation comes from six roundings, half an ulp each, two of them of constants.
-# It is up to 88 before the result underflows, and an ulp of it is as many of the result.
+# argument of the exponential in GELU's approximation comes from six roundings, half an ulp each, two of constants. It
+# is up to 88 before the result underflows, and an ulp of it is as many of the result.
 BOUNDS = {"relu": 0, "silu": 4, "gelu": 7, "gelu_tanh": 3 * 88}
 
 

@@ -85,7 +85,7 @@ def python_with_torch(python):
     return python
 
 
-def run_suite(python, before, sdist, folder):
+def run_suite(python, before, sdist, folder, *options):
     """Run the suite from outside the sources, in a process that has executed `before`."""
     code = f"{before}; import sys, pytest; sys.exit(pytest.main())"
     # -P: not the folder that this runs in.
@@ -99,6 +99,7 @@ def run_suite(python, before, sdist, folder):
         sdist / "pyproject.toml",
         "-p",
         "no:cacheprovider",
+        *options,
         cwd=folder,
     )
 
@@ -128,8 +129,9 @@ def test_the_suite_passes_on_the_installed_wheel(python, sdist, tmp_path):
 
 @pytest.mark.parametrize("first", ["import torch, pyreg", "import pyreg, torch"])
 def test_the_suite_passes_beside_pytorch(python_with_torch, sdist, tmp_path, first):
-    # Two OpenMP runtimes in one process, each with its threads at work.
-    run_suite(python_with_torch, f"{first}; torch.ones(10**7).exp().sum()", sdist, tmp_path)
+    # Two OpenMP runtimes in one process, each with its threads at work. The lengths of rows are nothing to them.
+    code = f"{first}; torch.ones(10**7).exp().sum()"
+    run_suite(python_with_torch, code, sdist, tmp_path, "-k", "not at_every_length")
 
 
 def test_the_sdist_holds_the_sources_and_the_tests(sdist):
