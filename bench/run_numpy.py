@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 from run_numpy_then_dropout import *  # noqa: F403 (run.py looks in this module)
-from run_ops import AdamWUpdate, Array, Call, Dropout, LayerNormBackward, LayerNormForward
-from run_ops_fused import DropoutAddNormBackward, DropoutAddNormForward, DropPath, RmsNormBackward, RmsNormForward
+from run_ops import AdamWUpdate, Array, Call, Dropout, DropPath, LayerNormBackward, LayerNormForward
+from run_ops_fused import DropoutAddNormBackward, DropoutAddNormForward
+from run_ops_norm import RmsNormBackward, RmsNormForward
 
 VERSION = np.__version__
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from run_ops import KEY, AdamWUpdate, Call, Case, Dropout, LayerNormBackward, LayerNormForward
-from run_ops_fused import DropoutAddNormBackward, DropoutAddNormForward, DropPath, RmsNormBackward, RmsNormForward
+from run_ops import KEY, AdamWUpdate, Call, Case, Dropout, DropPath, LayerNormBackward, LayerNormForward
+from run_ops_fused import DropoutAddNormBackward, DropoutAddNormForward
+from run_ops_norm import RmsNormBackward, RmsNormForward
 from run_pyreg_then_dropout import *  # noqa: F403 (run.py looks in this module)
 
 import pyreg

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from run_ops import AdamWUpdate, Call, Dropout, LayerNormBackward, LayerNormForward
-from run_ops_fused import DropoutAddNormBackward, DropoutAddNormForward, RmsNormForward
+from run_ops_fused import DropoutAddNormBackward, DropoutAddNormForward
+from run_ops_norm import RmsNormForward
 from run_torch_then_dropout import *  # noqa: F403 (run.py looks in this module)
 
 VERSION = torch.__version__

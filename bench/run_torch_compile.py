@@ -9,7 +9,8 @@ import run_torch
 import torch
 from run_ops import AdamWUpdate, Call, Dropout, LayerNormBackward, LayerNormForward
 from run_ops_activation_dropout import ActivationDropoutBackward, ActivationDropoutForward
-from run_ops_fused import DropoutAddNormBackward, DropoutAddNormForward, RmsNormForward
+from run_ops_fused import DropoutAddNormBackward, DropoutAddNormForward
+from run_ops_norm import RmsNormForward
 from run_ops_softmax_dropout import SoftmaxDropoutBackward, SoftmaxDropoutForward
 
 VERSION = torch.__version__

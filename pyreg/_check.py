@@ -35,10 +35,11 @@ def number(name: str, value: Any, *, low: float = 0.0, below: float = math.inf) 
     return result
 
 
-def finite(name: str, value: Any) -> float:
+def finite(name: str, value: Any, dtype: np.dtype[Any]) -> float:
+    """A float that is finite in the dtype."""
     result = _float(name, value)
-    if not math.isfinite(result):
-        raise ValueError(f"{name} must be finite, got {value!r}")
+    if not abs(result) <= float(np.finfo(dtype).max):  # false for NaN
+        raise ValueError(f"{name} must be finite in {dtype}, got {value!r}")
     return result
 
 
@@ -137,10 +138,8 @@ def array(name: str, value: Any) -> FloatArray:
         raise TypeError(f"{name} must be an array of float32 or float64, got None")
     native = any_array.dtype.newbyteorder("=") if any_array.dtype.kind == "f" else any_array.dtype
     if native not in (_FLOAT32, _FLOAT64):
-        raise TypeError(
-            f"{name} must be float32 or float64, got {any_array.dtype}; "
-            f"convert it, with {name}.astype(np.float32) say"
-        )
+        hint = f"; convert it, with {name}.astype(np.float32) say" if any_array.dtype.kind in "biuf" else ""
+        raise TypeError(f"{name} must be float32 or float64, got {any_array.dtype}{hint}")
     result = np.asarray(any_array, dtype=native, order="C")
     return result if result.flags.aligned else result.copy()
 

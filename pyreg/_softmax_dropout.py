@@ -42,7 +42,7 @@ def softmax_dropout_forward(
     training : bool, optional
         Where False, no weight is dropped.
     scale : float, optional
-        What x is multiplied with first, ``1 / sqrt(d)`` for queries and keys of d features. Finite.
+        What x is multiplied with first, ``1 / sqrt(d)`` for queries and keys of d features. Finite in x's dtype.
     causal : bool, optional
         Whether the weights of keys after the query are 0: of element j of row i of the last two axes,
         where j > i. Unlike under a `mask`, which is added, what x holds there has no effect, NaN neither.
@@ -203,7 +203,7 @@ def checked_forward(
 ) -> Forward:
     x, mask = _check.arrays(("x", "mask"), (x, mask), 0)
     queries = _check_shapes(x, mask, causal)
-    scale = _check.finite("scale", scale)
+    scale = _check.finite("scale", scale, x.dtype)
     threshold, key, offset = _check.dropout_arguments(p, key, offset, x.size, training)
     y = _check.out(out, ("x", "mask"), (x, mask))
     return Forward(x, mask_rows(mask, x.shape), queries, scale, threshold, key, offset, y)
@@ -244,7 +244,7 @@ def checked_backward(
     _check.match_shape("dy", dy, x.shape, "x")
     _check.match_shape("maximum", maximum, x.shape[:-1], "x without the last axis")
     _check.match_shape("rsum", rsum, x.shape[:-1], "x without the last axis")
-    scale = _check.finite("scale", scale)
+    scale = _check.finite("scale", scale, x.dtype)
     threshold, key, offset = _check.dropout_arguments(p, key, offset, x.size)
     dx = _check.out(out, names, arrays, may_be=2)
     return Backward(

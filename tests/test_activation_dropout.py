@@ -190,4 +190,5 @@ def test_arrays_of_no_axes_and_of_no_elements(impl, dtype, activation, shape):
     assert backward(impl, activation, x, x)[0].shape == shape
     if shape:
         bias = np.ones(shape[-1], dtype)
+        assert forward(impl, activation, x, bias).shape == shape
         assert_same_bits(backward(impl, activation, x, x, bias)[1], np.zeros_like(bias))

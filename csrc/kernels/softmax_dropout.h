@@ -244,7 +244,7 @@ void softmax_dropout_backward_rows(const SoftmaxDropoutBackward<T>& a) {
     rows.make(prob);
     drop_row(n, count, dy, masks, keep_scale, dprob);
     const T mean = static_cast<T>(probabilities(count, prob, a.maximum[r], a.rsum[r], dprob));
-    fill_zeros(prob, whole_groups<T>(count), n);
+    fill_zeros(prob, count, n);
     results.put([](int64_t) PYREG_LAMBDA {},
                 [&](auto vector) PYREG_LAMBDA { return (vector.load(prob) * (vector.load(dprob) - mean)) * scale; });
   }

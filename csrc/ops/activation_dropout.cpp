@@ -30,7 +30,7 @@ class TiledBias {
     if (bias && n >= kTile) return;
     length_ = bias && n > 0 ? kTile / n * n : kTile;
     memory_.reset(new T[length_]);
-    if (bias)
+    if (bias && n > 0)
       for (int64_t i = 0; i < length_; ++i) memory_[i] = bias[i % n];
     else
       std::fill_n(memory_.get(), length_, static_cast<T>(kAddsNothing));

@@ -89,9 +89,9 @@ void dropout_add_norm_forward(const py::array& x_array, const OptionalArray& res
 // where it is not wanted. mean: LayerNorm, else RMSNorm, which has no dbias either.
 void dropout_add_norm_backward(const py::array& dy_array, const OptionalArray& dz_array, const py::array& z_array,
                                const OptionalArray& mean_array, const py::array& rstd_array,
-                               const OptionalArray& weight_array, const OptionalArray& x_array,
-                               const OptionalArray& row_scale_array, const OptionalArray& layer_scale_array,
-                               int64_t n, uint64_t threshold, uint64_t key, uint64_t index, py::array dx_array,
+                               const OptionalArray& weight_array, const OptionalArray& row_scale_array,
+                               const OptionalArray& layer_scale_array, const OptionalArray& x_array, int64_t n,
+                               uint64_t threshold, uint64_t key, uint64_t index, py::array dx_array,
                                OptionalArray dresidual_array, OptionalArray dweight_array, OptionalArray dbias_array,
                                OptionalArray dlayer_scale_array) {
   with_dtype(dy_array, [&](auto zero) {
@@ -156,8 +156,8 @@ void bind_dropout_add_norm(py::module_& m) {
         py::arg("key"), py::arg("index"), py::arg("eps"), py::arg("y"), py::arg("z"), py::arg("mean"),
         py::arg("rstd"));
   m.def("dropout_add_norm_backward", dropout_add_norm_backward, py::arg("dy"), py::arg("dz"), py::arg("z"),
-        py::arg("mean"), py::arg("rstd"), py::arg("weight"), py::arg("x"), py::arg("row_scale"),
-        py::arg("layer_scale"), py::arg("n"), py::arg("threshold"), py::arg("key"), py::arg("index"), py::arg("dx"),
+        py::arg("mean"), py::arg("rstd"), py::arg("weight"), py::arg("row_scale"), py::arg("layer_scale"),
+        py::arg("x"), py::arg("n"), py::arg("threshold"), py::arg("key"), py::arg("index"), py::arg("dx"),
         py::arg("dresidual"), py::arg("dweight"), py::arg("dbias"), py::arg("dlayer_scale"));
 }
 

@@ -108,7 +108,7 @@ def softmax_dropout_backward(
         prob = exp(scores(a) - a.maximum[..., None]) * a.rsum[..., None]
         dprob: Any = dropout(a.dy, p, key=a.key, offset=a.offset)
         if a.queries:
-            dprob = np.where(behind(a), dprob.dtype.type(0), dprob)
+            prob, dprob = (np.where(behind(a), w.dtype.type(0), w) for w in (prob, dprob))
         mean = row_sum(dprob * prob).astype(prob.dtype)
         dx = (prob * (dprob - mean)) * prob.dtype.type(a.scale)
     a.dx[...] = dx
