@@ -248,9 +248,8 @@ def forward_arguments(
     eps: float,
 ) -> tuple[FloatArray, FloatArray | None, FloatArray | None, Shape, float]:
     """The arguments of the forward pass, with the normalised shape that they come to."""
-    if not _core.are_streamable(x, 0, weight, bias):
-        _check.refuse_shape("weight", weight)
-        x, weight, bias = _check.arrays(("x", "weight", "bias"), (x, weight, bias), 0)
+    _check.refuse_shape("weight", weight)
+    x, weight, bias = _check.arrays(("x", "weight", "bias"), (x, weight, bias), 0)
     shape = x.shape
     if normalized_shape is not None:
         normalized, whose = _check.shape("normalized_shape", normalized_shape), "normalized_shape"
