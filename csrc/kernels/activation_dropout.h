@@ -10,8 +10,8 @@
 #pragma once
 
 #include "kernels/elementary.h"
+#include "kernels/result_rows.h"
 #include "kernels/row_masks.h"
-#include "kernels/row_stream.h"
 #include "kernels/table.h"
 
 namespace pyreg {
@@ -112,52 +112,33 @@ void fill_chunk(const ActivationDropout<T>& a, int64_t row, int64_t from, int64_
   }
 }
 
-template <typename T>
-struct ActivationRow {
-  T* y;
-  const ActivationDropout<T>& a;
-  RowStream<T>& stream;
-};
-
-// Applies dropout to a chunk of a row and puts it where it goes.
-template <typename T, bool kStream>
-PYREG_NOINLINE void drop_chunk(const ActivationRow<T>& row, const uint8_t* keep, T scale, int64_t begin, int64_t end,
-                               const T* values) {
-  T *const y = row.y, *const dbias = row.a.dbias;
-  const int64_t lead = to_next_line(y), from = MovedChunk(begin, end, row.a.n, lead).begin;
-  each_vector_of_chunk<T>(begin, end, row.a.n, lead, [&](auto vector) PYREG_LAMBDA {
-    typename Native<T>::vec value;
-    std::memcpy(&value, values + (vector.at - from), sizeof value);
-    value = masked<T>(value, scale, keep + (vector.at - begin));
-    if (dbias) vector.store(dbias, vector.load(dbias) + value);
-    if constexpr (kStream)
-      row.stream.store(vector, value);
-    else
-      vector.store(y, value);
-  });
-}
-
 template <typename T, bool kStream>
 void activation_dropout_rows(const ActivationDropout<T>& a, FillChunk<T> fill) {
-  if (a.dbias)
-    for (int64_t i = 0; i < a.n; ++i) a.dbias[i] = 0;
+  T* const dbias = a.dbias;
+  if (dbias)
+    for (int64_t i = 0; i < a.n; ++i) dbias[i] = 0;
   RowMasks masks(a.rows, a.n, a.threshold, a.key, a.index);
   const T scale = masks.scale<T>();
-  RowStream<T> stream;
+  ResultRows<T, kStream> results(a.n, a.y);
   alignas(kVectorBytes) T values[kMaskedChunk + Lanes<T>::kWidth];
   for (int64_t r = 0; r < a.rows; ++r) {
-    const ActivationRow<T> row{a.y + r * a.n, a, stream};
-    const int64_t lead = to_next_line(row.y);
-    if constexpr (kStream) stream.begin(row.y);
-    each_chunk(a.n, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
-      const uint8_t* const keep = masks.chunk(begin);
-      const MovedChunk moved(begin, end, a.n, lead);
-      fill(a, r * a.n, moved.begin, moved.end, values);
-      drop_chunk<T, kStream>(row, keep, scale, begin, end, values);
-    });
-    if constexpr (kStream) stream.end(a.n);
+    const uint8_t* keep = nullptr;
+    int64_t chunk_begin = 0, from = 0;
+    results.put(
+        [&](int64_t begin, const MovedChunk& moved) PYREG_LAMBDA {
+          keep = masks.chunk(begin);
+          chunk_begin = begin, from = moved.begin;
+          fill(a, r * a.n, moved.begin, moved.end, values);
+        },
+        [&](auto vector) PYREG_LAMBDA {
+          typename Native<T>::vec value;
+          std::memcpy(&value, values + (vector.at - from), sizeof value);
+          value = masked<T>(value, scale, keep + (vector.at - chunk_begin));
+          if (dbias) vector.store(dbias, vector.load(dbias) + value);
+          return value;
+        });
   }
-  if constexpr (kStream) stream.finish();
+  results.finish();
 }
 
 template <typename T, typename Curve>

@@ -8,8 +8,8 @@
 #pragma once
 
 #include "kernels/elementary.h"
+#include "kernels/result_rows.h"
 #include "kernels/row_masks.h"
-#include "kernels/row_stream.h"
 #include "kernels/table.h"
 
 namespace pyreg {
@@ -145,42 +145,6 @@ void fill_zeros(T* row, int64_t from, int64_t to) {
   for (int64_t i = from; i < to; ++i) row[i] = 0;
 }
 
-// Rows of results, stored or streamed.
-template <typename T, bool kStream>
-class ResultRows {
- public:
-  ResultRows(int64_t n, T* y) : n_(n), y_(y) {}
-
-  // The next row, chunk by chunk: chunk(begin) before the vectors of each, made by value(vector).
-  template <typename Chunk, typename Value>
-  PYREG_INLINE void put(Chunk chunk, Value value) {
-    if constexpr (kStream) stream_.begin(y_);
-    // What is stored is read from vectors as they were written to the scratch just before: those of other places
-    // would have to wait until these are through.
-    const int64_t lead = kStream ? to_next_line(y_) : 0;
-    T* const y = y_;
-    each_chunk(n_, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
-      chunk(begin);
-      each_vector_of_chunk<T>(begin, end, n_, lead, [&](auto vector) PYREG_LAMBDA {
-        if constexpr (kStream)
-          stream_.store(vector, value(vector));
-        else
-          vector.store(y, value(vector));
-      });
-    });
-    if constexpr (kStream) stream_.end(n_);
-    y_ += n_;
-  }
-  PYREG_INLINE void finish() {
-    if constexpr (kStream) stream_.finish();
-  }
-
- private:
-  int64_t n_;
-  T* y_;
-  RowStream<T> stream_;
-};
-
 template <typename T, bool kStream>
 void softmax_dropout_forward_rows(const SoftmaxDropoutForward<T>& a) {
   const int64_t n = a.scores.n;
@@ -200,7 +164,7 @@ void softmax_dropout_forward_rows(const SoftmaxDropoutForward<T>& a) {
     const uint8_t* keep = nullptr;
     int64_t chunk_begin = 0;
     results.put(
-        [&](int64_t begin) PYREG_LAMBDA {
+        [&](int64_t begin, const MovedChunk&) PYREG_LAMBDA {
           keep = masks.chunk(begin);
           chunk_begin = begin;
         },
@@ -245,7 +209,7 @@ void softmax_dropout_backward_rows(const SoftmaxDropoutBackward<T>& a) {
     drop_row(n, count, dy, masks, keep_scale, dprob);
     const T mean = static_cast<T>(probabilities(count, prob, a.maximum[r], a.rsum[r], dprob));
     fill_zeros(prob, count, n);
-    results.put([](int64_t) PYREG_LAMBDA {},
+    results.put([](int64_t, const MovedChunk&) PYREG_LAMBDA {},
                 [&](auto vector) PYREG_LAMBDA { return (vector.load(prob) * (vector.load(dprob) - mean)) * scale; });
   }
   results.finish();
