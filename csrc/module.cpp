@@ -4,7 +4,7 @@
 #include <string>
 
 #include "dispatch.h"
-#include "parallel.h"
+#include "workers.h"
 
 // No state but atomics and what is each thread's own: the free-threaded interpreter need not bring back its lock.
 PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {

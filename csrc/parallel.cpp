@@ -2,7 +2,6 @@
 
 #include <dlfcn.h>
 #include <omp.h>
-#include <pthread.h>
 
 #include <algorithm>
 #include <atomic>
@@ -11,8 +10,6 @@
 #include <climits>
 #include <cstdlib>
 #include <utility>
-
-#include "float_environment.h"
 
 namespace pyreg {
 namespace {
@@ -37,8 +34,6 @@ int unlimited_threads() {
 
 const int unlimited = unlimited_threads();
 
-constexpr int kThreadsPerCpu = 4;
-
 std::atomic<int> process_threads{unlimited};
 thread_local int scoped_threads = 0;
 
@@ -59,30 +54,6 @@ const char* openmp_runtime() {
   Dl_info info;
   const bool found = dladdr(reinterpret_cast<void*>(&omp_get_max_threads), &info) != 0;
   return found && info.dli_fname ? info.dli_fname : "unknown";
-}
-
-void prepare_for_fork() {
-  pthread_atfork([] { omp_pause_resource_all(omp_pause_soft); }, nullptr, nullptr);
-}
-
-void run_blocks(int64_t blocks, int threads, bool in_cache, void (*run)(void*, int64_t), void* context) {
-  // The runtime ends the process when it cannot make a thread.
-  threads = std::min(threads, kThreadsPerCpu * omp_get_num_procs());
-  if (threads <= 1) {
-    for (int64_t block = 0; block < blocks; ++block) run(context, block);
-    return;
-  }
-#pragma omp parallel num_threads(threads)
-  {
-    const DefaultFloatEnvironment environment;
-    if (in_cache) {
-#pragma omp for schedule(static) nowait
-      for (int64_t block = 0; block < blocks; ++block) run(context, block);
-    } else {
-#pragma omp for schedule(dynamic, 1) nowait
-      for (int64_t block = 0; block < blocks; ++block) run(context, block);
-    }
-  }
 }
 
 }  // namespace pyreg

@@ -1,11 +1,12 @@
-// Threads. Work is cut into blocks whose size does not depend on how many threads there are; threads
-// only take blocks. parallel.cpp is the only file that knows OpenMP.
+// Threads. Work is cut into blocks whose size does not depend on how many threads there are; threads only take
+// blocks. parallel.cpp is the only file that knows OpenMP, whose settings and limits hold here too.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
 #include "streaming.h"
+#include "workers.h"
 
 namespace pyreg {
 
@@ -23,31 +24,36 @@ int set_scoped_num_threads(int threads);
 // Where the OpenMP runtime that is loaded comes from.
 const char* openmp_runtime();
 
-// A pool of threads does not survive fork(): has it put down before each one.
-void prepare_for_fork();
-
-// in_cache: each thread takes the same blocks in every call, and may find them in its own cache. Otherwise a thread
-// takes the next one whenever it is free.
-void run_blocks(int64_t blocks, int threads, bool in_cache, void (*run)(void* context, int64_t block), void* context);
-
-// A thread is worth waking for this many bytes: a parallel region costs some microseconds.
+// How many threads may take part in a call that moves so many bytes. One takes part where the others are awake, as
+// they are call after call, for this many.
 constexpr int64_t kBytesPerThread = 128 * 1024;
 
-// body(begin, end) for each block of `size` of the items 0, ..., n - 1. bytes: what all of it moves.
+inline int threads_for(int64_t blocks, int64_t bytes) {
+  const int64_t useful = std::min({blocks, bytes / kBytesPerThread, int64_t{kMostThreads}});
+  return useful <= 1 ? 1 : static_cast<int>(std::min<int64_t>(num_threads(), useful));
+}
+
+constexpr int64_t blocks_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
+
+// body(begin, end, thread) for each block of `size` of the items 0, ..., n - 1. bytes: what all of it moves.
 template <typename Body>
-void parallel_blocks(int64_t n, int64_t size, int64_t bytes, Body body) {
-  const int64_t blocks = (n + size - 1) / size;
+void parallel_blocks(int threads, int64_t n, int64_t size, int64_t bytes, Body body) {
   struct Context {
     Body& body;
     int64_t n, size;
   } context{body, n, size};
-  const auto run = [](void* opaque, int64_t block) {
+  const auto run = [](void* opaque, int64_t block, int thread) {
     auto& [body, n, size] = *static_cast<Context*>(opaque);
-    body(block * size, std::min(n, (block + 1) * size));
+    body(block * size, std::min(n, (block + 1) * size), thread);
   };
-  const int64_t useful = std::min(blocks, bytes / kBytesPerThread);
-  const int threads = useful <= 1 ? 1 : static_cast<int>(std::min<int64_t>(num_threads(), useful));
-  run_blocks(blocks, threads, !outgrows_cache(bytes), run, &context);
+  run_on_workers({.blocks = blocks_of(n, size), .bytes = bytes, .threads = threads, .run = run, .context = &context});
+}
+
+// body(begin, end), on as many threads as are useful.
+template <typename Body>
+void parallel_blocks(int64_t n, int64_t size, int64_t bytes, Body body) {
+  parallel_blocks(threads_for(blocks_of(n, size), bytes), n, size, bytes,
+                  [&](int64_t begin, int64_t end, int) { body(begin, end); });
 }
 
 }  // namespace pyreg

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <new>
@@ -15,9 +14,7 @@ namespace pyreg {
 // Rows of n of a forward pass that are a block, for a result that is streamed or not.
 template <typename T>
 int64_t forward_block_rows(int64_t n, bool stream) {
-  constexpr int64_t kBlockBytes = 128 * 1024;  // of a row's input
-  const int64_t row_bytes = std::max<int64_t>(1, n * sizeof(T));
-  return std::max<int64_t>(1, (stream ? kStreamedBlockBytes : kBlockBytes) / row_bytes);
+  return std::max<int64_t>(1, block_elements<T>(stream) / std::max<int64_t>(1, n));
 }
 
 // Part of the result: the gradients of weight and bias are summed over this many rows, then over the blocks of rows.
@@ -66,20 +63,21 @@ int64_t place_in_line(const T* p) {
   return static_cast<int64_t>(reinterpret_cast<uintptr_t>(p) % kLineBytes / sizeof(T));
 }
 
-// parallel_blocks, with memory for each block: body(begin, end, scratch), of so many elements from the start of a
-// line on.
+// parallel_blocks, with memory for each thread: body(begin, end, scratch), of so many elements from the start of a
+// line on. All of it is had before the first block, so that nothing has been written where it cannot be.
 template <typename T, typename Body>
 void parallel_blocks_with_scratch(int64_t n, int64_t size, int64_t bytes, int64_t elements, Body body) {
   constexpr int64_t kLine = kLineBytes / sizeof(T);
-  std::atomic<bool> no_memory = false;
-  parallel_blocks(n, size, bytes, [&](int64_t begin, int64_t end) {
-    const std::unique_ptr<T[]> memory(new (std::nothrow) T[elements + kLine]);
-    if (memory)
-      body(begin, end, memory.get() + (kLine - place_in_line(memory.get())) % kLine);
-    else  // an exception may not leave a thread
-      no_memory = true;
-  });
-  if (no_memory) throw std::bad_alloc();
+  const int64_t stride = (elements + 2 * kLine - 1) / kLine * kLine;  // lines are fetched in pairs
+  int threads = threads_for(blocks_of(n, size), bytes);
+  std::unique_ptr<T[]> memory(new (std::nothrow) T[threads * stride + kLine]);
+  if (!memory) {
+    threads = 1;
+    memory.reset(new T[stride + kLine]);
+  }
+  T* const first = memory.get() + (kLine - place_in_line(memory.get())) % kLine;
+  parallel_blocks(threads, n, size, bytes,
+                  [&](int64_t begin, int64_t end, int thread) { body(begin, end, first + thread * stride); });
 }
 
 }  // namespace pyreg

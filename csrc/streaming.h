@@ -10,12 +10,14 @@ namespace pyreg {
 // 32 MiB is a common last-level cache, or one process's share of a larger one.
 constexpr bool outgrows_cache(int64_t bytes) { return bytes > 32 * 1024 * 1024; }
 
-// A block of a streamed result: larger than others, as each begins with work that nothing overlaps and ends within
-// a line.
-constexpr int64_t kStreamedBlockBytes = 1024 * 1024;
+// Elements of a block: small, so that threads finish together and one that is late finds some. Those of a streamed
+// result are larger, as each begins with work that nothing overlaps and ends within a line.
+template <typename T>
+constexpr int64_t block_elements(bool stream) {
+  return (stream ? 1024 * 1024 : 32 * 1024) / sizeof(T);
+}
 
-// Elements of a block of an optimiser's update. Small enough that medium-sized parameters are shared evenly; in
-// memory, where there are blocks enough, two threads were 4 % faster with longer ones.
-constexpr int64_t update_block(int64_t bytes) { return (outgrows_cache(bytes) ? 64 : 16) * 1024; }
+// Of an optimiser's update. In memory, where there are blocks enough, two threads were 4 % faster with longer ones.
+constexpr int64_t update_block(int64_t bytes) { return (outgrows_cache(bytes) ? 64 : 8) * 1024; }
 
 }  // namespace pyreg

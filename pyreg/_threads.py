@@ -22,7 +22,8 @@ def get_num_threads() -> int:
     Returns
     -------
     int
-        At least 1. Small arrays are worked on by one thread all the same.
+        At least 1. It is a limit: small arrays are worked on by one thread all the same, and so is a call where
+        another thread would cost more than it gains.
 
     Examples
     --------

@@ -140,6 +140,103 @@ def test_calls_from_8_python_threads_at_once_give_the_right_answers():
                 assert_same_bits(actual, right)
 
 
+def test_more_calls_at_once_than_have_workers_give_the_right_answers():
+    pyreg.set_num_threads(3)
+    expected = [work(seed) for seed in range(16)]
+    with ThreadPoolExecutor(16) as pool:
+        for _ in range(3):
+            for actual, right in zip(pool.map(work, range(16)), expected, strict=True):
+                assert_same_bits(actual, right)
+
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc and affinity of Linux")
+
+
+def run(code):
+    made = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+
+
+TASKS = """
+import os, sys, numpy as np, pyreg
+x = np.ones((8192, 768), np.float32)
+
+def tasks():
+    return set(os.listdir("/proc/self/task"))
+
+before = tasks()
+"""
+
+
+@linux
+def test_a_large_call_starts_workers_and_no_more_than_its_threads_but_one():
+    run(
+        TASKS
+        + """
+pyreg.dropout(x[:8], 0.5, key=1)
+with pyreg.num_threads(1):
+    pyreg.dropout(x, 0.5, key=1)
+assert tasks() == before
+with pyreg.num_threads(3):
+    for _ in range(3):
+        pyreg.dropout(x, 0.5, key=1)
+cpus = len(os.sched_getaffinity(0))
+assert len(tasks() - before) == (2 if cpus > 1 else 0), tasks() - before
+"""
+    )
+
+
+@linux
+def test_a_call_leaves_affinity_environment_and_signal_mask_of_the_process_alone():
+    run(
+        TASKS
+        + """
+import signal
+
+def state():
+    everyone = tuple(os.sched_getaffinity(int(task)) for task in sorted(before))
+    return everyone, dict(os.environ), signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+expected = state()
+with pyreg.num_threads(3):
+    for _ in range(20):
+        pyreg.dropout(x, 0.5, key=1)
+assert state() == expected
+"""
+    )
+
+
+@linux
+def test_a_process_that_is_held_to_one_cpu_after_the_import_starts_no_worker():
+    run(
+        TASKS
+        + """
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+with pyreg.num_threads(3):
+    pyreg.dropout(x, 0.5, key=1)
+assert tasks() == before
+"""
+    )
+
+
+@linux
+def test_no_worker_is_there_when_a_process_is_forked():
+    run(
+        TASKS
+        + """
+with pyreg.num_threads(3):
+    pyreg.dropout(x, 0.5, key=1)
+    child = os.fork()
+    if child == 0:
+        pyreg.dropout(x, 0.5, key=1)
+        os._exit(0)
+    assert tasks() <= before  # Python warns of a fork with more
+    assert os.waitpid(child, 0)[1] == 0
+    pyreg.dropout(x, 0.5, key=1)
+"""
+    )
+
+
 def test_the_gil_is_released_while_a_kernel_runs():
     x = np.ones((4000, 4096), np.float32)
     stop, steps = threading.Event(), [0]

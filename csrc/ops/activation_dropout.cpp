@@ -11,8 +11,7 @@
 namespace pyreg {
 namespace {
 
-constexpr int64_t kBlock = 64 * 1024;  // elements
-constexpr int64_t kTile = 1024;        // elements of a row where nothing depends on how long it is
+constexpr int64_t kTile = 1024;  // elements of a row where nothing depends on how long it is
 
 Activation activation_named(const std::string& name) {
   using Named = std::pair<const char*, Activation>;
@@ -52,18 +51,19 @@ void run_elementwise(ActivationDropout<T> a, int64_t size, int64_t bias_size, in
   const TiledBias<T> bias(a.bias, bias_size);
   const int64_t n = bias.length();
   const auto kernel = kernels<T>().activation_dropout;
-  parallel_blocks(size, std::max<int64_t>(1, kBlock / n) * n, bytes, [&](int64_t begin, int64_t end) {
-    const auto run = [&](int64_t rows, int64_t row_length, int64_t at) {
-      ActivationDropout<T> part = a;
-      part.rows = rows, part.n = row_length, part.index += at;
-      part.x += at, part.y += at, part.bias = bias.row();
-      if (part.dy) part.dy += at;
-      kernel(part);
-    };
-    const int64_t rows = (end - begin) / n, rest = (end - begin) % n;
-    if (rows > 0) run(rows, n, begin);
-    if (rest > 0) run(1, rest, end - rest);
-  });
+  parallel_blocks(size, std::max<int64_t>(1, block_elements<T>(a.stream) / n) * n, bytes,
+                  [&](int64_t begin, int64_t end) {
+                    const auto run = [&](int64_t rows, int64_t row_length, int64_t at) {
+                      ActivationDropout<T> part = a;
+                      part.rows = rows, part.n = row_length, part.index += at;
+                      part.x += at, part.y += at, part.bias = bias.row();
+                      if (part.dy) part.dy += at;
+                      kernel(part);
+                    };
+                    const int64_t rows = (end - begin) / n, rest = (end - begin) % n;
+                    if (rows > 0) run(rows, n, begin);
+                    if (rest > 0) run(1, rest, end - rest);
+                  });
 }
 
 // x, y: rows of the bias's n; without a bias, of any length.

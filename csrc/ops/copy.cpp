@@ -6,8 +6,6 @@
 namespace pyreg {
 namespace {
 
-constexpr int64_t kBlock = 64 * 1024;  // elements
-
 void copy(const py::array& source_array, py::array target_array, bool streaming) {
   with_dtype(source_array, [&](auto zero) {
     using T = decltype(zero);
@@ -17,8 +15,7 @@ void copy(const py::array& source_array, py::array target_array, bool streaming)
 
     const ReleasedGil released;
     const auto kernel = kernels<T>().copy;
-    const int64_t block = streaming ? kStreamedBlockBytes / sizeof(T) : kBlock;
-    parallel_blocks(size, block, 2 * size * sizeof(T), [=](int64_t begin, int64_t end) {
+    parallel_blocks(size, block_elements<T>(streaming), 2 * size * sizeof(T), [=](int64_t begin, int64_t end) {
       kernel(end - begin, source + begin, target + begin, streaming);
     });
   });

@@ -10,8 +10,6 @@
 namespace pyreg {
 namespace {
 
-constexpr int64_t kBlock = 64 * 1024;  // elements
-
 // x, y: `samples` rows. index: that of the first sample in the stream, of which each is one element.
 void drop_path(const py::array& x_array, int64_t samples, uint64_t threshold, uint64_t key, uint64_t index,
                py::array y_array) {
@@ -26,7 +24,7 @@ void drop_path(const py::array& x_array, int64_t samples, uint64_t threshold, ui
     if (size == 0) return;
     const std::unique_ptr<uint8_t[]> kept(new uint8_t[samples]);
     const auto mask = kernels<T>().dropout_mask;
-    parallel_blocks(samples, kBlock, 8 * samples, [&](int64_t begin, int64_t end) {
+    parallel_blocks(samples, block_elements<uint8_t>(false), 8 * samples, [&](int64_t begin, int64_t end) {
       mask(end - begin, threshold, key, index + begin, &kept[begin]);
     });
     const double keep = 0x1p32 - static_cast<double>(threshold);
@@ -36,7 +34,7 @@ void drop_path(const py::array& x_array, int64_t samples, uint64_t threshold, ui
     const auto kernel = kernels<T>().drop_path;
     const int64_t bytes = 2 * size * sizeof(T), n = size / samples;
     const bool stream = outgrows_cache(bytes) && y != x;
-    const int64_t block = stream ? kStreamedBlockBytes / sizeof(T) : kBlock;
+    const int64_t block = block_elements<T>(stream);
     const int64_t pieces = (n + block - 1) / block;
     parallel_blocks(samples * pieces, std::max<int64_t>(1, block / n), bytes, [&](int64_t begin, int64_t end) {
       if (pieces == 1) return kernel(end - begin, n, x + begin * n, &kept[begin], scale, y + begin * n, stream);

@@ -6,8 +6,6 @@
 namespace pyreg {
 namespace {
 
-constexpr int64_t kBlock = 64 * 1024;  // elements
-
 // index: that of the first element in the stream.
 void dropout(const py::array& x_array, uint64_t threshold, uint64_t key, uint64_t index, py::array y_array) {
   with_dtype(x_array, [&](auto zero) {
@@ -20,7 +18,7 @@ void dropout(const py::array& x_array, uint64_t threshold, uint64_t key, uint64_
     const auto kernel = kernels<T>().dropout;
     const int64_t bytes = 2 * size * sizeof(T);
     const bool stream = outgrows_cache(bytes) && y != x;
-    const int64_t block = stream ? kStreamedBlockBytes / sizeof(T) : kBlock;
+    const int64_t block = block_elements<T>(stream);
     parallel_blocks(size, block, bytes, [=](int64_t begin, int64_t end) {
       kernel(end - begin, x + begin, threshold, key, index + begin, y + begin, stream);
     });
@@ -34,7 +32,7 @@ void dropout_mask(py::array kept_array, uint64_t threshold, uint64_t key, uint64
   const ReleasedGil released;
   const auto kernel = kernels<float>().dropout_mask;
   const int64_t work = 8 * size;  // a byte of a mask takes about as long as moving eight
-  parallel_blocks(size, kBlock, work, [=](int64_t begin, int64_t end) {
+  parallel_blocks(size, block_elements<uint8_t>(false), work, [=](int64_t begin, int64_t end) {
     kernel(end - begin, threshold, key, index + begin, kept + begin);
   });
 }
