@@ -2,7 +2,8 @@
 
 One row for an operation, size and thread count. Every answer is checked before it is timed; the
 repeats of pyreg, the copies and the peers are interleaved; what is shown are medians. NumPy is always
-measured, PyTorch, JAX and numba where they are installed.
+measured, PyTorch, JAX and numba where they are installed. --company and --busy measure what a user gets:
+calls between matrix products, and beside other programs.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from types import ModuleType
 from typing import Any
 
 import run_pyreg
+from run_company import PRODUCTS, company
 from run_internals import isa, python_layer, sweep
 from run_measure import FULL, QUICK, Effort, measure
 from run_ops import OPS, Call, Case, WrongAnswer
 from run_report import (
     Row,
     format_comparison,
+    format_disturbance,
     format_machine,
     format_notes,
     format_shape,
@@ -83,16 +86,23 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--compile", action="store_true", help="PyTorch through torch.compile as well, which is slow")
     add("--json", type=output_file, metavar="FILE", help="write every number to FILE")
     add("--plot", type=picture_file, metavar="FILE.png", help="draw the speeds of the most threads")
+    add("--company", action="store_true", help="instead: calls between matrix products, threads at their defaults")
+    add("--busy", action="store_true", help="instead: calls beside busy processes, which this program starts")
     add("--sweep", action="store_true", help="instead: pyreg's time per element against the size")
     add("--isa", action="store_true", help="instead: what each instruction-set level gains")
     args = parser.parse_args(argv)
-    if args.plot and (args.sweep or args.isa):
-        parser.error("--plot draws the comparison, which --sweep and --isa replace")
-    if args.compile and (args.sweep or args.isa):
-        parser.error("--compile is part of the comparison, which --sweep and --isa replace")
+    args.company = [kind for kind in ("company", "busy") if getattr(args, kind)]
+    for option in ("plot", "compile"):
+        if getattr(args, option) and (args.company or args.sweep or args.isa):
+            parser.error(f"--{option} is part of the comparison, which the other options replace")
+    if args.company and (args.sweep or args.isa):
+        parser.error("--company and --busy do not go with --sweep and --isa")
     if args.isa and not args.sweep:
         args.threads = [1]
-    args.ops = [title for title in OPS if not args.only or title.split()[0] in args.only]
+    known = PRODUCTS if args.company else OPS
+    args.ops = [title for title in known if not args.only or title.split()[0] in args.only]
+    if not args.ops:
+        parser.error(f"--company and --busy know {', '.join(title.split()[0] for title in PRODUCTS)}")
     return args
 
 
@@ -163,6 +173,7 @@ def compare(
     text, layer = python_layer(args.ops, effort)
     bar.write(text)
     bar.write(format_notes(peers, with_loop="adamw_update" in args.ops))
+    bar.write(format_disturbance(row.times["pyreg"] for row in everything))
     return everything, layer
 
 
@@ -186,12 +197,16 @@ def main(argv: list[str] | None = None) -> int:
     machine: dict[str, Any] = pyreg.show_config("dicts") | {"measured_threads": args.threads}
     try:
         wanted = {} if inside else PEERS | (COMPILE if args.compile else {})
+        if args.company:
+            wanted = {name: PEERS[name] for name in ("numpy", "torch")}
         peers, missing = import_peers(wanted)
         machine["peers"] = {name: peer.VERSION for name, peer in peers.items()}
         print(format_machine(machine, missing), flush=True)
         # disable=None: no bar where stderr is not a terminal.
         with tqdm(disable=None, leave=False) as bar:
-            if inside:
+            if args.company:
+                results = {kind: company(kind, args.ops, peers, checked, effort, bar) for kind in args.company}
+            elif inside:
                 results = look_inside(args, effort, bar)
             else:
                 rows, layer = compare(args, peers, effort, bar)

@@ -1,4 +1,4 @@
-"""Timing for run.py: interleaved repeats, each after an untimed one, and their medians."""
+"""Timing for run.py: interleaved repeats, each after an untimed one, and what is said of them."""
 
 from __future__ import annotations
 
@@ -31,11 +31,22 @@ QUICK = Effort(least=3, most=3, seconds=0.0)
 
 
 class Times(NamedTuple):
-    """Seconds per call over the rounds: the median and the quartiles around it."""
+    """Seconds per call over the samples: the median, the quartiles around it, the mean, the 90th percentile."""
 
     quartile1: float
     median: float
     quartile3: float
+    mean: float
+    p90: float
+
+    @classmethod
+    def of(cls, samples: Sequence[float]) -> Times:
+        quartile1, median, quartile3, p90 = np.quantile(samples, [0.25, 0.5, 0.75, 0.9]).tolist()
+        return cls(quartile1, median, quartile3, float(np.mean(samples)), p90)
+
+    def disturbed(self) -> bool:
+        """Whether something else has kept this call from running, now and then."""
+        return self.p90 > 2 * self.median
 
 
 def calibrate(timer: Timer) -> int:
@@ -96,4 +107,4 @@ def measure(groups: Sequence[Mapping[str, Call]], threads: int, effort: Effort) 
         for group in timers:
             for i, (name, timer) in enumerate(group.items()):
                 samples[name].append(sample(timer, numbers[name], settle if i == 0 else 0.0))
-    return {name: Times(*np.quantile(s, [0.25, 0.5, 0.75]).tolist()) for name, s in samples.items()}
+    return {name: Times.of(s) for name, s in samples.items()}

@@ -109,6 +109,8 @@ def format_comparison(rows: Sequence[Row], peers: Iterable[str]) -> str:
         "threads": lambda row: str(row.threads),
         "result": lambda row: row.result,
         "time": lambda row: format_seconds(row.times["pyreg"].median),
+        "mean": lambda row: format_seconds(row.times["pyreg"].mean),
+        "p90": lambda row: format_seconds(row.times["pyreg"].p90),
         "GB/s": lambda row: three_digits(row.gb_per_s("pyreg")),
         "of copy": lambda row: format_percent(row.percent_of_copy()),
         "of loop": lambda row: format_percent(row.percent_of_loop()),
@@ -124,7 +126,8 @@ def format_comparison(rows: Sequence[Row], peers: Iterable[str]) -> str:
 def format_notes(peers: Iterable[str], *, with_loop: bool) -> str:
     """Return what the columns mean."""
     notes = [
-        "time, GB/s: pyreg, float32, medians; GB/s of the bytes that the operation must read and write.",
+        "time: pyreg, float32, the median; beside it the mean and the 90th percentile of the same samples.",
+        "GB/s: of the bytes that the operation must read and write, at the median.",
         'result: "out=" is written to an array that is there already, "new" to one the call allocates.',
         "of copy: 100% is a copy that moves as many bytes on as many threads, with ordinary or streaming",
         "  stores, whichever is faster.",
@@ -141,6 +144,17 @@ def format_notes(peers: Iterable[str], *, with_loop: bool) -> str:
     ]
     notes += [f"  {NOTES[peer]}" for peer in peers]
     return "\n".join(notes)
+
+
+def format_disturbance(times: Iterable[Times]) -> str:
+    """Say that the machine was busy, where it shows; else nothing."""
+    disturbed = [t.disturbed() for t in times]
+    if not any(disturbed):
+        return ""
+    return (
+        f"\nThe machine was busy: in {sum(disturbed)} of {len(disturbed)} rows the 90th percentile is more than twice"
+        " the median.\nOther programs have slowed what was measured.\n"
+    )
 
 
 # --- the machine

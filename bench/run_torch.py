@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from run_ops import AdamWUpdate, Call, Dropout, LayerNormBackward, LayerNormForward
+from run_ops import AdamWUpdate, Array, Call, Dropout, LayerNormBackward, LayerNormForward
 from run_ops_fused import DropoutAddNormBackward, DropoutAddNormForward
 from run_ops_norm import RmsNormForward
 from run_torch_then_dropout import *  # noqa: F403 (run.py looks in this module)
@@ -20,6 +20,12 @@ tensor = torch.from_numpy  # shares the array's memory
 def set_num_threads(threads: int) -> bool:
     torch.set_num_threads(threads)
     return True
+
+
+def product(a: Array, b: Array, out: Array) -> tuple[int, Call]:
+    """PyTorch's number of threads, and ``a @ b`` on them."""
+    a_, b_, out_ = tensor(a), tensor(b), tensor(out)
+    return torch.get_num_threads(), lambda: torch.mm(a_, b_, out=out_)
 
 
 def layer_norm_forward(case: LayerNormForward) -> Call:

@@ -35,9 +35,6 @@ import pyreg
 
 # Memory that a step has freed stays with the process: given back, it would be faulted in again by the next one.
 MEMORY = {"MALLOC_TRIM_THRESHOLD_": "8000000000", "MALLOC_MMAP_MAX_": "0"}
-# NumPy's matrix products and pyreg have a pool of threads each, on the same CPUs. Idle threads that wait by spinning
-# would keep those of the other pool from running. PyTorch has one pool, for which spinning is the better way.
-ENVIRONMENTS = {"pyreg": MEMORY | {"OMP_WAIT_POLICY": "passive", "OPENBLAS_THREAD_TIMEOUT": "4"}, "torch": MEMORY}
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -84,9 +81,9 @@ class Processes:
         self.threads = threads
         self.pools: dict[str, ProcessPoolExecutor] = {}
         context = multiprocessing.get_context("spawn")
-        for library, variables in ENVIRONMENTS.items():
+        for library in ("pyreg", "torch"):
             pool = self.pools[library] = ProcessPoolExecutor(1, context, start_process, (threads,))
-            with environment(variables), interrupt_ignored():
+            with environment(MEMORY), interrupt_ignored():
                 pool.submit(os.getpid).result()  # starts the process
 
     def run(self, function: Callable[..., Any], way: str, *arguments: Any) -> Any:

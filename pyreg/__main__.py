@@ -35,11 +35,19 @@ def report_text() -> int:
     print(f"  {failed} of {len(checks)} FAILED" if failed else f"  all {len(checks)} passed")
     threads = pyreg.get_num_threads()
     print(f"\nspeed, float32, {threads} thread{'s' if threads > 1 else ''}, out= given:")
-    print("  operation            size            time     GB/s  of a copy")
+    print("  operation            size          median       mean        p90     GB/s  of a copy")
+    speeds = []
     for speed in measure_speed():
+        speeds.append(speed)
         size = " x ".join(map(str, speed.shape))
-        time = f"{speed.seconds * 1e6:,.0f} us"
-        print(f"  {speed.op:<20} {size:<11}{time:>9} {speed.gb_per_s:8.1f} {speed.percent_of_copy:9.0f}%", flush=True)
+        times = "".join(f"{seconds * 1e6:8,.0f} us" for seconds in (speed.seconds, speed.mean, speed.p90))
+        print(f"  {speed.op:<20} {size:<10}{times} {speed.gb_per_s:8.1f} {speed.percent_of_copy:9.0f}%", flush=True)
+    disturbed = sum(speed.disturbed() for speed in speeds)
+    if disturbed:
+        print(
+            f"  The machine was busy: in {disturbed} of {len(speeds)} rows the 90th percentile (p90) is more than"
+            " twice the median.\n  These speeds are not the machine's: measure again when no other program runs."
+        )
     return 1 if failed else 0
 
 
@@ -49,7 +57,7 @@ def report_json() -> int:
         "config": pyreg.show_config("dicts"),
         "passed": all(check.passed for check in checks),
         "checks": [check._asdict() for check in checks],
-        "speed": [speed._asdict() for speed in speeds],
+        "speed": [speed._asdict() | {"disturbed": speed.disturbed()} for speed in speeds],
     }
     json.dump(report, sys.stdout, indent=1)
     print()

@@ -5,7 +5,6 @@ The comparison with other libraries, on more sizes, is bench/run.py.
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +20,14 @@ class Speed(NamedTuple):
     op: str
     shape: tuple[int, int]
     seconds: float  # of a call, the median
+    mean: float
+    p90: float
     gb_per_s: float  # of the bytes that the operation must read and write
     percent_of_copy: float  # with ordinary or streaming stores, whichever is faster
+
+    def disturbed(self) -> bool:
+        """Whether other programs have kept the call from running, now and then."""
+        return self.p90 > 2 * self.seconds
 
 
 def measure_speed() -> Iterator[Speed]:
@@ -49,14 +54,15 @@ def measure_shape(shape: tuple[int, int]) -> Iterator[Speed]:
         "streaming copy": lambda: _core.copy(x, out, True),
     }
     for op, (call, arrays) in calls.items():
-        seconds = interleaved({"op": call} | copies)
-        copy = 2 * x.nbytes / min(seconds["copy"], seconds["streaming copy"])
-        speed = arrays * x.nbytes / seconds["op"]
-        yield Speed(op, shape, seconds["op"], speed / 1e9, 100 * speed / copy)
+        times = interleaved({"op": call} | copies)
+        median, p90 = np.quantile(times["op"], [0.5, 0.9]).tolist()
+        copy = 2 * x.nbytes / min(np.median(times["copy"]), np.median(times["streaming copy"]))
+        speed = arrays * x.nbytes / median
+        yield Speed(op, shape, median, float(np.mean(times["op"])), p90, speed / 1e9, float(100 * speed / copy))
 
 
-def interleaved(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-    """The median seconds of each call, timed in turns, each time after an untimed one that fills the caches."""
+def interleaved(calls: Mapping[str, Callable[[], object]]) -> dict[str, list[float]]:
+    """The seconds of each call, timed in turns, each time after an untimed one that fills the caches."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + SECONDS
     while time.perf_counter() < end or len(times["op"]) < 3:
@@ -65,4 +71,4 @@ def interleaved(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
             start = time.perf_counter()
             call()
             times[name].append(time.perf_counter() - start)
-    return {name: median(samples) for name, samples in times.items()}
+    return times

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import run
+import run_company
 import run_measure
 import run_numpy
 import run_ops
@@ -16,6 +18,7 @@ import run_pyreg
 import run_report
 from run_ops import OPS, WrongAnswer
 
+import pyreg
 from pyreg import _core
 
 RUN = Path(__file__).parents[1] / "bench" / "run.py"
@@ -135,13 +138,13 @@ def test_repeats_are_interleaved_in_rounds(monkeypatch):
     times = run_measure.measure(groups, 2, run_measure.Effort(least=4, most=4, seconds=0))
     assert list(times) == ["a", "b", "c"]
     assert called[-4 * 6 :] == ["a", "a", "b", "b", "c", "c"] * 4  # each sample after an untimed one
-    for quartile1, median, quartile3 in times.values():
-        assert 0 <= quartile1 <= median <= quartile3
+    for time in times.values():
+        assert 0 <= time.quartile1 <= time.median <= time.quartile3 <= time.p90
 
 
 def test_row_takes_the_faster_copy_and_medians():
     def times(seconds):
-        return run_measure.Times(0, seconds, 9)
+        return run_measure.Times(0, seconds, 9, mean=2 * seconds, p90=3 * seconds)
 
     row = run_report.Row(
         op="layer_norm_forward",
@@ -158,8 +161,40 @@ def test_row_takes_the_faster_copy_and_medians():
     )
     table = run_report.format_comparison([row], ["numpy", "jax"])
     assert table.splitlines()[2].split() == [
-        *("8", "x", "768", "2", "out=", "4.00", "ms", "2.00", "50%", "10.0x", "-")
+        *("8", "x", "768", "2", "out=", "4.00", "ms", "8.00", "ms", "12.0", "ms", "2.00", "50%", "10.0x", "-")
     ]
+
+
+def test_a_90th_percentile_of_more_than_twice_the_median_is_told():
+    quiet, disturbed = run_measure.Times.of([1.0] * 8 + [2.0] * 2), run_measure.Times.of([1.0] * 8 + [2.1] * 2)
+    assert run_report.format_disturbance([quiet, quiet]) == ""
+    assert "in 1 of 2 rows" in run_report.format_disturbance([quiet, disturbed])
+
+
+@pytest.mark.parametrize(("option", "situations"), [("--company", 1), ("--busy", 2)])
+def test_calls_in_company_are_reported_against_one_thread(monkeypatch, capsys, tmp_path, option, situations):
+    monkeypatch.setattr(run_company, "SHAPES", ((8, 768),))
+    path = tmp_path / "run.json"
+    only = ("--only", "layer_norm_backward", "--only", "adamw_update")
+    assert run.main([option, "--quick", *only, "--json", str(path)]) == 0
+    rows = json.loads(path.read_text())[option[2:]]
+    cpus = len(os.sched_getaffinity(0))
+    for op in ("layer_norm_backward", "adamw_update"):
+        for library, threads in (("pyreg", 1), ("pyreg", pyreg.get_num_threads()), ("numpy", 1)):
+            found = [row for row in rows if (row["op"], row["library"], row["threads"]) == (op, library, threads)]
+            assert len({row["situation"] for row in found}) == (situations if cpus > 1 else 1)
+            for row in found:
+                assert row["call"]["p90"] >= row["call"]["median"] > 0
+                assert (row["product"] is None) == (option == "--busy")
+    assert "/ on one:" in capsys.readouterr().out
+
+
+def test_busy_processes_end_with_their_block():
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    before = children.read_text().split()
+    with run_company.busy_processes(2):
+        assert len(children.read_text().split()) == len(before) + 2
+    assert children.read_text().split() == before
 
 
 def test_quick_run_checks_and_reports_every_peer_that_can_be_imported(tmp_path):
@@ -167,8 +202,8 @@ def test_quick_run_checks_and_reports_every_peer_that_can_be_imported(tmp_path):
     path, cpus = tmp_path / "run.json", len(os.sched_getaffinity(0))
     # All CPUs, for JAX runs on no other number.
     command = [sys.executable, RUN, "--quick", "--json", path, "--threads", str(cpus)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr
+    made = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert made.returncode == 0, made.stderr
     report = json.loads(path.read_text())
     assert report["machine"].keys() == {"machine", "versions", "isa", "threads", "measured_threads", "peers"}
     assert report["machine"]["measured_threads"] == [cpus]
@@ -190,14 +225,14 @@ def test_quick_run_checks_and_reports_every_peer_that_can_be_imported(tmp_path):
         assert measured == row["times"].keys() & peers.keys()
         assert row["threads"] == cpus
         for times in row["times"].values():
-            assert times.keys() == {"quartile1", "median", "quartile3"}
+            assert times.keys() == {"quartile1", "median", "quartile3", "mean", "p90"}
         for number in ("gb_per_s", "percent_of_copy"):
             assert row[number] > 0
         assert (row["percent_of_loop"] is None) == ("update_loop" not in row["times"])
     for row in report["python_layer"]:
         assert row.keys() == {"op", "public", "kernel", "python_layer"}
     for op in OPS:
-        assert f"\n{op}\n" in run.stdout  # the title of its table
+        assert f"\n{op}\n" in made.stdout  # the title of its table
 
 
 def test_sweep_and_isa_have_a_row_for_each_size_and_level(tmp_path):
@@ -247,7 +282,7 @@ def test_plot_is_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     from run_plot import plot
 
-    times = {name: run_measure.Times(1, 1, 1) for name in ("pyreg", "copy", "streaming copy", "numpy")}
+    times = {name: run_measure.Times(1, 1, 1, 1, 1) for name in ("pyreg", "copy", "streaming copy", "numpy")}
     rows = [run_report.Row(op, case.sizes[0], 1, "out=", 10**9, times) for op, case in run_ops.OPS.items()]
     plot(tmp_path / "run.png", rows, "a machine")
     assert (tmp_path / "run.png").stat().st_size > 10_000

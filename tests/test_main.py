@@ -145,14 +145,26 @@ def test_an_exception_is_a_failed_check(monkeypatch, capsys, check_only):
 
 
 def test_a_speed_is_in_percent_of_the_faster_copys(monkeypatch):
-    monkeypatch.setattr(_speed, "interleaved", lambda _: {"op": 2.0, "copy": 4.0, "streaming copy": 1.0})
+    times = {"op": [2.0] * 8 + [3.0] * 2, "copy": [4.0], "streaming copy": [1.0]}
+    monkeypatch.setattr(_speed, "interleaved", lambda _: times)
     speeds = {speed.op: speed for speed in _speed.measure_speed()}
     # As many bytes as a copy moves, and half as many again, and seven arrays to its two.
     assert speeds["layer_norm"].percent_of_copy == 50
     assert speeds["layer_norm_backward"].percent_of_copy == 75
     assert speeds["adamw_update"].percent_of_copy == 175
-    assert speeds["layer_norm"].seconds == 2
+    assert (speeds["layer_norm"].seconds, speeds["layer_norm"].mean, speeds["layer_norm"].p90) == (2, 2.2, 3)
     assert speeds["layer_norm"].gb_per_s == 2 * 8 * 32 * 4 / 2e9
+
+
+@pytest.mark.parametrize(("slow", "disturbed"), [(3.0, False), (5.0, True)])
+def test_a_busy_machine_is_told(monkeypatch, capsys, check_only, slow, disturbed):
+    check_only("l2_penalty")
+    times = {"op": [2.0] * 8 + [slow] * 2, "copy": [4.0], "streaming copy": [1.0]}
+    monkeypatch.setattr(_speed, "interleaved", lambda _: times)
+    assert __main__.main([]) == 0
+    assert ("The machine was busy: in 5 of 5 rows" in capsys.readouterr().out) == disturbed
+    assert __main__.main(["--json"]) == 0
+    assert [speed["disturbed"] for speed in json.loads(capsys.readouterr().out)["speed"]] == [disturbed] * 5
 
 
 def command(*options, **environment):
