@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import run_pyreg
-from run_measure import SETTLE, Effort, Times
+from run_measure import SETTLE, WARM_UP, Effort, Times
 from run_ops import OPS, Call, Case
 from run_report import format_disturbance, format_ratio, format_seconds, format_shape, format_table, three_digits
 from tqdm import tqdm
@@ -35,7 +35,8 @@ PRODUCTS = {
     "dropout_add_layer_norm_forward p=0.1": "x",
     "adamw_update": "grad",
 }
-IN_TURN = 6  # timed calls in a row, after SETTLE
+REST = 0.15  # seconds before a library's turn: the threads of NumPy's OpenBLAS spin for 0.1 after a product
+IN_TURN = 6  # timed calls in a row, after WARM_UP
 BUSY_TURN = 0.03  # seconds: several slices of the scheduler
 
 
@@ -93,8 +94,9 @@ class Contender:
         return pyreg.num_threads(self.threads) if self.library == "pyreg" else contextlib.nullcontext()
 
     def take_turn_after_products(self) -> None:
+        time.sleep(REST)
         with self.threads_set():
-            settled = time.perf_counter() + SETTLE
+            settled = time.perf_counter() + WARM_UP
             timed = 0
             while timed < IN_TURN:
                 start = time.perf_counter()
@@ -108,6 +110,7 @@ class Contender:
                     timed += 1
 
     def take_turn_call_after_call(self) -> None:
+        time.sleep(SETTLE)
         with self.threads_set():
             self.call()
             turn_ends = time.perf_counter() + BUSY_TURN

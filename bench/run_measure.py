@@ -12,10 +12,10 @@ import numpy as np
 from run_ops import Call
 
 MIN_SAMPLE = 200e-6  # seconds: thousands of times the clock's resolution
-# Seconds of untimed calls where another library's threads were at work before. Those of an OpenMP runtime
-# spin for some milliseconds after a call, to be there for the next one, on a CPU that this one's threads
-# need; and threads that have just woken up may share a CPU until the scheduler parts them.
-SETTLE = 0.01
+# Seconds to wait, where another library's threads were at work before, and then of untimed calls. Those of an OpenMP
+# runtime spin for some milliseconds after a call, to be there for the next one, on a CPU that this one's threads need.
+SETTLE = 0.02
+WARM_UP = 0.01
 
 
 class Effort(NamedTuple):
@@ -71,12 +71,13 @@ def warm_up(timer: Timer, number: int, seconds: float) -> float:
 
 
 def sample(timer: Timer, number: int, settle: float) -> float:
-    """Return the seconds per call of `number` calls, after as many untimed ones, for `settle` seconds.
+    """Return the seconds per call of `number` calls, after as many untimed ones; before them, `settle` seconds of rest.
 
     Untimed, because the others have evicted this call's arrays from the caches. Calls of a tenth of a
     second need none: most of one finds everything as the last one would.
     """
-    seconds = warm_up(timer, number, settle)
+    time.sleep(settle)
+    seconds = warm_up(timer, number, WARM_UP if settle else 0.0)
     return seconds if seconds > 0.1 else timer.timeit(number) / number
 
 
@@ -97,7 +98,8 @@ def measure(groups: Sequence[Mapping[str, Call]], threads: int, effort: Effort) 
     settle = SETTLE if threads > 1 and len(groups) > 1 else 0.0
     numbers: dict[str, int] = {}
     for group in timers:
-        warm_up(next(iter(group.values())), 1, settle)
+        time.sleep(settle)
+        warm_up(next(iter(group.values())), 1, WARM_UP if settle else 0.0)
         numbers |= {name: calibrate(timer) for name, timer in group.items()}
     samples: dict[str, list[float]] = {name: [] for name in numbers}
     start = time.perf_counter()

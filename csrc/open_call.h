@@ -52,10 +52,11 @@ class alignas(64) OpenCall {
   bool claim() {
     return !claimed_.load(std::memory_order_relaxed) && !claimed_.exchange(true, std::memory_order_acquire);
   }
-  void open(const Work& work) {
+  // The blocks from `first` on.
+  void open(const Work& work, int64_t first) {
     run_ = work.run, context_ = work.context;
     const auto border = [&](int share) {
-      return static_cast<uint32_t>(work.blocks * share / work.threads);
+      return static_cast<uint32_t>(first + (work.blocks - first) * share / work.threads);
     };
     for (int i = 0; i < work.threads; ++i) shares_[i].set(border(i), border(i + 1));
     num_shares_.store(work.threads, std::memory_order_relaxed);

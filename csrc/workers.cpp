@@ -19,10 +19,10 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
-// A sleeping worker begins 20 to 50 us after it is woken, which takes the waker 5 to 10: two threads are faster than
-// one where this much is left.
-constexpr auto kWorthWaking = 60us;
-// That much is left of a call that moves so many bytes, at 50 GB/s: few kernels are faster, in cache.
+// A worker is woken where this much is left for one thread to do. Waking one takes 5 to 10 us; it begins 20 to 50 us
+// later, and its caches are cold.
+constexpr auto kWorthWaking = 100us;
+// One is woken at once where a call moves so many bytes: they take as long unless they are in the caller's cache.
 constexpr int64_t kBytesWorthWaking = 3 * 1024 * 1024;
 // How long a worker that has worked looks for the next call, before it sleeps: as long as it takes to wake it.
 constexpr auto kSpin = 50us;
@@ -96,6 +96,19 @@ class Pool {
     return nullptr;
   }
 
+  // One thread's time for the calls that have followed each other until now. They are as one long call to what it is
+  // worth to wake a worker for: it stays awake from one to the next.
+  Clock::duration worked_until(Clock::time_point now) const {
+    return now - last_call_.load(std::memory_order_relaxed) < kSpin ? worked_.load(std::memory_order_relaxed)
+                                                                    : Clock::duration(0);
+  }
+  void add_call(Clock::duration worked_before, Clock::duration work, Clock::time_point end) {
+    worked_.store(worked_before + work, std::memory_order_relaxed);
+    last_call_.store(end, std::memory_order_relaxed);
+  }
+
+  bool anybody_awake() const { return awake_.load(std::memory_order_relaxed) > 0; }
+
   // Starts workers until there are so many, or no more can be had.
   void grow(int workers) {
     if (size_.load(std::memory_order_relaxed) >= workers) return;
@@ -164,7 +177,9 @@ class Pool {
 
   OpenCall calls_[kMostCalls];
   Worker workers_[kMostThreads - 1];
-  std::atomic<int> size_ = 0;
+  std::atomic<int> size_ = 0, awake_ = 0;
+  std::atomic<Clock::duration> worked_ = Clock::duration(0);
+  std::atomic<Clock::time_point> last_call_ = Clock::time_point();
   int most_ = 0;  // that there have been
   std::atomic<bool> stopping_ = false;
   std::mutex growing_;
@@ -178,12 +193,14 @@ void* Pool::look_for_work(void* worker) {
   const int thread = static_cast<int>(&me - pool.workers_) + 1;
   const DefaultFloatEnvironment environment;
   while (!pool.stopping_) {
+    ++pool.awake_;
     for (auto worked = Clock::now(); Clock::now() - worked < kSpin && !pool.stopping_;) {
       if (pool.work(me, thread)) worked = Clock::now();
       if (me.hurried) break;  // it is on the CPU of a caller that sleeps
       relax_cpu();
     }
     me.hurried = false;
+    --pool.awake_;
     me.asleep = 1;
     while (me.asleep == 1 && !pool.stopping_) sleep_while(me.asleep, 1);
   }
@@ -213,36 +230,76 @@ class Helpers {
   int wanted_ = 0;
 };
 
+// What the calling thread has done of a call, and what that tells of all of it.
+class Progress {
+ public:
+  explicit Progress(int64_t blocks) : blocks_(blocks) {}
+  ~Progress() { pool.add_call(worked_before_, time_for(blocks_), now_); }
+
+  void block_done() {
+    const auto before = now_;
+    now_ = Clock::now();
+    longest_ = std::max(longest_, now_ - before);
+    ++done_;
+  }
+  int64_t workers_worth_waking(int64_t blocks_left) const {
+    return (worked_before_ + time_for(blocks_left)) / kWorthWaking;
+  }
+  Clock::duration longest_block() const { return longest_; }
+
+ private:
+  // That one thread would take, by what it has done.
+  Clock::duration time_for(int64_t blocks) const {
+    return done_ > 0 ? (now_ - start_) / done_ * blocks : Clock::duration(0);
+  }
+
+  const int64_t blocks_;
+  const Clock::time_point start_ = Clock::now();
+  const Clock::duration worked_before_ = pool.worked_until(start_);
+  Clock::time_point now_ = start_;
+  Clock::duration longest_ = {};
+  int64_t done_ = 0;
+};
+
+void run_alone(const Work& work, int64_t first) {
+  for (int64_t block = first; block < work.blocks; ++block) work.run(work.context, block, 0);
+}
+
+void wait_for_those_inside(OpenCall& call, Clock::duration patience) {
+  for (const auto since = Clock::now(); call.anybody_inside(); relax_cpu()) {
+    if (Clock::now() - since < patience) continue;
+    pool.hurry_those_inside(call);
+    call.sleep_until_all_have_left();
+  }
+}
+
 }  // namespace
 
 void run_on_workers(const Work& work) noexcept {
-  OpenCall* call = work.threads > 1 && work.blocks <= UINT32_MAX ? pool.claim() : nullptr;
-  if (!call) {
-    for (int64_t block = 0; block < work.blocks; ++block) work.run(work.context, block, 0);
-    return;
-  }
-  call->open(work);
+  if (work.threads == 1) return run_alone(work, 0);
+  int64_t next = 0;
+  Progress progress(work.blocks);
+  // A small call does not even look for help until it shows that it is worth some: between other work, what the
+  // workers share is in no cache.
+  if (work.bytes < kBytesWorthWaking && !pool.anybody_awake())
+    for (; next < work.blocks && progress.workers_worth_waking(work.blocks - next) < 1; ++next) {
+      work.run(work.context, next, 0);
+      progress.block_done();
+    }
+  OpenCall* const call = next < work.blocks && work.blocks <= UINT32_MAX ? pool.claim() : nullptr;
+  if (!call) return run_alone(work, next);
+
+  call->open(work, next);
   Helpers helpers(*call, work.threads - 1);
   helpers.want(work.bytes / kBytesWorthWaking);
-  const auto start = Clock::now();
-  auto now = start;
-  auto longest = Clock::duration(0);
-  for (int64_t done = 1;; ++done) {
+  for (;;) {
+    helpers.want(progress.workers_worth_waking(call->blocks_left()));
     pool.wake_next(*call);
     if (!call->run_a_block(0)) break;
-    const auto before = now;
-    now = Clock::now();
-    longest = std::max(longest, now - before);
-    helpers.want((now - start) / done * call->blocks_left() / kWorthWaking);
+    progress.block_done();
   }
-
   call->close();
-  for (const auto since = Clock::now(); call->anybody_inside();) {
-    relax_cpu();
-    if (Clock::now() - since < kPatience + 2 * longest) continue;
-    pool.hurry_those_inside(*call);
-    call->sleep_until_all_have_left();
-  }
+  wait_for_those_inside(*call, kPatience + 2 * progress.longest_block());
   call->release();
 }
 

@@ -133,6 +133,7 @@ def test_copies_move_the_bytes_of_the_operation(title, monkeypatch):
 def test_repeats_are_interleaved_in_rounds(monkeypatch):
     monkeypatch.setattr(run_measure, "MIN_SAMPLE", 0)
     monkeypatch.setattr(run_measure, "SETTLE", 0)
+    monkeypatch.setattr(run_measure, "WARM_UP", 0)
     called = []
     groups = [{name: lambda name=name: called.append(name) for name in group} for group in ("ab", "c")]
     times = run_measure.measure(groups, 2, run_measure.Effort(least=4, most=4, seconds=0))
