@@ -13,7 +13,7 @@ from run_ops import Call
 
 MIN_SAMPLE = 200e-6  # seconds: thousands of times the clock's resolution
 # Seconds to wait, where another library's threads were at work before, and then of untimed calls. Those of an OpenMP
-# runtime spin for some milliseconds after a call, to be there for the next one, on a CPU that this one's threads need.
+# runtime spin for some milliseconds after a call, to be there for the next one, on a CPU that this one's need.
 SETTLE = 0.02
 WARM_UP = 0.01
 
@@ -71,7 +71,7 @@ def warm_up(timer: Timer, number: int, seconds: float) -> float:
 
 
 def sample(timer: Timer, number: int, settle: float) -> float:
-    """Return the seconds per call of `number` calls, after as many untimed ones; before them, `settle` seconds of rest.
+    """Return the seconds per call of `number` calls, after a rest of `settle` seconds and as many untimed ones.
 
     Untimed, because the others have evicted this call's arrays from the caches. Calls of a tenth of a
     second need none: most of one finds everything as the last one would.
