@@ -118,7 +118,10 @@ print(threads() - before)
 """
 
 
-@pytest.mark.parametrize("spare", [0, 1, 2])
+@pytest.mark.parametrize("spare", [0, 1, 2, 1000])
 def test_a_call_goes_on_with_the_threads_that_can_be_had(spare):
     started = int(run(THREADS, str(spare)))
-    assert started == (spare if os.getuid() == 0 else 0)
+    # The user whom root becomes may have other threads, which count too.
+    assert started <= min(spare, 3)
+    if spare == 1000 and os.getuid() == 0 and len(os.sched_getaffinity(0)) > 1:
+        assert started == 3
