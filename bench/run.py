@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 import run_pyreg
-from run_company import PRODUCTS, company
+from run_company import PRODUCTS, SHAPES, company
 from run_internals import isa, python_layer, sweep
 from run_measure import FULL, QUICK, Effort, measure
 from run_ops import OPS, Call, Case, WrongAnswer
@@ -57,7 +57,7 @@ def output_file(text: str) -> Path:
     """Read a file name, and refuse at once what would fail after minutes of measuring."""
     path = Path(text)
     if path.is_dir() or not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"cannot write {text}: no such folder, or a folder itself")
+        raise argparse.ArgumentTypeError(f"cannot write {text}: its folder does not exist, or it is a folder")
     return path
 
 
@@ -73,7 +73,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="run.py", description=__doc__)
     add = parser.add_argument
     names = list(dict.fromkeys(title.split()[0] for title in OPS))
-    default_threads = sorted({1, pyreg.get_num_threads()})
+    default_threads = sorted({1, pyreg.get_num_threads()})  # --company and --busy know no others
     add("--quick", action="store_true", help="in seconds: few repeats, the two smallest sizes")
     add("--only", action="append", choices=names, metavar="OP", help=f"of {', '.join(names)}; repeatable")
     add(
@@ -86,23 +86,23 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--compile", action="store_true", help="PyTorch through torch.compile as well, which is slow")
     add("--json", type=output_file, metavar="FILE", help="write every number to FILE")
     add("--plot", type=picture_file, metavar="FILE.png", help="draw the speeds of the most threads")
-    add("--company", action="store_true", help="instead: calls between matrix products, threads at their defaults")
-    add("--busy", action="store_true", help="instead: calls beside busy processes, which this program starts")
+    add("--company", action="store_true", help="instead: calls between matrix products, threads as they come")
+    add("--busy", action="store_true", help="instead: calls beside busy processes, which it starts and ends")
     add("--sweep", action="store_true", help="instead: pyreg's time per element against the size")
     add("--isa", action="store_true", help="instead: what each instruction-set level gains")
     args = parser.parse_args(argv)
     args.company = [kind for kind in ("company", "busy") if getattr(args, kind)]
     for option in ("plot", "compile"):
         if getattr(args, option) and (args.company or args.sweep or args.isa):
-            parser.error(f"--{option} is part of the comparison, which the other options replace")
-    if args.company and (args.sweep or args.isa):
-        parser.error("--company and --busy do not go with --sweep and --isa")
+            parser.error(f"--{option} does not go with --company, --busy, --sweep and --isa")
+    if args.company and (args.sweep or args.isa or args.threads != default_threads):
+        parser.error("--company and --busy do not go with --threads, --sweep and --isa")
     if args.isa and not args.sweep:
         args.threads = [1]
     known = PRODUCTS if args.company else OPS
     args.ops = [title for title in known if not args.only or title.split()[0] in args.only]
     if not args.ops:
-        parser.error(f"--company and --busy know {', '.join(title.split()[0] for title in PRODUCTS)}")
+        parser.error(f"--company and --busy measure only {', '.join(title.split()[0] for title in PRODUCTS)}")
     return args
 
 
@@ -205,7 +205,10 @@ def main(argv: list[str] | None = None) -> int:
         # disable=None: no bar where stderr is not a terminal.
         with tqdm(disable=None, leave=False) as bar:
             if args.company:
-                results = {kind: company(kind, args.ops, peers, checked, effort, bar) for kind in args.company}
+                shapes = SHAPES[: 2 if args.quick else None]
+                results = {
+                    kind: company(kind, args.ops, shapes, peers, checked, effort, bar) for kind in args.company
+                }
             elif inside:
                 results = look_inside(args, effort, bar)
             else:

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -77,8 +77,8 @@ class CompanyRow:
         return cells
 
 
-HEAD = ("size", "library", "threads", "time", "mean", "p90", "/ on one:", "mean", "p90")
-PRODUCT_HEAD = ("product", "/ alone", "both")
+HEAD = ("size", "library", "threads", "median", "mean", "p90", "median/1t", "mean/1t", "p90/1t")
+PRODUCT_HEAD = ("product", "product/alone", "both")
 
 
 class Contender:
@@ -138,16 +138,16 @@ def contenders(
     weight = np.random.default_rng(4).standard_normal((product.shape[1],) * 2, dtype=np.float32)
     weight /= np.float32(np.sqrt(len(weight)))
 
-    def numpys() -> object:
+    def multiply_numpy() -> object:
         return np.matmul(a, weight, out=product)
 
-    made = [Contender("pyreg", n, own, numpys) for n in dict.fromkeys((1, pyreg.get_num_threads()))]
+    made = [Contender("pyreg", n, own, multiply_numpy) for n in dict.fromkeys((1, pyreg.get_num_threads()))]
     for name, call in calls.items():
         if name == "torch":
             threads, multiply = peers[name].product(a, weight, product)
             made.append(Contender(name, threads, call, multiply))
         else:
-            made.append(Contender(name, 1, call, numpys))
+            made.append(Contender(name, 1, call, multiply_numpy))
     return made
 
 
@@ -161,6 +161,7 @@ def take_turns(effort: Effort, *turns: Callable[[], None]) -> None:
 
 
 def after_products(op: str, case: Case, made: list[Contender], effort: Effort) -> Iterator[CompanyRow]:
+    # Each product that there is, without a call.
     alone = {c.product: Contender(c.library, c.threads, lambda: None, c.product) for c in made}
     take_turns(effort, *(c.take_turn_after_products for c in (*alone.values(), *made)))
     on_one = Times.of(made[0].seconds)
@@ -175,7 +176,9 @@ def busy_processes(number: int) -> Iterator[None]:
     code = f"import os\nwhile os.getppid() == {os.getpid()}:\n for _ in range(10**6): pass"
     with contextlib.ExitStack() as stack:
         for _ in range(number):
-            process = stack.enter_context(subprocess.Popen([sys.executable, "-S", "-c", code]))
+            process = stack.enter_context(
+                subprocess.Popen([sys.executable, "-S", "-c", code], start_new_session=True)
+            )
             stack.callback(process.kill)
         time.sleep(0.2)  # they start up
         yield
@@ -199,6 +202,7 @@ SITUATIONS = {"company": after_products, "busy": beside_processes}
 def company(
     kind: str,
     ops: list[str],
+    shapes: Sequence[tuple[int, ...]],
     peers: Mapping[str, ModuleType],
     checked: Callable[..., Call],
     effort: Effort,
@@ -206,11 +210,11 @@ def company(
 ) -> list[dict[str, Any]]:
     """Measure and print the rows of a kind of company; return them for JSON."""
     effort = effort._replace(most=10 * effort.most)
-    bar.reset(len(ops) * len(SHAPES))
+    bar.reset(len(ops) * len(shapes))
     everything: list[CompanyRow] = []
     for op in ops:
         rows: list[CompanyRow] = []
-        for shape in SHAPES:
+        for shape in shapes:
             bar.set_description(f"{op}, {format_shape(shape)}")
             case = OPS[op](shape)
             rows += SITUATIONS[kind](op, case, contenders(case, PRODUCTS[op], peers, checked), effort)
@@ -228,13 +232,13 @@ def company(
 
 def format_notes(kind: str) -> str:
     notes = [
-        "time, mean, p90: of a call, float32, out=: the median, the mean and the 90th percentile.",
-        "/ on one: the same as multiples of pyreg's on one thread, in the same place.",
+        "median, mean, p90 (the 90th percentile): of a call, float32, out=. A mean above p90: a few long waits.",
+        "median/1t and so on: the same as multiples of pyreg's on one thread, in the same place.",
     ]
     if kind == "company":
         notes += [
-            "product: the time of the matrix product before the call, by NumPy (for torch: by PyTorch) on its",
-            "  default threads, (rows, 768) @ (768, 768); as a multiple of its time without the calls.",
+            "product: the median of the matrix product before the call, by NumPy (for torch: by PyTorch) on its",
+            "  default threads, (rows, 768) @ (768, 768); product/alone: divided by that without the calls.",
             "both: the mean of product and call together.",
         ]
     else:

@@ -153,7 +153,7 @@ def format_disturbance(times: Iterable[Times]) -> str:
         return ""
     return (
         f"\nThe machine was busy: in {sum(disturbed)} of {len(disturbed)} rows the 90th percentile is more than twice"
-        " the median.\nOther programs have slowed what was measured.\n"
+        " the median.\nOther programs may have slowed what was measured.\n"
     )
 
 

@@ -6,7 +6,7 @@
 #include "dispatch.h"
 #include "workers.h"
 
-// No state but atomics and what is each thread's own: the free-threaded interpreter need not bring back its lock.
+// Shared state is atomic or behind a mutex: the free-threaded interpreter need not bring back its lock.
 PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   using namespace pyreg;
   try {

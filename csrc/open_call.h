@@ -1,7 +1,6 @@
 // A call that workers can join, and its blocks.
 #pragma once
 
-#include <algorithm>
 #include <atomic>
 #include <cstdint>
 
@@ -10,8 +9,8 @@
 
 namespace pyreg {
 
-// The blocks from begin to end - 1 that nobody has taken yet.
-class Share {
+// The blocks from begin to end - 1 that nobody has taken yet. On a line of its own, for its thread.
+class alignas(64) Share {
  public:
   void set(uint32_t begin, uint32_t end) { range_.store(pack(begin, end), std::memory_order_relaxed); }
   uint32_t left() const { return left(range_.load(std::memory_order_relaxed)); }
@@ -62,7 +61,8 @@ class alignas(64) OpenCall {
     num_shares_.store(work.threads, std::memory_order_relaxed);
     wanted_.store(0, std::memory_order_relaxed);
     woken_.store(0, std::memory_order_relaxed);
-    state_.store(kOpen | static_cast<uint32_t>(work.threads) << kThreadsAt, std::memory_order_release);
+    // In one order with a worker's falling asleep: either it sees the call, or the caller sees it asleep.
+    state_.store(kOpen | static_cast<uint32_t>(work.threads) << kThreadsAt);
   }
   void close() { state_.fetch_and(kInside, std::memory_order_acquire); }
   bool anybody_inside() const { return state_.load(std::memory_order_acquire) & kInside; }
@@ -73,10 +73,12 @@ class alignas(64) OpenCall {
   void release() { claimed_.store(false, std::memory_order_release); }
   void abandon() { state_ = 0, claimed_ = false; }
 
-  // For workers. Whether `thread` is one of the call's and there is something to do: then it is inside.
+  // For workers: whether `thread` is one of the call's, and there is something to do.
+  bool wants(int thread) const { return is_for(thread, state_.load()) && blocks_left() > 0; }
+  // If so, it is inside.
   bool join(int thread) {
     uint32_t state = state_.load(std::memory_order_relaxed);
-    while (state & kOpen && thread < static_cast<int>(state >> kThreadsAt & kThreads) && blocks_left() > 0)
+    while (is_for(thread, state))
       if (state_.compare_exchange_weak(state, state + 1, std::memory_order_acquire)) return true;
     return false;
   }
@@ -119,6 +121,10 @@ class alignas(64) OpenCall {
     for (int i = 1; i < shares; ++i)
       if (shares_[(thread + i) % shares].take_last(block)) return true;
     return false;
+  }
+
+  static bool is_for(int thread, uint32_t state) {
+    return state & kOpen && thread < static_cast<int>(state >> kThreadsAt & kThreads);
   }
 
   // state_: whether the call is open and its caller asleep, how many threads may take part, how many workers are

@@ -20,6 +20,10 @@ void wake_sleeper(std::atomic<uint32_t>& word);
 // Between two looks at what another thread may change.
 void relax_cpu();
 
+// Whether the calling thread has been given a lower priority than the process's first one. A thread that it starts
+// would have it too.
+bool has_lower_priority_than_its_process();
+
 class CpuSet {
  public:
   static CpuSet of_this_thread();  // where it may run
@@ -34,6 +38,7 @@ class CpuSet {
  private:
 #if defined(__linux__)
   cpu_set_t set_ = {};
+  bool known_ = true;
 #endif
 };
 

@@ -24,8 +24,8 @@ int set_scoped_num_threads(int threads);
 // Where the OpenMP runtime that is loaded comes from.
 const char* openmp_runtime();
 
-// How many threads may take part in a call that moves so many bytes. One takes part where the others are awake, as
-// they are call after call, for this many.
+// How many threads may take part in a call that moves so many bytes: one for each of these, if it is awake. To be
+// woken it takes more (workers.cpp).
 constexpr int64_t kBytesPerThread = 128 * 1024;
 
 inline int threads_for(int64_t blocks, int64_t bytes) {

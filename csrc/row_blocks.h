@@ -64,7 +64,7 @@ int64_t place_in_line(const T* p) {
 }
 
 // parallel_blocks, with memory for each thread: body(begin, end, scratch), of so many elements from the start of a
-// line on. All of it is had before the first block, so that nothing has been written where it cannot be.
+// line on. All of it is had before the first block, so that an error leaves every array as it was.
 template <typename T, typename Body>
 void parallel_blocks_with_scratch(int64_t n, int64_t size, int64_t bytes, int64_t elements, Body body) {
   constexpr int64_t kLine = kLineBytes / sizeof(T);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <iterator>
 #include <mutex>
 #include <new>
 
@@ -26,47 +27,59 @@ constexpr auto kWorthWaking = 100us;
 constexpr int64_t kBytesWorthWaking = 3 * 1024 * 1024;
 // How long a worker that has worked looks for the next call, before it sleeps: as long as it takes to wake it.
 constexpr auto kSpin = 50us;
-// A worker that is inside of a block for so long, and twice as long as the caller's longest, has lost its CPU.
+// The caller waits this long, and twice its longest block, before it takes a worker to have lost its CPU.
 constexpr auto kPatience = 20us;
 // Where a thread cannot be had, the next attempt is made after this time.
 constexpr auto kRetry = 1s;
-// That have workers at the same time; more run on their callers' threads alone.
+// Calls that can have workers at the same time; others run on their callers' threads alone.
 constexpr int kMostCalls = 8;
-// Where more threads are asked for than there are CPUs.
+// The most workers for each CPU, where more threads are asked for than there are CPUs.
 constexpr int kWorkersPerCpu = 4;
 
 class alignas(64) Worker {
  public:
   std::atomic<uint32_t> asleep = 0;
-  std::atomic<OpenCall*> inside = nullptr;
-  std::atomic<bool> hurried = false;
+  std::atomic<const OpenCall*> inside = nullptr;  // or about to be, or just out
+  std::atomic<bool> hurried = false;              // from then until it is woken, it is on the CPU of a waiting caller
 
   // false where a thread cannot be had.
-  bool start(void* (*run)(void*)) {
+  bool start(void* (*run)(void*), const CpuSet& cpus) {
     const std::lock_guard lock(mutex_);
     asleep = 0, hurried = false, cpus_ = CpuSet();
-    return runs_ = pthread_create(&thread_, nullptr, run, this) == 0;
+    runs_ = pthread_create(&thread_, nullptr, run, this) == 0;
+    move(cpus);
+    return runs_;
   }
-  void join() {
+  // The thread's last act: after it, thread_ may stand for another one.
+  void end() {
+    const std::lock_guard lock(mutex_);
+    runs_ = false;
+  }
+  void join() { pthread_join(thread_, nullptr); }
+
+  void wake(const CpuSet& cpus) {
+    if (asleep.load() == 0 || asleep.exchange(0) == 0) return;
     {
       const std::lock_guard lock(mutex_);
-      runs_ = false;
+      hurried = false;
+      move(cpus);
     }
-    pthread_join(thread_, nullptr);
-  }
-  void move(const CpuSet& target) {
-    const std::lock_guard lock(mutex_);
-    if (!runs_ || cpus_ == target) return;
-    cpus_ = target;
-    cpus_.take(thread_);
-  }
-  void wake(const CpuSet& target) {
-    if (asleep.load() == 0 || asleep.exchange(0) == 0) return;
-    move(target);
     wake_sleeper(asleep);
+  }
+  void hurry(const OpenCall& call, const CpuSet& cpus) {
+    const std::lock_guard lock(mutex_);
+    if (inside != &call) return;
+    hurried = true;
+    move(cpus);
   }
 
  private:
+  void move(const CpuSet& cpus) {
+    if (!runs_ || cpus_ == cpus) return;
+    cpus_ = cpus;
+    cpus_.take(thread_);
+  }
+
   std::mutex mutex_;  // for all below
   bool runs_ = false;
   pthread_t thread_ = {};
@@ -102,21 +115,22 @@ class Pool {
     return now - last_call_.load(std::memory_order_relaxed) < kSpin ? worked_.load(std::memory_order_relaxed)
                                                                     : Clock::duration(0);
   }
-  void add_call(Clock::duration worked_before, Clock::duration work, Clock::time_point end) {
-    worked_.store(worked_before + work, std::memory_order_relaxed);
+  void add_call(Clock::duration worked, Clock::time_point end) {
+    worked_.store(worked, std::memory_order_relaxed);
     last_call_.store(end, std::memory_order_relaxed);
   }
 
   bool anybody_awake() const { return awake_.load(std::memory_order_relaxed) > 0; }
 
-  // Starts workers until there are so many, or no more can be had.
-  void grow(int workers) {
+  // Starts workers until there are so many, or no more can be had. They serve the calls of other threads too, so that
+  // a thread of low priority starts none.
+  void grow(int workers, const CpuSet& cpus) {
     if (size_.load(std::memory_order_relaxed) >= workers) return;
     const std::unique_lock lock(growing_, std::try_to_lock);
-    if (!lock || Clock::now() < retry_at_) return;
+    if (!lock || Clock::now() < retry_at_ || has_lower_priority_than_its_process()) return;
     const BlockedSignals blocked;
     while (size_ < workers) {
-      if (!workers_[size_].start(look_for_work)) {
+      if (!workers_[size_].start(look_for_work, cpus)) {
         retry_at_ = Clock::now() + kRetry;
         return;
       }
@@ -130,16 +144,13 @@ class Pool {
   }
 
   // The scheduler lets a thread that has lost its CPU to another one wait for some milliseconds. The caller, which
-  // has nothing left to do, gives its own.
+  // has nothing left to do, gives its own, where threads can be moved.
   void hurry_those_inside(const OpenCall& call) {
-    for (int i = 0, n = size_.load(std::memory_order_acquire); i < n; ++i) {
-      if (workers_[i].inside.load() != &call) continue;
-      workers_[i].hurried = true;
-      workers_[i].move(CpuSet::here());
-    }
+    const CpuSet here = CpuSet::here();
+    for (int i = 0, n = size_.load(std::memory_order_acquire); i < n; ++i) workers_[i].hurry(call, here);
   }
 
-  // Around a fork: until the second or the third there are no workers.
+  // Before a fork; workers can be had again after resume() or resume_in_child().
   void stop_all() {
     growing_.lock();
     stopping_ = true;
@@ -163,16 +174,23 @@ class Pool {
 
   bool work(Worker& me, int thread) {
     for (OpenCall& call : calls_) {
-      if (!call.join(thread)) continue;
+      if (!call.wants(thread)) continue;
       me.inside = &call;
-      do {
-        wake_next(call);
-      } while (!stopping_ && call.run_a_block(thread));
+      const bool joined = call.join(thread);
+      if (joined) {
+        do {
+          wake_next(call);
+        } while (!stopping_ && call.run_a_block(thread));
+        call.leave();
+      }
       me.inside = nullptr;
-      call.leave();
-      return true;
+      if (joined) return true;
     }
     return false;
+  }
+  bool is_wanted(int thread) const {
+    return std::any_of(std::begin(calls_), std::end(calls_),
+                       [=](const OpenCall& call) { return call.wants(thread); });
   }
 
   OpenCall calls_[kMostCalls];
@@ -180,13 +198,20 @@ class Pool {
   std::atomic<int> size_ = 0, awake_ = 0;
   std::atomic<Clock::duration> worked_ = Clock::duration(0);
   std::atomic<Clock::time_point> last_call_ = Clock::time_point();
-  int most_ = 0;  // that there have been
+  int most_ = 0;  // workers that there have been
   std::atomic<bool> stopping_ = false;
   std::mutex growing_;
   Clock::time_point retry_at_ = {};
 };
 
-constinit Pool pool;
+// Never destroyed: its workers run until the process ends.
+union Forever {
+  Pool pool;
+  constexpr Forever() : pool() {}
+  ~Forever() {}
+};
+constinit Forever forever;
+Pool& pool = forever.pool;
 
 void* Pool::look_for_work(void* worker) {
   Worker& me = *static_cast<Worker*>(worker);
@@ -196,14 +221,15 @@ void* Pool::look_for_work(void* worker) {
     ++pool.awake_;
     for (auto worked = Clock::now(); Clock::now() - worked < kSpin && !pool.stopping_;) {
       if (pool.work(me, thread)) worked = Clock::now();
-      if (me.hurried) break;  // it is on the CPU of a caller that sleeps
+      if (me.hurried) break;
       relax_cpu();
     }
-    me.hurried = false;
     --pool.awake_;
     me.asleep = 1;
+    if (pool.is_wanted(thread) && !me.hurried) me.asleep = 0;  // by a caller that did not see it asleep
     while (me.asleep == 1 && !pool.stopping_) sleep_while(me.asleep, 1);
   }
+  me.end();
   return nullptr;
 }
 
@@ -212,15 +238,15 @@ class Helpers {
  public:
   Helpers(OpenCall& call, int most) : call_(call), most_(most) {}
 
+  bool all_wanted() const { return wanted_ >= most_; }
   void want(int64_t workers) {
     if (std::min(workers, most_) <= wanted_) return;
     if (wanted_ == 0) {
-      const CpuSet others = CpuSet::of_this_thread().without(CpuSet::here());
-      call_.let_workers_run_on(others);
-      most_ = std::min<int64_t>(most_, kWorkersPerCpu * others.count());
+      call_.let_workers_run_on(CpuSet::of_this_thread().without(CpuSet::here()));
+      most_ = std::min<int64_t>(most_, kWorkersPerCpu * call_.cpus().count());
     }
     wanted_ = static_cast<int>(std::min(workers, most_));
-    pool.grow(wanted_);
+    pool.grow(wanted_, call_.cpus());
     call_.want(wanted_);
   }
 
@@ -234,7 +260,6 @@ class Helpers {
 class Progress {
  public:
   explicit Progress(int64_t blocks) : blocks_(blocks) {}
-  ~Progress() { pool.add_call(worked_before_, time_for(blocks_), now_); }
 
   void block_done() {
     const auto before = now_;
@@ -246,6 +271,10 @@ class Progress {
     return (worked_before_ + time_for(blocks_left)) / kWorthWaking;
   }
   Clock::duration longest_block() const { return longest_; }
+  void call_done() const {
+    const auto end = Clock::now();
+    pool.add_call(worked_before_ + std::max(time_for(blocks_), end - start_), end);
+  }
 
  private:
   // That one thread would take, by what it has done.
@@ -265,46 +294,56 @@ void run_alone(const Work& work, int64_t first) {
   for (int64_t block = first; block < work.blocks; ++block) work.run(work.context, block, 0);
 }
 
-void wait_for_those_inside(OpenCall& call, Clock::duration patience) {
+// Runs blocks until a worker would pay; the number of those done. A small call does not even look for help before:
+// between other work, what the workers share is in no cache.
+int64_t run_while_small(const Work& work, Progress& progress) {
+  int64_t next = 0;
+  if (work.bytes >= kBytesWorthWaking || pool.anybody_awake()) return next;
+  for (; next < work.blocks && progress.workers_worth_waking(work.blocks - next) < 1; ++next) {
+    work.run(work.context, next, 0);
+    progress.block_done();
+  }
+  return next;
+}
+
+void run_with_workers(const Work& work, int64_t first, OpenCall& call, Progress& progress) {
+  call.open(work, first);
+  Helpers helpers(call, work.threads - 1);
+  helpers.want(work.bytes / kBytesWorthWaking);
+  for (;; progress.block_done()) {
+    if (!helpers.all_wanted()) helpers.want(progress.workers_worth_waking(call.blocks_left()));
+    pool.wake_next(call);
+    if (!call.run_a_block(0)) break;
+  }
+  call.close();
+
+  const auto patience = kPatience + 2 * progress.longest_block();
   for (const auto since = Clock::now(); call.anybody_inside(); relax_cpu()) {
     if (Clock::now() - since < patience) continue;
     pool.hurry_those_inside(call);
     call.sleep_until_all_have_left();
   }
+  call.release();
 }
 
 }  // namespace
 
 void run_on_workers(const Work& work) noexcept {
   if (work.threads == 1) return run_alone(work, 0);
-  int64_t next = 0;
   Progress progress(work.blocks);
-  // A small call does not even look for help until it shows that it is worth some: between other work, what the
-  // workers share is in no cache.
-  if (work.bytes < kBytesWorthWaking && !pool.anybody_awake())
-    for (; next < work.blocks && progress.workers_worth_waking(work.blocks - next) < 1; ++next) {
-      work.run(work.context, next, 0);
-      progress.block_done();
-    }
+  const int64_t next = run_while_small(work, progress);
   OpenCall* const call = next < work.blocks && work.blocks <= UINT32_MAX ? pool.claim() : nullptr;
-  if (!call) return run_alone(work, next);
-
-  call->open(work, next);
-  Helpers helpers(*call, work.threads - 1);
-  helpers.want(work.bytes / kBytesWorthWaking);
-  for (;;) {
-    helpers.want(progress.workers_worth_waking(call->blocks_left()));
-    pool.wake_next(*call);
-    if (!call->run_a_block(0)) break;
-    progress.block_done();
-  }
-  call->close();
-  wait_for_those_inside(*call, kPatience + 2 * progress.longest_block());
-  call->release();
+  if (call)
+    run_with_workers(work, next, *call, progress);
+  else
+    run_alone(work, next);
+  progress.call_done();
 }
 
 void prepare_for_fork() {
-  pthread_atfork([] { pool.stop_all(); }, [] { pool.resume(); }, [] { pool.resume_in_child(); });
+  static const int registered =
+      pthread_atfork([] { pool.stop_all(); }, [] { pool.resume(); }, [] { pool.resume_in_child(); });
+  static_cast<void>(registered);
 }
 
 }  // namespace pyreg

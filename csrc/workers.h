@@ -18,7 +18,7 @@
 
 namespace pyreg {
 
-// Of a call, itself included.
+// The most threads of one call, the caller's included.
 constexpr int kMostThreads = 1024;
 
 using RunBlock = void (*)(void* context, int64_t block, int thread);

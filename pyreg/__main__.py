@@ -46,7 +46,7 @@ def report_text() -> int:
     if disturbed:
         print(
             f"  The machine was busy: in {disturbed} of {len(speeds)} rows the 90th percentile (p90) is more than"
-            " twice the median.\n  These speeds are not the machine's: measure again when no other program runs."
+            " twice the median.\n  Other programs may have slowed what was measured."
         )
     return 1 if failed else 0
 

@@ -106,7 +106,11 @@ x = np.random.default_rng(0).standard_normal((4096, 768), dtype=np.float32)
 expected = pyreg.reference.layer_norm(x[:8])
 before = threads()
 if os.getuid() == 0:
-    os.setuid(65534)
+    try:
+        os.setuid(65534)
+    except OSError:  # no such user in this container
+        print(-1)
+        sys.exit()
     limit = before + int(sys.argv[1])
 else:
     limit = 1
@@ -121,6 +125,8 @@ print(threads() - before)
 @pytest.mark.parametrize("spare", [0, 1, 2, 1000])
 def test_a_call_goes_on_with_the_threads_that_can_be_had(spare):
     started = int(run(THREADS, str(spare)))
+    if started < 0:
+        pytest.skip("root may not become another user here")
     # The user whom root becomes may have other threads, which count too.
     assert started <= min(spare, 3)
     if spare == 1000 and os.getuid() == 0 and len(os.sched_getaffinity(0)) > 1:
