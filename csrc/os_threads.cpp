@@ -40,7 +40,7 @@ CpuSet CpuSet::of_this_thread() {
   CpuSet cpus;
   // Refused on a machine with more CPUs than a cpu_set_t holds. No thread is moved there.
   if (sched_getaffinity(0, sizeof cpus.set_, &cpus.set_) != 0) {
-    cpus.known_ = false;
+    cpus.unknown_ = true;
     for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) CPU_SET(cpu, &cpus.set_);
   }
   return cpus;
@@ -57,7 +57,7 @@ CpuSet CpuSet::without(const CpuSet& other) const {
   CpuSet both, rest;
   CPU_AND(&both.set_, &set_, &other.set_);
   CPU_XOR(&rest.set_, &set_, &both.set_);
-  rest.known_ = known_;
+  rest.unknown_ = unknown_;
   return rest;
 }
 
@@ -66,7 +66,7 @@ int CpuSet::count() const { return CPU_COUNT(&set_); }
 bool CpuSet::operator==(const CpuSet& other) const { return CPU_EQUAL(&set_, &other.set_); }
 
 void CpuSet::take(pthread_t thread) const {
-  if (known_) pthread_setaffinity_np(thread, sizeof set_, &set_);
+  if (!unknown_) pthread_setaffinity_np(thread, sizeof set_, &set_);
 }
 
 #else

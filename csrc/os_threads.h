@@ -38,7 +38,7 @@ class CpuSet {
  private:
 #if defined(__linux__)
   cpu_set_t set_ = {};
-  bool known_ = true;
+  bool unknown_ = false;
 #endif
 };
 
