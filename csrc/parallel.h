@@ -1,5 +1,5 @@
 // Threads. Work is cut into blocks whose size does not depend on how many threads there are; threads only take
-// blocks. parallel.cpp is the only file that knows OpenMP, whose settings and limits hold here too.
+// blocks. parallel.cpp is the only file that knows OpenMP, whose number of threads and limits hold here too.
 #pragma once
 
 #include <algorithm>
