@@ -129,8 +129,8 @@ def test_the_suite_passes_on_the_installed_wheel(python, sdist, tmp_path):
 
 @pytest.mark.parametrize("first", ["import torch, pyreg", "import pyreg, torch"])
 def test_the_suite_passes_beside_pytorch(python_with_torch, sdist, tmp_path, first):
-    # Two OpenMP runtimes in one process, and the threads of both libraries at work. The lengths of rows are nothing to
-    # them, nor are the limits of the tests that start processes of their own.
+    # Two OpenMP runtimes in one process, and the threads of both libraries at work. Neither the lengths of rows nor
+    # the limits of tests/test_scarcity.py, which are put on processes of their own, have to do with them.
     code = f"{first}; torch.ones(10**7).exp().sum()"
     run_suite(python_with_torch, code, sdist, tmp_path, "-k", "not at_every_length and not test_scarcity")
 
