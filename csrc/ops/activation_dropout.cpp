@@ -51,19 +51,19 @@ void run_elementwise(ActivationDropout<T> a, int64_t size, int64_t bias_size, in
   const TiledBias<T> bias(a.bias, bias_size);
   const int64_t n = bias.length();
   const auto kernel = kernels<T>().activation_dropout;
-  parallel_blocks(size, std::max<int64_t>(1, block_elements<T>(a.stream) / n) * n, bytes,
-                  [&](int64_t begin, int64_t end) {
-                    const auto run = [&](int64_t rows, int64_t row_length, int64_t at) {
-                      ActivationDropout<T> part = a;
-                      part.rows = rows, part.n = row_length, part.index += at;
-                      part.x += at, part.y += at, part.bias = bias.row();
-                      if (part.dy) part.dy += at;
-                      kernel(part);
-                    };
-                    const int64_t rows = (end - begin) / n, rest = (end - begin) % n;
-                    if (rows > 0) run(rows, n, begin);
-                    if (rest > 0) run(1, rest, end - rest);
-                  });
+  const int64_t block = std::max<int64_t>(1, block_elements<T>(a.stream) / n) * n;
+  parallel_blocks(size, block, bytes, [&](int64_t begin, int64_t end) {
+    const auto run = [&](int64_t rows, int64_t row_length, int64_t at) {
+      ActivationDropout<T> part = a;
+      part.rows = rows, part.n = row_length, part.index += at;
+      part.x += at, part.y += at, part.bias = bias.row();
+      if (part.dy) part.dy += at;
+      kernel(part);
+    };
+    const int64_t rows = (end - begin) / n, rest = (end - begin) % n;
+    if (rows > 0) run(rows, n, begin);
+    if (rest > 0) run(1, rest, end - rest);
+  });
 }
 
 // x, y: rows of the bias's n; without a bias, of any length.
@@ -122,7 +122,7 @@ void activation_dropout_backward(const std::string& activation, const py::array&
 
     const ReleasedGil released;
     if (!bias) return run_elementwise(a, size, n, bytes);
-    const int64_t rows = n > 0 ? size / n : 0, blocks = (rows + kBackwardBlockRows - 1) / kBackwardBlockRows;
+    const int64_t rows = n > 0 ? size / n : 0, blocks = blocks_of(rows, kBackwardBlockRows);
     const BlockSums<T> dbiases(blocks, n, dx);
     const auto kernel = kernels<T>().activation_dropout;
     parallel_blocks(rows, kBackwardBlockRows, bytes, [&](int64_t begin, int64_t end) {

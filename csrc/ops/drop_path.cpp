@@ -35,7 +35,7 @@ void drop_path(const py::array& x_array, int64_t samples, uint64_t threshold, ui
     const int64_t bytes = 2 * size * sizeof(T), n = size / samples;
     const bool stream = outgrows_cache(bytes) && y != x;
     const int64_t block = block_elements<T>(stream);
-    const int64_t pieces = (n + block - 1) / block;
+    const int64_t pieces = blocks_of(n, block);
     parallel_blocks(samples * pieces, std::max<int64_t>(1, block / n), bytes, [&](int64_t begin, int64_t end) {
       if (pieces == 1) return kernel(end - begin, n, x + begin * n, &kept[begin], scale, y + begin * n, stream);
       const int64_t sample = begin / pieces, first = begin % pieces * block;

@@ -110,7 +110,7 @@ void dropout_add_norm_backward(const py::array& dy_array, const OptionalArray& d
     const ReleasedGil released;
     const RowsOrNeutral<T> dzs(dz, n, kAddsNothing), weights(weight, n, kMultipliesByOne);
     const BranchScales<T> scales(row_scale, layer_scale, n);
-    const int64_t blocks = (rows + kBackwardBlockRows - 1) / kBackwardBlockRows;
+    const int64_t blocks = blocks_of(rows, kBackwardBlockRows);
     const BlockSums<T> dweights(blocks, n, dx), dbiases(mean ? blocks : 0, n, dx),
         dlayer_scales(dlayer_scale ? blocks : 0, n, dx);
     const auto kernel =

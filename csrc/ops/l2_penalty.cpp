@@ -18,7 +18,7 @@ double sum_of_squares(const py::array& x_array) {
 
     const ReleasedGil released;
     const auto kernel = kernels<T>().sum_of_squares;
-    std::vector<double> sums((size + kBlock - 1) / kBlock);
+    std::vector<double> sums(blocks_of(size, kBlock));
     parallel_blocks(size, kBlock, size * sizeof(T),
                     [&](int64_t begin, int64_t end) { sums[begin / kBlock] = kernel(end - begin, x + begin); });
     double total = 0;

@@ -53,7 +53,7 @@ void layer_norm_backward(const py::array& dy_array, const py::array& x_array, co
     require(!weight || (dweight && dbias), "_core: dweight and dbias go with weight");
 
     const ReleasedGil released;
-    const int64_t blocks = (rows + kBackwardBlockRows - 1) / kBackwardBlockRows;
+    const int64_t blocks = blocks_of(rows, kBackwardBlockRows);
     const BlockSums<T> dweights(weight ? blocks : 0, n, dx), dbiases(weight ? blocks : 0, n, dx);
     const auto kernel = kernels<T>().layer_norm_backward;
     const int64_t bytes = 3 * size * sizeof(T);

@@ -48,7 +48,7 @@ void rms_norm_backward(const py::array& dy_array, const py::array& x_array, cons
     require(!weight || dweight, "_core: dweight goes with weight");
 
     const ReleasedGil released;
-    const int64_t blocks = (rows + kBackwardBlockRows - 1) / kBackwardBlockRows;
+    const int64_t blocks = blocks_of(rows, kBackwardBlockRows);
     const BlockSums<T> dweights(weight ? blocks : 0, n, dx);
     const auto kernel = kernels<T>().rms_norm_backward;
     const int64_t bytes = 3 * size * sizeof(T);
