@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from run_ops import Call
 
+from pyreg._speed import disturbed
+
 MIN_SAMPLE = 200e-6  # seconds: thousands of times the clock's resolution
 # Seconds to wait, where another library's threads were at work before, and then of untimed calls. Those of an OpenMP
 # runtime spin for some milliseconds after a call, to be there for the next one, on a CPU that this one's need.
@@ -45,8 +47,7 @@ class Times(NamedTuple):
         return cls(quartile1, median, quartile3, float(np.mean(samples)), p90)
 
     def disturbed(self) -> bool:
-        """Whether something else has kept this call from running, now and then."""
-        return self.p90 > 2 * self.median
+        return disturbed(self.median, self.p90)
 
 
 def calibrate(timer: Timer) -> int:

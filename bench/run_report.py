@@ -9,6 +9,8 @@ from typing import Any
 from run_measure import Times
 from run_ops import Shape
 
+from pyreg._speed import busy_note
+
 # What the peers do that a table cannot show; those that run are printed.
 NOTES = {
     "numpy": "numpy works on one thread always; into buffers (out=) but for dropout.",
@@ -148,13 +150,8 @@ def format_notes(peers: Iterable[str], *, with_loop: bool) -> str:
 
 def format_disturbance(times: Iterable[Times]) -> str:
     """Say that the machine was busy, where it shows; else nothing."""
-    disturbed = [t.disturbed() for t in times]
-    if not any(disturbed):
-        return ""
-    return (
-        f"\nThe machine was busy: in {sum(disturbed)} of {len(disturbed)} rows the 90th percentile is more than twice"
-        " the median.\nOther programs may have slowed what was measured.\n"
-    )
+    note = busy_note([t.disturbed() for t in times])
+    return f"\n{note}\n" if note else ""
 
 
 # --- the machine

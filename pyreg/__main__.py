@@ -7,11 +7,12 @@ import argparse
 import json
 import signal
 import sys
+import textwrap
 from typing import Any
 
 import pyreg
 from pyreg._self_check import self_check
-from pyreg._speed import measure_speed
+from pyreg._speed import busy_note, measure_speed
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,12 +43,9 @@ def report_text() -> int:
         size = " x ".join(map(str, speed.shape))
         times = "".join(f"{seconds * 1e6:8,.0f} us" for seconds in (speed.seconds, speed.mean, speed.p90))
         print(f"  {speed.op:<20} {size:<10}{times} {speed.gb_per_s:8.1f} {speed.percent_of_copy:9.0f}%", flush=True)
-    disturbed = sum(speed.disturbed() for speed in speeds)
-    if disturbed:
-        print(
-            f"  The machine was busy: in {disturbed} of {len(speeds)} rows the 90th percentile (p90) is more than"
-            " twice the median.\n  Other programs may have slowed what was measured."
-        )
+    note = busy_note([speed.disturbed() for speed in speeds])
+    if note:
+        print(textwrap.indent(note, "  "))
     return 1 if failed else 0
 
 

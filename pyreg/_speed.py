@@ -4,7 +4,7 @@ The comparison with other libraries, on more sizes, is bench/run.py.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,8 +26,22 @@ class Speed(NamedTuple):
     percent_of_copy: float  # with ordinary or streaming stores, whichever is faster
 
     def disturbed(self) -> bool:
-        """Whether other programs have kept the call from running, now and then."""
-        return self.p90 > 2 * self.seconds
+        return disturbed(self.seconds, self.p90)
+
+
+def disturbed(median: float, p90: float) -> bool:
+    """Whether something else has kept a call from running, now and then."""
+    return p90 > 2 * median
+
+
+def busy_note(disturbed: Sequence[bool]) -> str:
+    """Say that the machine was busy, where rows were disturbed; else nothing."""
+    if not any(disturbed):
+        return ""
+    return (
+        f"The machine was busy: in {sum(disturbed)} of {len(disturbed)} rows the 90th percentile (p90) is more than"
+        " twice the median.\nOther programs may have slowed what was measured."
+    )
 
 
 def measure_speed() -> Iterator[Speed]:
