@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "streaming.h"
+#include "cache.h"
 #include "workers.h"
 
 namespace pyreg {

@@ -6,15 +6,15 @@
 #include <memory>
 #include <new>
 
+#include "cache.h"
 #include "parallel.h"
-#include "streaming.h"
 
 namespace pyreg {
 
-// Rows of n of a forward pass that are a block, for a result that is streamed or not.
+// Rows of n of a forward pass that are a block, for a result whose stores are nontemporal or not.
 template <typename T>
-int64_t forward_block_rows(int64_t n, bool stream) {
-  return std::max<int64_t>(1, block_elements<T>(stream) / std::max<int64_t>(1, n));
+int64_t forward_block_rows(int64_t n, bool nontemporal) {
+  return std::max<int64_t>(1, block_elements<T>(nontemporal) / std::max<int64_t>(1, n));
 }
 
 // Part of the result: the gradients of weight and bias are summed over this many rows, then over the blocks of rows.

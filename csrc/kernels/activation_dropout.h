@@ -103,7 +103,7 @@ void fill_chunk(const ActivationDropout<T>& a, int64_t row, int64_t from, int64_
     }();
     std::memcpy(values + (vector.at - from), &value, sizeof value);
   };
-  constexpr int kWidth = Lanes<T>::kWidth;
+  constexpr int kWidth = Group<T>::kWidth;
   for (int64_t at = from; at < to; at += kWidth) {
     if (at + kWidth <= a.n)
       body(WholeVector<T>{at, 0, true});
@@ -112,15 +112,15 @@ void fill_chunk(const ActivationDropout<T>& a, int64_t row, int64_t from, int64_
   }
 }
 
-template <typename T, bool kStream>
+template <typename T, bool kNontemporal>
 void activation_dropout_rows(const ActivationDropout<T>& a, FillChunk<T> fill) {
   T* const dbias = a.dbias;
   if (dbias)
     for (int64_t i = 0; i < a.n; ++i) dbias[i] = 0;
-  RowMasks masks(a.rows, a.n, a.threshold, a.key, a.index);
+  RowMasks masks(a.rows, a.n, a.threshold, a.key, a.offset);
   const T scale = masks.scale<T>();
-  ResultRows<T, kStream> results(a.n, a.y);
-  alignas(kVectorBytes) T values[kMaskedChunk + Lanes<T>::kWidth];
+  ResultRows<T, kNontemporal> results(a.n, a.y);
+  alignas(kVectorBytes) T values[kMaskedChunk + Group<T>::kWidth];
   for (int64_t r = 0; r < a.rows; ++r) {
     const uint8_t* keep = nullptr;
     int64_t chunk_begin = 0, from = 0;
@@ -160,8 +160,9 @@ void activation_dropout(const ActivationDropout<T>& a) {
         return kFill<T, GeluTanh<T>>[backward];
     }
   }();
-  choose_stream<T>(a.stream, a.rows, a.n,
-                   [&](auto streams) PYREG_LAMBDA { activation_dropout_rows<T, streams.value>(a, fill); });
+  choose_stores<T>(a.nontemporal, a.rows, a.n, [&](auto is_nontemporal) PYREG_LAMBDA {
+    activation_dropout_rows<T, is_nontemporal.value>(a, fill);
+  });
 }
 
 }  // namespace

@@ -13,6 +13,9 @@ namespace {
 constexpr uint32_t kDropoutDomain = 0;
 constexpr uint64_t kDropAll = uint64_t{1} << 32;
 constexpr int kChunk = 4096;  // elements whose mask is made before it is used: it stays in the L1 cache
+// Further elements of the row, whose mask is made with a chunk's: a row's chunks may be moved on by less than a line,
+// and a vector of the mask's bytes is read as a whole.
+constexpr int kMaskBeyond = 64;
 constexpr int kBatch = sizeof(PhiloxBytes);  // elements whose first bytes come from one philox_bytes
 
 // Bit k of the result: whether byte k of a equals b.
@@ -34,10 +37,11 @@ PYREG_INLINE uint64_t equal_bits(Bytes a, uint8_t b) {
 // The mask of a chunk of elements, made batch by batch.
 class ChunkMask {
  public:
-  // For 0 < threshold < 2**32, and `count` elements (at most kChunk + kLineBytes) from `index` on; none are made yet.
-  PYREG_INLINE void start(uint64_t index, int count, uint64_t threshold, uint64_t key) {
-    skip_ = static_cast<int>(index % kBlockBytes);
-    first_ = index - skip_;
+  // For 0 < threshold < 2**32, and `count` elements (at most kChunk + kMaskBeyond) from `offset` on; none are made
+  // yet.
+  PYREG_INLINE void start(uint64_t offset, int count, uint64_t threshold, uint64_t key) {
+    skip_ = static_cast<int>(offset % kBlockBytes);
+    first_ = offset - skip_;
     made_ = 0;
     wanted_ = count > 0 ? skip_ + count : 0;
     threshold_ = threshold;
@@ -76,8 +80,7 @@ class ChunkMask {
     int ties = 0;
     for (int at = 0; at < made_; at += kVectorBytes) {
       uint64_t bits = tied_[at / kVectorBytes];
-      // The first is listed in any case and counted if it was one: most often there is none or one, and a
-      // branch on which would be mispredicted.
+      // Most often there is none or one. Branchless: always store the first tie, advance only if it exists.
       tie[ties] = static_cast<uint16_t>(at + __builtin_ctzll(bits | kTop));
       ties += bits != 0;
       for (bits &= bits - 1; bits != 0; bits &= bits - 1)
@@ -114,7 +117,7 @@ class ChunkMask {
   }
 
   PhiloxKeys key_{0};
-  uint64_t first_, threshold_;  // first_: the index of keep_[0], divisible by kBlockBytes
+  uint64_t first_, threshold_;  // first_: the offset of keep_[0], divisible by kBlockBytes
   int skip_, made_, wanted_;    // skip_: how many elements stand before the chunk
   alignas(kVectorBytes) uint8_t keep_[kChunk + 2 * kBatch];
   uint64_t tied_[(kChunk + 2 * kBatch) / kVectorBytes];  // the bits of keep_ that are not decided

@@ -6,28 +6,29 @@
 namespace pyreg {
 namespace {
 
-template <typename T, bool kStream>
+template <typename T, bool kNontemporal>
 void copy_elements(int64_t n, const T* source, T* target) {
   RowStream<T> stream;
-  if constexpr (kStream) stream.begin(target);
+  if constexpr (kNontemporal) stream.begin(target);
   const auto body = [&](auto vector) PYREG_LAMBDA {
     fetch_ahead<2048, 2>(vector, source);  // the hardware's own prefetching starts anew in every page
-    if constexpr (kStream)
+    if constexpr (kNontemporal)
       stream.store(vector, vector.load(source));
     else
       vector.store(target, vector.load(source));
   };
   each_vector_from_line<T>(0, n, to_next_line(target), body);
-  if constexpr (kStream) {
+  if constexpr (kNontemporal) {
     stream.end(n);
     stream.finish();
   }
 }
 
 template <typename T>
-void copy(int64_t n, const T* source, T* target, bool stream) {
-  choose_stream<T>(stream, 1, n,
-                   [&](auto streams) PYREG_LAMBDA { copy_elements<T, streams.value>(n, source, target); });
+void copy(int64_t n, const T* source, T* target, bool nontemporal) {
+  choose_stores<T>(nontemporal, 1, n, [&](auto is_nontemporal) PYREG_LAMBDA {
+    copy_elements<T, is_nontemporal.value>(n, source, target);
+  });
 }
 
 // The least that a loop with AdamW's traffic can do: four arrays read, three of them written.

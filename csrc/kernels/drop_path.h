@@ -7,13 +7,13 @@ namespace pyreg {
 namespace {
 
 // What stands in y need not have been in x: a sample that is dropped is not read.
-template <typename T, bool kStream>
+template <typename T, bool kNontemporal>
 void drop_path_rows(int64_t rows, int64_t n, const T* x, const uint8_t* kept, T scale, T* y) {
   RowStream<T> stream;
   for (int64_t r = 0; r < rows; ++r, x += n, y += n) {
-    if constexpr (kStream) stream.begin(y);
+    if constexpr (kNontemporal) stream.begin(y);
     const auto put = [&](auto vector, auto value) PYREG_LAMBDA {
-      if constexpr (kStream)
+      if constexpr (kNontemporal)
         stream.store(vector, value);
       else
         vector.store(y, value);
@@ -26,16 +26,17 @@ void drop_path_rows(int64_t rows, int64_t n, const T* x, const uint8_t* kept, T 
     else
       each_vector_from_line<T>(0, n, to_next_line(y),
                                [&](auto vector) PYREG_LAMBDA { put(vector, typename Native<T>::vec{}); });
-    if constexpr (kStream) stream.end(n);
+    if constexpr (kNontemporal) stream.end(n);
   }
-  if constexpr (kStream) stream.finish();
+  if constexpr (kNontemporal) stream.finish();
 }
 
 // x, y (rows, n); y may be x. kept (rows): 0 where the row is dropped.
 template <typename T>
-void drop_path(int64_t rows, int64_t n, const T* x, const uint8_t* kept, T scale, T* y, bool stream) {
-  choose_stream<T>(stream, rows, n,
-                   [&](auto streams) PYREG_LAMBDA { drop_path_rows<T, streams.value>(rows, n, x, kept, scale, y); });
+void drop_path(int64_t rows, int64_t n, const T* x, const uint8_t* kept, T scale, T* y, bool nontemporal) {
+  choose_stores<T>(nontemporal, rows, n, [&](auto is_nontemporal) PYREG_LAMBDA {
+    drop_path_rows<T, is_nontemporal.value>(rows, n, x, kept, scale, y);
+  });
 }
 
 }  // namespace

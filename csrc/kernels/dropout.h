@@ -6,8 +6,8 @@
 namespace pyreg {
 namespace {
 
-// y[i] = x[i] * scale where keep[i], else +0. kStream: y is at the start of a line.
-template <typename T, bool kStream = false>
+// y[i] = x[i] * scale where keep[i], else +0. kNontemporal: y is at the start of a line.
+template <typename T, bool kNontemporal = false>
 PYREG_INLINE void apply_mask(int count, const uint8_t* keep, const T* x, T scale, T* y) {
   using vec = typename Native<T>::vec;
   constexpr int kWidth = kVectorBytes / sizeof(T);
@@ -17,8 +17,8 @@ PYREG_INLINE void apply_mask(int count, const uint8_t* keep, const T* x, T scale
     vec value;
     std::memcpy(&value, x + i, sizeof value);
     value = masked<T>(value, scale, keep + i);
-    if constexpr (kStream)
-      store_streaming(y + i, value);
+    if constexpr (kNontemporal)
+      store_nontemporal(y + i, value);
     else
       std::memcpy(y + i, &value, sizeof value);
   }
@@ -26,16 +26,16 @@ PYREG_INLINE void apply_mask(int count, const uint8_t* keep, const T* x, T scale
 }
 
 // How many bytes ahead x is fetched, into the second-level cache: farther, and the fetches of a large array come to
-// hold the buffers that its streamed lines need. And how many y is made ready to be written.
+// hold the buffers that lines written past the caches need. And how many y is made ready to be written.
 constexpr int kReadAhead = 2048, kWriteAhead = 4096;
 
 // While the mask is applied to a chunk, that of the next one is made and its x fetched: the arithmetic of
 // the one fills the time in which the other waits for memory.
-template <typename T, bool kStream>
-void dropout_elements(int64_t n, const T* x, uint64_t threshold, uint64_t key, uint64_t index, T* y) {
+template <typename T, bool kNontemporal>
+void dropout_elements(int64_t n, const T* x, uint64_t threshold, uint64_t key, uint64_t offset, T* y) {
   const T scale = dropout_scale<T>(threshold);
-  // All chunks but the first start where a line of y does: among streamed lines, one that has to be read before
-  // it can be written would hold up the others.
+  // All chunks but the first start where a line of y does: among lines written past the caches, one that has to be
+  // read before it can be written would hold up the others.
   const int lead = static_cast<int>(to_next_line(y));
   const auto chunk_at = [=](int64_t at) {
     const int whole = at == 0 && lead > 0 ? lead + kChunk - kBatch : kChunk;
@@ -43,14 +43,14 @@ void dropout_elements(int64_t n, const T* x, uint64_t threshold, uint64_t key, u
   };
   ChunkMask masks[2];
   ChunkMask *mask = &masks[0], *next = &masks[1];
-  next->start(index, chunk_at(0), threshold, key);
+  next->start(offset, chunk_at(0), threshold, key);
   next->finish();
   for (int64_t at = 0; at < n;) {
     ChunkMask* const made = next;
     next = mask;
     mask = made;
     const int count = chunk_at(at);
-    next->start(index + at + count, chunk_at(at + count), threshold, key);
+    next->start(offset + at + count, chunk_at(at + count), threshold, key);
     const uint8_t* keep = mask->kept();
     const T* source = x + at;
     T* target = y + at;
@@ -61,34 +61,34 @@ void dropout_elements(int64_t n, const T* x, uint64_t threshold, uint64_t key, u
       PYREG_UNROLL
       for (int line = 0; line < kBatch; line += kLineBytes / sizeof(T)) {
         __builtin_prefetch(source + i + line + kReadAhead / sizeof(T), 0, 2);
-        if constexpr (!kStream) __builtin_prefetch(target + i + line + kWriteAhead / sizeof(T), 1);
+        if constexpr (!kNontemporal) __builtin_prefetch(target + i + line + kWriteAhead / sizeof(T), 1);
       }
       if (next->unmade()) next->make_batch();
-      apply_mask<T, kStream>(kBatch, keep + i, source + i, scale, target + i);
+      apply_mask<T, kNontemporal>(kBatch, keep + i, source + i, scale, target + i);
     }
     apply_mask(count - i, keep + i, source + i, scale, target + i);
 
     next->finish();
     at += count;
   }
-  if constexpr (kStream) stream_fence();
+  if constexpr (kNontemporal) nontemporal_fence();
 }
 
-// x, y (n); y may be x. index: that of x[0] in the stream.
+// x, y (n); y may be x. offset: the place of x[0] in the random stream.
 template <typename T>
-void dropout(int64_t n, const T* x, uint64_t threshold, uint64_t key, uint64_t index, T* y, bool stream) {
+void dropout(int64_t n, const T* x, uint64_t threshold, uint64_t key, uint64_t offset, T* y, bool nontemporal) {
   if (threshold == kDropAll) {
     std::memset(y, 0, n * sizeof(T));
   } else if (threshold == 0) {
     if (y != x) std::memcpy(y, x, n * sizeof(T));
   } else {
-    const auto run = stream ? dropout_elements<T, true> : dropout_elements<T, false>;
-    run(n, x, threshold, key, index, y);
+    const auto run = nontemporal ? dropout_elements<T, true> : dropout_elements<T, false>;
+    run(n, x, threshold, key, offset, y);
   }
 }
 
 // kept (n): 1 where the element is kept, else 0.
-inline void dropout_mask(int64_t n, uint64_t threshold, uint64_t key, uint64_t index, uint8_t* kept) {
+inline void dropout_mask(int64_t n, uint64_t threshold, uint64_t key, uint64_t offset, uint8_t* kept) {
   if (threshold == kDropAll || threshold == 0) {
     std::memset(kept, threshold == 0, n);
     return;
@@ -96,7 +96,7 @@ inline void dropout_mask(int64_t n, uint64_t threshold, uint64_t key, uint64_t i
   ChunkMask mask;
   for (int64_t at = 0; at < n; at += kChunk) {
     const int count = static_cast<int>(n - at < kChunk ? n - at : kChunk);
-    mask.start(index + at, count, threshold, key);
+    mask.start(offset + at, count, threshold, key);
     mask.finish();
     for (int i = 0; i < count; ++i) kept[at + i] = mask.kept()[i] & 1;
   }

@@ -21,7 +21,7 @@ template <typename T>
 class BranchRows {
  public:
   BranchRows(int64_t rows, int64_t n, const BranchDropout<T>& dropout)
-      : masks_(rows, n, dropout.threshold, dropout.key, dropout.index),
+      : masks_(rows, n, dropout.threshold, dropout.key, dropout.offset),
         scale_(masks_.scale<T>()),
         row_scales_(dropout.row_scale),
         layer_scale_(dropout.layer_scale) {}
@@ -55,7 +55,7 @@ class DropoutAddRows {
  public:
   static constexpr From kFrom = From::scratch;
 
-  DropoutAddRows(const DropoutAddNormForward<T>& a, bool stream)
+  DropoutAddRows(const DropoutAddNormForward<T>& a, bool nontemporal)
       : branch_(a.rows, a.n, a.dropout),
         n_(a.n),
         x_(a.x),
@@ -63,7 +63,7 @@ class DropoutAddRows {
         residual_step_(a.residual_step),
         z_(a.z),
         scratch_(a.scratch),
-        streams_z_(stream && a.z) {}
+        streams_z_(nontemporal && a.z) {}
 
   // In one of two rows of the scratch: the other one is being normalised.
   PYREG_INLINE const T* start_row() {
@@ -90,10 +90,10 @@ class DropoutAddRows {
   }
 
  private:
-  template <bool kStream, bool kScaled>
+  template <bool kNontemporal, bool kScaled>
   PYREG_NOINLINE void make_chunk(int64_t begin, int64_t end) {
     T *const made = made_, *const z = z_ ? z_ : made_;
-    if constexpr (kStream)
+    if constexpr (kNontemporal)
       if (begin == 0) stream_.begin(z);
     const auto chunk = branch_.chunk(begin);
     const T *const x = x_, *const residual = residual_;
@@ -102,14 +102,14 @@ class DropoutAddRows {
       if constexpr (kScaled) branch = branch * chunk.row_scale * vector.load(chunk.layer_scale);
       const auto value = branch + vector.load(residual);
       vector.store(made, value);
-      if constexpr (kStream)
+      if constexpr (kNontemporal)
         stream_.store(vector, value);
       else if (z != made)
         vector.store(z, value);
-      fetch_row<kFromInput<kStream>>(vector, x);
-      fetch_row<kFromInput<kStream>>(vector, residual);
+      fetch_row<kFromInput<kNontemporal>>(vector, x);
+      fetch_row<kFromInput<kNontemporal>>(vector, residual);
     });
-    if constexpr (kStream)
+    if constexpr (kNontemporal)
       if (end == n_) stream_.end(n_);
   }
 
@@ -125,15 +125,15 @@ class DropoutAddRows {
 // y and z may each be x or the residual.
 template <typename Norm, bool kBias, typename T>
 PYREG_INLINE void dropout_add_norm_forward(const DropoutAddNormForward<T>& a) {
-  choose_stream<T>(a.stream, a.rows, a.n, [&](auto streams) PYREG_LAMBDA {
-    constexpr bool kStream = streams.value;
-    DropoutAddRows<T> source(a, kStream);
-    norm_forward_rows<Norm, kBias, kStream>(a.rows, a.n, source, a.weight, a.bias, a.eps, a.y, a.mean, a.rstd);
+  choose_stores<T>(a.nontemporal, a.rows, a.n, [&](auto is_nontemporal) PYREG_LAMBDA {
+    constexpr bool kNontemporal = is_nontemporal.value;
+    DropoutAddRows<T> source(a, kNontemporal);
+    norm_forward_rows<Norm, kBias, kNontemporal>(a.rows, a.n, source, a.weight, a.bias, a.eps, a.y, a.mean, a.rstd);
   });
 }
 
 // From the gradient that comes through the norm: dresidual, dx and dlayer_scale.
-template <typename T, bool kStream>
+template <typename T, bool kNontemporal>
 class DropoutAddGradients {
  public:
   explicit DropoutAddGradients(const DropoutAddNormBackward<T>& a)
@@ -167,12 +167,12 @@ class DropoutAddGradients {
       auto d_branch = d;
       if (branch.layer_scale) d_branch = d * vector.load(branch.layer_scale) * branch.row_scale;
       put(vector, dx, dx_stream, branch.dropout(vector, d_branch));
-      fetch_row<kFromInput<kStream>>(vector, dz);
+      fetch_row<kFromInput<kNontemporal>>(vector, dz);
     }
 
     template <typename Vector>
     static PYREG_INLINE void put(Vector vector, T* row, RowStream<T>& stream, typename Native<T>::vec value) {
-      if constexpr (kStream)
+      if constexpr (kNontemporal)
         stream.store(vector, value);
       else
         vector.store(row, value);
@@ -182,7 +182,7 @@ class DropoutAddGradients {
   PYREG_INLINE const T* target() const { return dx_; }
   PYREG_INLINE void start_row() {
     branch_.start_row();
-    if constexpr (kStream) {
+    if constexpr (kNontemporal) {
       dx_stream_.begin(dx_);
       if (dresidual_) dresidual_stream_.begin(dresidual_);
     }
@@ -191,7 +191,7 @@ class DropoutAddGradients {
     return {branch_.chunk(begin), dz_, x_, dx_, dresidual_, dlayer_scale_, dx_stream_, dresidual_stream_};
   }
   PYREG_INLINE void end_row() {
-    if constexpr (kStream) {
+    if constexpr (kNontemporal) {
       dx_stream_.end(n_);
       if (dresidual_) dresidual_stream_.end(n_);
     }
@@ -201,7 +201,7 @@ class DropoutAddGradients {
     if (dresidual_) dresidual_ += n_;
   }
   PYREG_INLINE void finish() {
-    if constexpr (kStream) {
+    if constexpr (kNontemporal) {
       dx_stream_.finish();
       if (dresidual_) dresidual_stream_.finish();
     }
@@ -220,11 +220,11 @@ class DropoutAddGradients {
 // dx and dresidual may each be dy, dz, z or x.
 template <typename Norm, typename T>
 PYREG_INLINE void dropout_add_norm_backward(const DropoutAddNormBackward<T>& a) {
-  choose_stream<T>(a.stream, a.rows, a.n, [&](auto streams) PYREG_LAMBDA {
-    constexpr bool kStream = streams.value;
-    DropoutAddGradients<T, kStream> gradients(a);
-    norm_backward_rows<Norm, true, kStream>(a.rows, a.n, a.dy, a.z, a.mean, a.rstd, a.weight, gradients, a.dweight,
-                                            a.dbias);
+  choose_stores<T>(a.nontemporal, a.rows, a.n, [&](auto is_nontemporal) PYREG_LAMBDA {
+    constexpr bool kNontemporal = is_nontemporal.value;
+    DropoutAddGradients<T, kNontemporal> gradients(a);
+    norm_backward_rows<Norm, true, kNontemporal>(a.rows, a.n, a.dy, a.z, a.mean, a.rstd, a.weight, gradients,
+                                                 a.dweight, a.dbias);
   });
 }
 

@@ -159,7 +159,7 @@ void exponential(int64_t n, const T* x, T* y) {
     vector.store(y, exp<T>(vector.load(x)));
   };
   int64_t at = 0;
-  for (; at + Lanes<T>::kWidth <= n; at += Lanes<T>::kWidth) body(WholeVector<T>{at, 0, true});
+  for (; at + Group<T>::kWidth <= n; at += Group<T>::kWidth) body(WholeVector<T>{at, 0, true});
   if (at < n) body(PartVector<T>{at, 0, static_cast<int>(n - at)});
 }
 

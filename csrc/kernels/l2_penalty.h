@@ -1,4 +1,4 @@
-// The sum of squares under the L2 penalty, in double: a float's square is exact there.
+// The L2 penalty without its coefficient: the sum of squares of a block, in double, where a float's square is exact.
 #pragma once
 
 #include "kernels/lanes.h"
@@ -7,14 +7,14 @@ namespace pyreg {
 namespace {
 
 template <typename T>
-double sum_of_squares(int64_t n, const T* x) {
-  constexpr int kCount = Lanes<double>::kCount, kWidth = Lanes<double>::kWidth;
-  Lanes<double> sum;
+double l2_penalty(int64_t n, const T* x) {
+  constexpr int kCount = Group<double>::kCount, kWidth = Group<double>::kWidth;
+  Accumulators<double> sum;
   const auto add = [&](const T* group) PYREG_LAMBDA {
     double wide[kCount];
     for (int i = 0; i < kCount; ++i) wide[i] = static_cast<double>(group[i]);
     PYREG_UNROLL
-    for (int k = 0; k < Lanes<double>::kVecs; ++k) {
+    for (int k = 0; k < Group<double>::kVecs; ++k) {
       typename Native<double>::vec value;
       std::memcpy(&value, wide + k * kWidth, sizeof value);
       sum.v[k] += value * value;

@@ -1,7 +1,7 @@
 // The virtual lanes: every sum over a row runs in the same lanes, on every instruction set.
 //
 // A row is cut into groups of 128 bytes (32 floats or 16 doubles). Element i belongs to lane
-// i mod kCount, each lane is summed in order, and the lanes are combined by halving:
+// i mod Group<T>::kCount, each lane is summed in order, and the lanes are combined by halving:
 // lane[i] += lane[i + w] for w = kCount/2, ..., 2, 1. A level holds a group in as many of its native
 // vectors as it takes, so its width never shows in a result.
 #pragma once
@@ -119,7 +119,7 @@ PYREG_INLINE_WIDE void store_part(T* p, int count, typename Native<T>::vec v) {
 // Past the caches: for results too large to stay there, whose lines then need not be read to be written.
 // p is aligned to a vector; every line has to be written whole.
 template <typename T>
-PYREG_INLINE void store_streaming(T* p, typename Native<T>::vec v) {
+PYREG_INLINE void store_nontemporal(T* p, typename Native<T>::vec v) {
 #if defined(__AVX512F__)
   _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)v);
 #elif defined(__AVX2__)
@@ -131,8 +131,8 @@ PYREG_INLINE void store_streaming(T* p, typename Native<T>::vec v) {
 #endif
 }
 
-// Ends a kernel that streamed: other threads see its stores from here on.
-PYREG_INLINE void stream_fence() {
+// Ends a kernel that stored past the caches: other threads see those stores from here on.
+PYREG_INLINE void nontemporal_fence() {
 #if defined(__x86_64__)
   _mm_sfence();
 #endif
@@ -153,17 +153,23 @@ constexpr int64_t whole_lines(int64_t n) {
   return (n + kLine - 1) / kLine * kLine;
 }
 
-// The lanes of a sum: a group of accumulators.
+// A group: how many lanes it has, how many of them are a vector, and how many vectors that makes.
 template <typename T>
-struct Lanes {
-  using vec = typename Native<T>::vec;
+struct Group {
   static constexpr int kCount = kGroupBytes / sizeof(T);
   static constexpr int kWidth = kVectorBytes / sizeof(T);
   static constexpr int kVecs = kCount / kWidth;
+};
+
+// The sums of a group's lanes.
+template <typename T>
+struct Accumulators {
+  using vec = typename Native<T>::vec;
+  static constexpr int kWidth = Group<T>::kWidth, kVecs = Group<T>::kVecs;
 
   vec v[kVecs];
 
-  PYREG_INLINE Lanes() {
+  PYREG_INLINE Accumulators() {
     PYREG_UNROLL
     for (int k = 0; k < kVecs; ++k) v[k] = vec{};
   }
@@ -228,16 +234,16 @@ struct PartVector {
 // body(vector) for the vectors of a row's elements begin, ..., end - 1, in order: whole groups, and less than one.
 template <typename T, typename Body>
 PYREG_INLINE void each_vector(int64_t begin, int64_t end, Body body) {
-  constexpr int kWidth = Lanes<T>::kWidth, kCount = Lanes<T>::kCount;
+  constexpr int kWidth = Group<T>::kWidth, kCount = Group<T>::kCount;
   int64_t at = begin;
   for (; at + kCount <= end; at += kCount) {
     PYREG_UNROLL
-    for (int k = 0; k < Lanes<T>::kVecs; ++k) body(WholeVector<T>{at + k * kWidth, k, true});
+    for (int k = 0; k < Group<T>::kVecs; ++k) body(WholeVector<T>{at + k * kWidth, k, true});
   }
   if (at == end) return;
   const int count = static_cast<int>(end - at);
   PYREG_UNROLL
-  for (int k = 0; k < Lanes<T>::kVecs; ++k) {
+  for (int k = 0; k < Group<T>::kVecs; ++k) {
     const int left = count - k * kWidth;
     if (left >= kWidth)
       body(WholeVector<T>{at + k * kWidth, k, true});
@@ -251,15 +257,14 @@ PYREG_INLINE void each_vector(int64_t begin, int64_t end, Body body) {
 // groups.
 template <typename T, typename Body>
 PYREG_INLINE void each_vector_from_line(int64_t begin, int64_t end, int64_t lead, Body body) {
-  constexpr int kWidth = Lanes<T>::kWidth, kCount = Lanes<T>::kCount, kLine = kLineBytes / sizeof(T);
+  constexpr int kWidth = Group<T>::kWidth, kCount = Group<T>::kCount, kLine = kLineBytes / sizeof(T);
   int64_t at = begin;
   // Vector by vector, as far as `to`; lines begin at `from`, a multiple of a line behind it, and so on.
   const auto part = [&](int64_t from, int64_t to, bool in_line) PYREG_LAMBDA {
 #pragma GCC unroll 1
     for (; at + kWidth <= to; at += kWidth) {
-      const int64_t offset = at - from;
-      body(WholeVector<T>{at, static_cast<int>(offset / kWidth),
-                          in_line && from + (offset / kLine + 1) * kLine <= to});
+      const int64_t place = at - from;
+      body(WholeVector<T>{at, static_cast<int>(place / kWidth), in_line && from + (place / kLine + 1) * kLine <= to});
     }
     if (at < to) body(PartVector<T>{at, static_cast<int>((at - from) / kWidth), static_cast<int>(to - at)});
     at = to;
@@ -267,7 +272,7 @@ PYREG_INLINE void each_vector_from_line(int64_t begin, int64_t end, int64_t lead
   if (begin == 0 && lead > 0) part(0, lead < end ? lead : end, false);
   for (; at + kCount <= end; at += kCount) {
     PYREG_UNROLL
-    for (int k = 0; k < Lanes<T>::kVecs; ++k) body(WholeVector<T>{at + k * kWidth, k, true});
+    for (int k = 0; k < Group<T>::kVecs; ++k) body(WholeVector<T>{at + k * kWidth, k, true});
   }
   if (at < end) part(at, end, true);
 }

@@ -9,18 +9,18 @@ namespace {
 // x, y (rows, n); weight, bias (n); mean, rstd (rows), or null. y may be x.
 template <typename T>
 void layer_norm_forward(int64_t rows, int64_t n, const T* x, const T* weight, const T* bias, double eps, T* y,
-                        double* mean, T* rstd, bool stream) {
-  choose_stream<T>(stream, rows, n, [&](auto streams) PYREG_LAMBDA {
-    StoredRows<T, streams.value> source(n, x);
-    norm_forward_rows<LayerNorm<T>, true, streams.value>(rows, n, source, weight, bias, eps, y, mean, rstd);
+                        double* mean, T* rstd, bool nontemporal) {
+  choose_stores<T>(nontemporal, rows, n, [&](auto is_nontemporal) PYREG_LAMBDA {
+    StoredRows<T, is_nontemporal.value> source(n, x);
+    norm_forward_rows<LayerNorm<T>, true, is_nontemporal.value>(rows, n, source, weight, bias, eps, y, mean, rstd);
   });
 }
 
 // dy, x, dx (rows, n); mean, rstd (rows); weight (n), and dweight, dbias (n) with it, or null. dx may be dy or x.
 template <typename T>
 void layer_norm_backward(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean, const T* rstd,
-                         const T* weight, T* dx, T* dweight, T* dbias, bool stream) {
-  norm_backward<LayerNorm<T>>(rows, n, dy, x, mean, rstd, weight, dx, dweight, dbias, stream);
+                         const T* weight, T* dx, T* dweight, T* dbias, bool nontemporal) {
+  norm_backward<LayerNorm<T>>(rows, n, dy, x, mean, rstd, weight, dx, dweight, dbias, nontemporal);
 }
 
 }  // namespace

@@ -35,10 +35,10 @@ struct RmsNorm {
 };
 
 // Where the forward pass takes its rows from: from memory, as they stand there.
-template <typename T, bool kStream>
+template <typename T, bool kNontemporal>
 class StoredRows {
  public:
-  static constexpr From kFrom = kFromInput<kStream>;
+  static constexpr From kFrom = kFromInput<kNontemporal>;
 
   StoredRows(int64_t n, const T* x) : n_(n), next_(x) {}
 
@@ -57,7 +57,7 @@ class StoredRows {
 };
 
 // y (rows, n), which may be the source's; weight (n), and bias (n) where kBias; mean, rstd (rows), or null.
-template <typename Norm, bool kBias, bool kStream, typename T, typename Rows>
+template <typename Norm, bool kBias, bool kNontemporal, typename T, typename Rows>
 void norm_forward_rows(int64_t rows, int64_t n, Rows& source, const T* weight, const T* bias, double eps, T* y,
                        double* mean, T* rstd) {
   RowStream<T> stream;
@@ -77,7 +77,7 @@ void norm_forward_rows(int64_t rows, int64_t n, Rows& source, const T* weight, c
       if constexpr (Norm::kCentred)
         if (mean) mean[r] = sums.mean() / deviation.scale;
       if (rstd) rstd[r] = deviation.rstd();
-      if constexpr (kStream) stream.begin(y);
+      if constexpr (kNontemporal) stream.begin(y);
       lead = to_next_line(y);
     }
     if (more) next = source.start_row();
@@ -93,19 +93,19 @@ void norm_forward_rows(int64_t rows, int64_t n, Rows& source, const T* weight, c
       each_vector_of_chunk<T>(begin, end, n, lead, [&](auto vector) PYREG_LAMBDA {
         auto value = factors.xhat(vector.load(from)) * vector.load(weight);
         if constexpr (kBias) value = value + vector.load(bias);
-        if constexpr (kStream)
+        if constexpr (kNontemporal)
           stream.store(vector, value);
         else
           vector.store(y, value);
       });
     });
     if (begun) {
-      if constexpr (kStream) stream.end(n);
+      if constexpr (kNontemporal) stream.end(n);
       y += n;
     }
   }
   source.finish();
-  if constexpr (kStream) stream.finish();
+  if constexpr (kNontemporal) stream.finish();
 }
 
 // The means over a row that its dx needs, of g and of g * xhat.
@@ -124,19 +124,19 @@ class RowGradientMeans {
 
   template <From kFrom>
   PYREG_INLINE_WIDE void add(int64_t begin, int64_t end) {
-    Lanes<T> g_lanes = sum_g_.lanes(), g_xhat_lanes = sum_g_xhat_.lanes();
+    Accumulators<T> sum_g = sum_g_.accumulators(), sum_g_xhat = sum_g_xhat_.accumulators();
     const T *const dy = dy_, *const x = x_, *const weight = weight_;
     const typename Norm::Row factors = row;
     each_vector<T>(begin, end, [&](auto vector) PYREG_LAMBDA {
       auto g = vector.load(dy);
       if constexpr (kWeight) g = g * vector.load(weight);
-      if constexpr (Norm::kCentred) g_lanes.v[vector.k] += g;
-      g_xhat_lanes.v[vector.k] += vector.only_row(g * factors.xhat(vector.load(x)));
+      if constexpr (Norm::kCentred) sum_g.v[vector.k] += g;
+      sum_g_xhat.v[vector.k] += vector.only_row(g * factors.xhat(vector.load(x)));
       fetch_row<kFrom>(vector, dy);
       fetch_row<kFrom>(vector, x);
     });
-    if constexpr (Norm::kCentred) sum_g_.put(g_lanes, end, n_);
-    sum_g_xhat_.put(g_xhat_lanes, end, n_);
+    if constexpr (Norm::kCentred) sum_g_.put(sum_g, end, n_);
+    sum_g_xhat_.put(sum_g_xhat, end, n_);
   }
 
   // When the row is added.
@@ -152,7 +152,7 @@ class RowGradientMeans {
 };
 
 // Where the backward pass puts the gradient of its rows: into memory. dx (rows, n).
-template <typename T, bool kStream>
+template <typename T, bool kNontemporal>
 class StoredGradient {
  public:
   StoredGradient(int64_t n, T* dx) : n_(n), dx_(dx) {}
@@ -164,7 +164,7 @@ class StoredGradient {
 
     template <typename Vector>
     PYREG_INLINE void store(Vector vector, typename Native<T>::vec value) const {
-      if constexpr (kStream)
+      if constexpr (kNontemporal)
         stream.store(vector, value);
       else
         vector.store(dx, value);
@@ -174,15 +174,15 @@ class StoredGradient {
   // Where the next row's result goes.
   PYREG_INLINE const T* target() const { return dx_; }
   PYREG_INLINE void start_row() {
-    if constexpr (kStream) stream_.begin(dx_);
+    if constexpr (kNontemporal) stream_.begin(dx_);
   }
   PYREG_INLINE Chunk chunk(int64_t) { return {dx_, stream_}; }
   PYREG_INLINE void end_row() {
-    if constexpr (kStream) stream_.end(n_);
+    if constexpr (kNontemporal) stream_.end(n_);
     dx_ += n_;
   }
   PYREG_INLINE void finish() {
-    if constexpr (kStream) stream_.finish();
+    if constexpr (kNontemporal) stream_.finish();
   }
 
  private:
@@ -193,7 +193,7 @@ class StoredGradient {
 
 // dy, x (rows, n); mean (rows) where Norm has one, rstd (rows); weight (n), or null where !kWeight. dweight, dbias
 // (n): the sums over these rows; dbias is null where Norm has no mean. What the gradient writes may be dy or x.
-template <typename Norm, bool kWeight, bool kStream, typename T, typename Gradient>
+template <typename Norm, bool kWeight, bool kNontemporal, typename T, typename Gradient>
 void norm_backward_rows(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean, const T* rstd,
                         const T* weight, Gradient& gradient, T* dweight, T* dbias) {
   if constexpr (kWeight)
@@ -211,12 +211,12 @@ void norm_backward_rows(int64_t rows, int64_t n, const T* dy, const T* x, const 
       means.finish();
       row = means.row, mean_g = means.mean_g, mean_g_xhat = means.mean_g_xhat;
       gradient.start_row();
-      lead = to_next_line(kWeight && !kStream ? dweight : gradient.target());
+      lead = to_next_line(kWeight && !kNontemporal ? dweight : gradient.target());
     }
     const T *const dy_r = begun ? dy + r * n : dy, *const x_r = begun ? x + r * n : x;
     if (more) means.start(n, dy + (r + 1) * n, x + (r + 1) * n, Norm::row(mean, rstd, r + 1), weight);
     each_chunk(n, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
-      if (more) means.template add<kFromInput<kStream>>(begin, end);
+      if (more) means.template add<kFromInput<kNontemporal>>(begin, end);
       if (!begun) return;
       const auto chunk = gradient.chunk(begin);
       const typename Norm::Row factors = row;
@@ -240,14 +240,14 @@ void norm_backward_rows(int64_t rows, int64_t n, const T* dy, const T* x, const 
 // dx (rows, n). weight, and with it dweight and dbias, may be null.
 template <typename Norm, typename T>
 void norm_backward(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean, const T* rstd,
-                   const T* weight, T* dx, T* dweight, T* dbias, bool stream) {
-  const auto run = [&](auto weighs, auto streams) PYREG_LAMBDA {
-    StoredGradient<T, streams.value> gradient(n, dx);
-    norm_backward_rows<Norm, weighs.value, streams.value>(rows, n, dy, x, mean, rstd, weight, gradient, dweight,
-                                                          dbias);
+                   const T* weight, T* dx, T* dweight, T* dbias, bool nontemporal) {
+  const auto run = [&](auto weighs, auto is_nontemporal) PYREG_LAMBDA {
+    StoredGradient<T, is_nontemporal.value> gradient(n, dx);
+    norm_backward_rows<Norm, weighs.value, is_nontemporal.value>(rows, n, dy, x, mean, rstd, weight, gradient,
+                                                                 dweight, dbias);
   };
-  choose_stream<T>(stream, rows, n, [&](auto streams) PYREG_LAMBDA {
-    weight ? run(Flag<true>{}, streams) : run(Flag<false>{}, streams);
+  choose_stores<T>(nontemporal, rows, n, [&](auto is_nontemporal) PYREG_LAMBDA {
+    weight ? run(Flag<true>{}, is_nontemporal) : run(Flag<false>{}, is_nontemporal);
   });
 }
 

@@ -7,7 +7,7 @@
 namespace pyreg {
 namespace {
 
-template <typename T, bool kStream>
+template <typename T, bool kNontemporal>
 class ResultRows {
  public:
   ResultRows(int64_t n, T* y) : n_(n), y_(y) {}
@@ -16,25 +16,25 @@ class ResultRows {
   // to.
   template <typename Chunk, typename Value>
   PYREG_INLINE void put(Chunk chunk, Value value) {
-    if constexpr (kStream) stream_.begin(y_);
+    if constexpr (kNontemporal) stream_.begin(y_);
     // What is stored is read from vectors as they were written to the scratch just before: those of other places
     // would have to wait until these are through.
-    const int64_t lead = kStream ? to_next_line(y_) : 0;
+    const int64_t lead = kNontemporal ? to_next_line(y_) : 0;
     T* const y = y_;
     each_chunk(n_, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
       chunk(begin, MovedChunk(begin, end, n_, lead));
       each_vector_of_chunk<T>(begin, end, n_, lead, [&](auto vector) PYREG_LAMBDA {
-        if constexpr (kStream)
+        if constexpr (kNontemporal)
           stream_.store(vector, value(vector));
         else
           vector.store(y, value(vector));
       });
     });
-    if constexpr (kStream) stream_.end(n_);
+    if constexpr (kNontemporal) stream_.end(n_);
     y_ += n_;
   }
   PYREG_INLINE void finish() {
-    if constexpr (kStream) stream_.finish();
+    if constexpr (kNontemporal) stream_.finish();
   }
 
  private:

@@ -8,7 +8,7 @@ namespace pyreg {
 namespace {
 
 // A chunk of a row, moved on to where a line starts, and the vector that may be read beyond its end.
-constexpr int kMaskedChunk = kRowChunk + 2 * kLineBytes;
+constexpr int kMaskedChunk = kRowChunk + 2 * kMaskBeyond;
 
 struct SameBytes {
   uint8_t byte[kMaskedChunk];
@@ -26,9 +26,9 @@ constexpr SameBytes kAllKept = same_bytes(0xff), kAllDropped = same_bytes(0);
 // one is used, the next one is made.
 class RowMasks {
  public:
-  // For rows of n from `index` on in the stream.
-  RowMasks(int64_t rows, int64_t n, uint64_t threshold, uint64_t key, uint64_t index)
-      : threshold_(threshold), key_(key), n_(n), rows_left_(rows), index_(index) {
+  // For rows of n from `offset` on in the stream.
+  RowMasks(int64_t rows, int64_t n, uint64_t threshold, uint64_t key, uint64_t offset)
+      : threshold_(threshold), key_(key), n_(n), rows_left_(rows), offset_(offset) {
     same_ = threshold == 0 ? kAllKept.byte : threshold == kDropAll || n == 0 ? kAllDropped.byte : nullptr;
     if (same_) return;
     start_next();
@@ -37,7 +37,8 @@ class RowMasks {
   RowMasks(const RowMasks&) = delete;
 
   // Of the chunk that begins at `begin` of its row: element i of the row is kept where the byte i - begin is 0xff,
-  // and dropped where it is 0, up to a line beyond the chunk's end within the row. To be called chunk after chunk.
+  // and dropped where it is 0, up to kMaskBeyond beyond the chunk's end within the row. To be called chunk after
+  // chunk.
   PYREG_NOINLINE const uint8_t* chunk(int64_t begin) {
     if (same_) return same_;
     if (used_ == count_) advance();
@@ -74,20 +75,20 @@ class RowMasks {
     } else if (rows_left_ > 0) {
       const int64_t left = n_ - column_;
       next_count_ = static_cast<int>(left < kChunk ? left : kChunk);
-      beyond = left - next_count_ < kLineBytes ? left - next_count_ : kLineBytes;
+      beyond = left - next_count_ < kMaskBeyond ? left - next_count_ : kMaskBeyond;
       column_ += next_count_;
       if (column_ == n_) column_ = 0, --rows_left_;
     } else {
       next_count_ = 0;
     }
-    next_->start(index_, static_cast<int>(next_count_ + beyond), threshold_, key_);
-    index_ += next_count_;
+    next_->start(offset_, static_cast<int>(next_count_ + beyond), threshold_, key_);
+    offset_ += next_count_;
   }
 
   const uint8_t* same_;  // every chunk's mask, where the elements are all kept or all dropped
   uint64_t threshold_, key_;
   int64_t n_, rows_left_, column_ = 0;  // rows_left_, column_: of what is not started
-  uint64_t index_;
+  uint64_t offset_;
   int used_ = 0, count_ = 0, next_count_ = 0;
   ChunkMask masks_[2];
   ChunkMask *mask_ = &masks_[0], *next_ = &masks_[1];

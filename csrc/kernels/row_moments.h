@@ -34,26 +34,26 @@ class RowMoments {
  public:
   // Of the row x of n; nothing is added yet.
   PYREG_INLINE void start(int64_t n, const T* x) {
-    constexpr int kGroup = Lanes<T>::kCount;
+    constexpr int kGroup = Group<T>::kCount;
     const int64_t count = n < kGroup ? n : kGroup;
-    Lanes<T> first;
+    Accumulators<T> first;
     each_vector<T>(0, count, [&](auto vector) PYREG_LAMBDA { first.v[vector.k] += vector.load(x); });
     start_about(n, x, static_cast<T>(static_cast<double>(first.sum()) / static_cast<double>(count)));
   }
 
   template <From kFrom>
   PYREG_INLINE_WIDE void add(int64_t begin, int64_t end) {
-    Lanes<T> d_lanes = sum_d_.lanes(), dd_lanes = sum_dd_.lanes();
+    Accumulators<T> sum_d = sum_d_.accumulators(), sum_dd = sum_dd_.accumulators();
     const T* const x = x_;
     const T about = shift_;
     each_vector<T>(begin, end, [&](auto vector) PYREG_LAMBDA {
       const auto d = vector.only_row(vector.load(x) - about);
-      d_lanes.v[vector.k] += d;
-      dd_lanes.v[vector.k] += d * d;
+      sum_d.v[vector.k] += d;
+      sum_dd.v[vector.k] += d * d;
       fetch_row<kFrom>(vector, x);
     });
-    sum_d_.put(d_lanes, end, n_);
-    sum_dd_.put(dd_lanes, end, n_);
+    sum_d_.put(sum_d, end, n_);
+    sum_dd_.put(sum_dd, end, n_);
   }
 
   // When the row is added.
@@ -106,14 +106,14 @@ class RowMeanSquare {
 
   template <From kFrom>
   PYREG_INLINE_WIDE void add(int64_t begin, int64_t end) {
-    Lanes<T> lanes = sum_.lanes();
+    Accumulators<T> sum = sum_.accumulators();
     const T* const x = x_;
     each_vector<T>(begin, end, [&](auto vector) PYREG_LAMBDA {
       const auto x_i = vector.load(x);
-      lanes.v[vector.k] += x_i * x_i;
+      sum.v[vector.k] += x_i * x_i;
       fetch_row<kFrom>(vector, x);
     });
-    sum_.put(lanes, end, n_);
+    sum_.put(sum, end, n_);
   }
 
   PYREG_INLINE void finish() { mean_square_ = sum_.total() / static_cast<double>(n_); }

@@ -23,7 +23,7 @@ class RowStream {
   template <typename Vector>
   PYREG_INLINE void store(Vector vector, typename Native<T>::vec v) {
     if constexpr (Vector::kWhole) {
-      if (vector.in_line) return store_streaming(row_ + vector.at, v);
+      if (vector.in_line) return store_nontemporal(row_ + vector.at, v);
     }
     // What stands before the lead is the end of the line that the row before began.
     T* const line = vector.at < lead_ ? first_line_ : last_line_;
@@ -45,17 +45,17 @@ class RowStream {
   PYREG_INLINE void finish() {
     const int64_t rest = (kLine - to_next_line(end_)) % kLine;  // the line's last part is another's
     std::memcpy(end_ - rest, first_line_, rest * sizeof(T));
-    stream_fence();
+    nontemporal_fence();
   }
 
  private:
   static constexpr int kLine = kLineBytes / sizeof(T);
 
   static PYREG_INLINE void stream_line(const T* line, T* target) {
-    for (int i = 0; i < kLine; i += Lanes<T>::kWidth) {
+    for (int i = 0; i < kLine; i += Group<T>::kWidth) {
       typename Native<T>::vec v;
       std::memcpy(&v, line + i, sizeof v);
-      store_streaming(target + i, v);
+      store_nontemporal(target + i, v);
     }
   }
 
@@ -69,8 +69,8 @@ class RowStream {
 
 // run(Flag<true>{}) where `rows` rows of n are to be streamed and can be, else run(Flag<false>{}).
 template <typename T, typename Run>
-PYREG_INLINE void choose_stream(bool stream, int64_t rows, int64_t n, Run run) {
-  stream&& rows > 0 && RowStream<T>::takes_rows_of(n) ? run(Flag<true>{}) : run(Flag<false>{});
+PYREG_INLINE void choose_stores(bool nontemporal, int64_t rows, int64_t n, Run run) {
+  nontemporal&& rows > 0 && RowStream<T>::takes_rows_of(n) ? run(Flag<true>{}) : run(Flag<false>{});
 }
 
 }  // namespace

@@ -11,7 +11,7 @@ namespace {
 // would lose its mean otherwise, and any long row its variance.
 constexpr int64_t kSumBlock = 4096;
 constexpr int64_t kRowChunk = 128;  // elements
-static_assert(kSumBlock % kRowChunk == 0 && kRowChunk % Lanes<float>::kCount == 0);
+static_assert(kSumBlock % kRowChunk == 0 && kRowChunk % Group<float>::kCount == 0);
 
 // take(begin, end) for each chunk of a row of n; an empty row has one chunk, which is empty.
 template <typename Take>
@@ -43,8 +43,8 @@ PYREG_INLINE void each_vector_of_chunk(int64_t begin, int64_t end, int64_t n, in
 enum class From { scratch, cache, memory };
 
 // Vectors of 16 bytes are not fast enough to wait for memory; there, one way to fetch is code for the sums once only.
-template <bool kStream>
-constexpr From kFromInput = kStream && kVectorBytes > 16 ? From::memory : From::cache;
+template <bool kNontemporal>
+constexpr From kFromInput = kNontemporal && kVectorBytes > 16 ? From::memory : From::cache;
 
 // Into the first-level cache, and from memory into the second, farther ahead: the first level waits for some two
 // dozen lines at a time, which is too few for the latency of memory. What the scratch holds is in the cache.
@@ -60,20 +60,20 @@ class RowSum {
  public:
   PYREG_INLINE void start() { *this = RowSum(); }
 
-  // The lanes of the block that is summed now: for a chunk to add to, in registers, and give back by `put`.
-  PYREG_INLINE Lanes<T> lanes() const { return lanes_; }
-  PYREG_INLINE void put(const Lanes<T>& lanes, int64_t end, int64_t n) {
-    lanes_ = lanes;
+  // Those of the block that is summed now: for a chunk to add to, in registers, and give back by `put`.
+  PYREG_INLINE Accumulators<T> accumulators() const { return accumulators_; }
+  PYREG_INLINE void put(const Accumulators<T>& accumulators, int64_t end, int64_t n) {
+    accumulators_ = accumulators;
     if (end == n || end % kSumBlock == 0) {
-      total_ += static_cast<double>(lanes_.sum());
-      lanes_ = Lanes<T>();
+      total_ += static_cast<double>(accumulators_.sum());
+      accumulators_ = Accumulators<T>();
     }
   }
 
   double total() const { return total_; }
 
  private:
-  Lanes<T> lanes_;
+  Accumulators<T> accumulators_;
   double total_ = 0;
 };
 

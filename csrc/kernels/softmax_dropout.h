@@ -17,7 +17,7 @@ namespace {
 
 template <typename T>
 constexpr int64_t whole_groups(int64_t n) {
-  return (n + Lanes<T>::kCount - 1) / Lanes<T>::kCount * Lanes<T>::kCount;
+  return (n + Group<T>::kCount - 1) / Group<T>::kCount * Group<T>::kCount;
 }
 
 // The larger of two scores, or vectors of them; `other` where `score` is a NaN.
@@ -34,7 +34,7 @@ class ScoreRows {
     int64_t row = s.row;
     for (int axis = s.axes - 1; axis >= 0; row /= s.lengths[axis], --axis) {
       place_[axis] = row % s.lengths[axis];
-      mask_ += place_[axis] * s.mask_steps[axis];
+      mask_ += place_[axis] * s.mask_strides[axis];
     }
   }
 
@@ -43,26 +43,26 @@ class ScoreRows {
 
   // Written to `scores`, in whole groups. Returns the largest, NaNs left aside; 0 where it is -inf.
   PYREG_NOINLINE T make(T* scores) const {
-    const int64_t n = s_.n, some = count(), whole = some / Lanes<T>::kCount * Lanes<T>::kCount;
+    const int64_t n = s_.n, some = count(), whole = some / Group<T>::kCount * Group<T>::kCount;
     const T *const x = x_, *const mask = mask_;
-    const T scale = s_.scale;
-    Lanes<T> largest;
+    const T score_scale = s_.scale;
+    Accumulators<T> largest;
     PYREG_UNROLL
     for (auto& v : largest.v) v = v + kNone;
-    for (int64_t at = 0; at < whole; at += Lanes<T>::kCount) {
+    for (int64_t at = 0; at < whole; at += Group<T>::kCount) {
       PYREG_UNROLL
-      for (int k = 0; k < Lanes<T>::kVecs; ++k) {
-        const WholeVector<T> vector{at + k * Lanes<T>::kWidth, k, true};
-        const auto s = vector.load(x) * scale + vector.load(mask);
+      for (int k = 0; k < Group<T>::kVecs; ++k) {
+        const WholeVector<T> vector{at + k * Group<T>::kWidth, k, true};
+        const auto s = vector.load(x) * score_scale + vector.load(mask);
         largest.v[k] = larger(s, largest.v[k]);
         vector.store(scores, s);
         fetch_row<From::cache>(vector, x);
       }
     }
     // What is left is less than a group, of which the last part may be behind the row's end, or the query.
-    for (int64_t at = whole; at < whole_groups<T>(some); at += Lanes<T>::kWidth) {
+    for (int64_t at = whole; at < whole_groups<T>(some); at += Group<T>::kWidth) {
       typename Native<T>::vec s{};
-      if (at + Lanes<T>::kWidth <= n)
+      if (at + Group<T>::kWidth <= n)
         s = scaled_and_masked(WholeVector<T>{at, 0, true});
       else if (at < n)
         s = scaled_and_masked(PartVector<T>{at, 0, static_cast<int>(n - at)});
@@ -79,9 +79,9 @@ class ScoreRows {
     x_ += s_.n;
     if (s_.queries > 0 && ++query_ == s_.queries) query_ = 0;
     for (int axis = s_.axes - 1; axis >= 0; --axis) {
-      mask_ += s_.mask_steps[axis];
+      mask_ += s_.mask_strides[axis];
       if (++place_[axis] < s_.lengths[axis]) return;
-      mask_ -= s_.mask_steps[axis] * s_.lengths[axis];
+      mask_ -= s_.mask_strides[axis] * s_.lengths[axis];
       place_[axis] = 0;
     }
   }
@@ -108,15 +108,15 @@ PYREG_INLINE double sum_of_exponentials(int64_t n, const T* scores, T maximum, T
   const int64_t groups_end = whole_groups<T>(n);
   for (int64_t begin = 0; begin < groups_end; begin += kSumBlock) {
     const int64_t end = groups_end - begin < kSumBlock ? groups_end : begin + kSumBlock;
-    Lanes<T> lanes = sum.lanes();
-    for (int64_t at = begin; at < end; at += Lanes<T>::kCount) {
+    Accumulators<T> accumulators = sum.accumulators();
+    for (int64_t at = begin; at < end; at += Group<T>::kCount) {
       PYREG_UNROLL
-      for (int k = 0; k < Lanes<T>::kVecs; ++k) {
-        const WholeVector<T> vector{at + k * Lanes<T>::kWidth, k, true};
-        lanes.v[k] += take(vector, exp<T>(vector.load(scores) - maximum));
+      for (int k = 0; k < Group<T>::kVecs; ++k) {
+        const WholeVector<T> vector{at + k * Group<T>::kWidth, k, true};
+        accumulators.v[k] += take(vector, exp<T>(vector.load(scores) - maximum));
       }
     }
-    sum.put(lanes, end, groups_end);
+    sum.put(accumulators, end, groups_end);
   }
   return sum.total();
 }
@@ -145,13 +145,13 @@ void fill_zeros(T* row, int64_t from, int64_t to) {
   for (int64_t i = from; i < to; ++i) row[i] = 0;
 }
 
-template <typename T, bool kStream>
+template <typename T, bool kNontemporal>
 void softmax_dropout_forward_rows(const SoftmaxDropoutForward<T>& a) {
   const int64_t n = a.scores.n;
   ScoreRows<T> rows(a.scores);
-  RowMasks masks(a.scores.rows, n, a.threshold, a.key, a.index);
-  const T scale = masks.scale<T>();
-  ResultRows<T, kStream> results(n, a.y);
+  RowMasks masks(a.scores.rows, n, a.threshold, a.key, a.offset);
+  const T keep_scale = masks.scale<T>();
+  ResultRows<T, kNontemporal> results(n, a.y);
   T* const e = a.scratch;
   for (int64_t r = 0; r < a.scores.rows; ++r, rows.next()) {
     const int64_t count = rows.count();
@@ -169,7 +169,7 @@ void softmax_dropout_forward_rows(const SoftmaxDropoutForward<T>& a) {
           chunk_begin = begin;
         },
         [&](auto vector)
-            PYREG_LAMBDA { return masked<T>(vector.load(e) * rsum, scale, keep + (vector.at - chunk_begin)); });
+            PYREG_LAMBDA { return masked<T>(vector.load(e) * rsum, keep_scale, keep + (vector.at - chunk_begin)); });
   }
   results.finish();
 }
@@ -177,30 +177,31 @@ void softmax_dropout_forward_rows(const SoftmaxDropoutForward<T>& a) {
 // y may be x.
 template <typename T>
 void softmax_dropout_forward(const SoftmaxDropoutForward<T>& a) {
-  choose_stream<T>(a.stream, a.scores.rows, a.scores.n,
-                   [&](auto streams) PYREG_LAMBDA { softmax_dropout_forward_rows<T, streams.value>(a); });
+  choose_stores<T>(a.nontemporal, a.scores.rows, a.scores.n, [&](auto is_nontemporal) PYREG_LAMBDA {
+    softmax_dropout_forward_rows<T, is_nontemporal.value>(a);
+  });
 }
 
 // dprob, of the row dy of which `count` scores have a weight: in whole groups, with zeros elsewhere.
 template <typename T>
-PYREG_NOINLINE void drop_row(int64_t n, int64_t count, const T* dy, RowMasks& masks, T scale, T* dprob) {
+PYREG_NOINLINE void drop_row(int64_t n, int64_t count, const T* dy, RowMasks& masks, T keep_scale, T* dprob) {
   each_chunk(n, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
     const uint8_t* const keep = masks.chunk(begin);
     each_vector<T>(begin, end, [&](auto vector) PYREG_LAMBDA {
-      vector.store(dprob, masked<T>(vector.load(dy), scale, keep + (vector.at - begin)));
+      vector.store(dprob, masked<T>(vector.load(dy), keep_scale, keep + (vector.at - begin)));
       fetch_row<From::cache>(vector, dy);
     });
   });
   fill_zeros(dprob, count, whole_groups<T>(n));
 }
 
-template <typename T, bool kStream>
+template <typename T, bool kNontemporal>
 void softmax_dropout_backward_rows(const SoftmaxDropoutBackward<T>& a) {
   const int64_t n = a.scores.n;
   ScoreRows<T> rows(a.scores);
-  RowMasks masks(a.scores.rows, n, a.threshold, a.key, a.index);
-  const T keep_scale = masks.scale<T>(), scale = a.scores.scale;
-  ResultRows<T, kStream> results(n, a.dx);
+  RowMasks masks(a.scores.rows, n, a.threshold, a.key, a.offset);
+  const T keep_scale = masks.scale<T>(), score_scale = a.scores.scale;
+  ResultRows<T, kNontemporal> results(n, a.dx);
   T *const prob = a.scratch, *const dprob = a.scratch + whole_groups<T>(n);
   const T* dy = a.dy;
   for (int64_t r = 0; r < a.scores.rows; ++r, rows.next(), dy += n) {
@@ -210,7 +211,8 @@ void softmax_dropout_backward_rows(const SoftmaxDropoutBackward<T>& a) {
     const T mean = static_cast<T>(probabilities(count, prob, a.maximum[r], a.rsum[r], dprob));
     fill_zeros(prob, count, n);
     results.put([](int64_t, const MovedChunk&) PYREG_LAMBDA {},
-                [&](auto vector) PYREG_LAMBDA { return (vector.load(prob) * (vector.load(dprob) - mean)) * scale; });
+                [&](auto vector)
+                    PYREG_LAMBDA { return (vector.load(prob) * (vector.load(dprob) - mean)) * score_scale; });
   }
   results.finish();
 }
@@ -218,8 +220,9 @@ void softmax_dropout_backward_rows(const SoftmaxDropoutBackward<T>& a) {
 // dx may be dy or x.
 template <typename T>
 void softmax_dropout_backward(const SoftmaxDropoutBackward<T>& a) {
-  choose_stream<T>(a.stream, a.scores.rows, a.scores.n,
-                   [&](auto streams) PYREG_LAMBDA { softmax_dropout_backward_rows<T, streams.value>(a); });
+  choose_stores<T>(a.nontemporal, a.scores.rows, a.scores.n, [&](auto is_nontemporal) PYREG_LAMBDA {
+    softmax_dropout_backward_rows<T, is_nontemporal.value>(a);
+  });
 }
 
 }  // namespace

@@ -46,7 +46,7 @@ constexpr Kernels<T> kTable = {
     .sgd = sgd<T>,
     .copy = copy<T>,
     .update_loop = update_loop<T>,
-    .sum_of_squares = sum_of_squares<T>,
+    .l2_penalty = l2_penalty<T>,
 };
 
 }  // namespace

@@ -26,12 +26,12 @@ struct SgdScalars {
   bool nesterov;
 };
 
-// The dropout of a branch, whose rows (rows, n) stand one behind the other in the stream.
+// The dropout of a branch, whose rows (rows, n) stand one behind the other in the random stream.
 template <typename T>
 struct BranchDropout {
-  uint64_t threshold, key, index;  // index: that of the first element
-  const T* layer_scale;            // (n), or null where the branch is not scaled
-  const T* row_scale;              // (rows), or null; goes with layer_scale
+  uint64_t threshold, key, offset;
+  const T* layer_scale;  // (n), or null where the branch is not scaled
+  const T* row_scale;    // (rows), or null; goes with layer_scale. A factor of 0 drops the row
 };
 
 template <typename T>
@@ -46,7 +46,7 @@ struct DropoutAddNormForward {
   double* mean;  // (rows), where the norm has one
   T* rstd;       // (rows)
   T* scratch;    // two rows, each a whole number of lines
-  bool stream;
+  bool nontemporal;
 };
 
 template <typename T>
@@ -60,21 +60,20 @@ struct DropoutAddNormBackward {
   const T* x;                         // (rows, n), or null where there is no dlayer_scale
   T *dx, *dresidual;                  // (rows, n); dresidual may be null
   T *dweight, *dbias, *dlayer_scale;  // (n): sums over these rows. RMSNorm has no dbias; dlayer_scale may be null
-  bool stream;                        // dx and dresidual stand alike towards the cache lines
+  bool nontemporal;                   // dx and dresidual stand alike towards the cache lines
 };
 
-// An activation of rows (rows, n), and dropout behind it; backward where there is a dy. index: that of the first
-// element in the stream.
+// An activation of rows (rows, n), and dropout behind it; backward where there is a dy.
 template <typename T>
 struct ActivationDropout {
   Activation activation;
   int64_t rows, n;
-  uint64_t threshold, key, index;
+  uint64_t threshold, key, offset;
   const T *dy, *x;  // (rows, n); dy is null in the forward pass
   const T* bias;    // (n)
   T* y;             // (rows, n): the result, or dx
   T* dbias;         // (n): the sum over these rows; may be null
-  bool stream;
+  bool nontemporal;
 };
 
 // A group of lanes, in which rows are summed: kernels/lanes.h.
@@ -89,45 +88,45 @@ struct SoftmaxScores {
   const T* x;     // (rows, n)
   const T* mask;  // the row of n for the first of all rows of the array
   T scale;
-  int64_t row;                          // of all rows of the array, the first of these
-  int axes;                             // of the array, without the last one
-  const int64_t *lengths, *mask_steps;  // (axes): how long each is, and how far on in the mask the next row is
+  int64_t row;                            // of all rows of the array, the first of these
+  int axes;                               // of the array, without the last one
+  const int64_t *lengths, *mask_strides;  // (axes): the length, and the mask's stride in elements (0: broadcast)
   int64_t queries, query;  // where causal: rows of a sequence, and which of them the first one is; else 0
 };
 
 template <typename T>
 struct SoftmaxDropoutForward {
   SoftmaxScores<T> scores;
-  uint64_t threshold, key, index;
+  uint64_t threshold, key, offset;
   T* y;               // (rows, n)
   T *maximum, *rsum;  // (rows)
   T* scratch;         // a row, in whole groups of lanes
-  bool stream;
+  bool nontemporal;
 };
 
 template <typename T>
 struct SoftmaxDropoutBackward {
   SoftmaxScores<T> scores;
-  uint64_t threshold, key, index;
+  uint64_t threshold, key, offset;
   const T* dy;              // (rows, n)
   const T *maximum, *rsum;  // (rows)
   T* dx;                    // (rows, n)
   T* scratch;               // two rows, each in whole groups of lanes
-  bool stream;
+  bool nontemporal;
 };
 
-// Raw pointers to contiguous arrays, checked by the caller; the kernels' headers give the shapes. stream:
-// the result is written past the caches.
+// Raw pointers to contiguous arrays, checked by the caller; the kernels' headers give the shapes.
+// nontemporal: the result is written past the caches. offset: the place of the first element in the random stream.
 template <typename T>
 struct Kernels {
   void (*layer_norm_forward)(int64_t rows, int64_t n, const T* x, const T* weight, const T* bias, double eps, T* y,
-                             double* mean, T* rstd, bool stream);
+                             double* mean, T* rstd, bool nontemporal);
   void (*layer_norm_backward)(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean, const T* rstd,
-                              const T* weight, T* dx, T* dweight, T* dbias, bool stream);
+                              const T* weight, T* dx, T* dweight, T* dbias, bool nontemporal);
   void (*rms_norm_forward)(int64_t rows, int64_t n, const T* x, const T* weight, double eps, T* y, T* rstd,
-                           bool stream);
+                           bool nontemporal);
   void (*rms_norm_backward)(int64_t rows, int64_t n, const T* dy, const T* x, const T* rstd, const T* weight, T* dx,
-                            T* dweight, bool stream);
+                            T* dweight, bool nontemporal);
   void (*dropout_add_layer_norm_forward)(const DropoutAddNormForward<T>& arguments);
   void (*dropout_add_layer_norm_backward)(const DropoutAddNormBackward<T>& arguments);
   void (*dropout_add_rms_norm_forward)(const DropoutAddNormForward<T>& arguments);
@@ -136,16 +135,16 @@ struct Kernels {
   void (*softmax_dropout_backward)(const SoftmaxDropoutBackward<T>& arguments);
   void (*activation_dropout)(const ActivationDropout<T>& arguments);
   void (*exponential)(int64_t n, const T* x, T* y);
-  void (*dropout)(int64_t n, const T* x, uint64_t threshold, uint64_t key, uint64_t index, T* y, bool stream);
-  void (*drop_path)(int64_t rows, int64_t n, const T* x, const uint8_t* kept, T scale, T* y, bool stream);
-  void (*dropout_mask)(int64_t n, uint64_t threshold, uint64_t key, uint64_t index, uint8_t* kept);
+  void (*dropout)(int64_t n, const T* x, uint64_t threshold, uint64_t key, uint64_t offset, T* y, bool nontemporal);
+  void (*drop_path)(int64_t rows, int64_t n, const T* x, const uint8_t* kept, T scale, T* y, bool nontemporal);
+  void (*dropout_mask)(int64_t n, uint64_t threshold, uint64_t key, uint64_t offset, uint8_t* kept);
   void (*adam)(int64_t n, const AdamScalars<T>& scalars, Decay decay, T* param, const T* grad, T* exp_avg,
                T* exp_avg_sq, T* max_exp_avg_sq);
   void (*sgd)(int64_t n, const SgdScalars<T>& scalars, bool decay, Momentum momentum, T* param, const T* grad,
               T* momentum_buffer);
-  void (*copy)(int64_t n, const T* source, T* target, bool stream);
+  void (*copy)(int64_t n, const T* source, T* target, bool nontemporal);
   void (*update_loop)(int64_t n, T* param, const T* grad, T* exp_avg, T* exp_avg_sq);
-  double (*sum_of_squares)(int64_t n, const T* x);
+  double (*l2_penalty)(int64_t n, const T* x);
 };
 
 }  // namespace pyreg

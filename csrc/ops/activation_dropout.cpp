@@ -51,11 +51,11 @@ void run_elementwise(ActivationDropout<T> a, int64_t size, int64_t bias_size, in
   const TiledBias<T> bias(a.bias, bias_size);
   const int64_t n = bias.length();
   const auto kernel = kernels<T>().activation_dropout;
-  const int64_t block = std::max<int64_t>(1, block_elements<T>(a.stream) / n) * n;
+  const int64_t block = std::max<int64_t>(1, block_elements<T>(a.nontemporal) / n) * n;
   parallel_blocks(size, block, bytes, [&](int64_t begin, int64_t end) {
     const auto run = [&](int64_t rows, int64_t row_length, int64_t at) {
       ActivationDropout<T> part = a;
-      part.rows = rows, part.n = row_length, part.index += at;
+      part.rows = rows, part.n = row_length, part.offset += at;
       part.x += at, part.y += at, part.bias = bias.row();
       if (part.dy) part.dy += at;
       kernel(part);
@@ -68,7 +68,7 @@ void run_elementwise(ActivationDropout<T> a, int64_t size, int64_t bias_size, in
 
 // x, y: rows of the bias's n; without a bias, of any length.
 void activation_dropout_forward(const std::string& activation, const py::array& x_array,
-                                const OptionalArray& bias_array, uint64_t threshold, uint64_t key, uint64_t index,
+                                const OptionalArray& bias_array, uint64_t threshold, uint64_t key, uint64_t offset,
                                 py::array y_array) {
   with_dtype(x_array, [&](auto zero) {
     using T = decltype(zero);
@@ -82,13 +82,13 @@ void activation_dropout_forward(const std::string& activation, const py::array& 
                                     .n = 0,
                                     .threshold = threshold,
                                     .key = key,
-                                    .index = index,
+                                    .offset = offset,
                                     .dy = nullptr,
                                     .x = x,
                                     .bias = in<T>(bias_array, n),
                                     .y = y,
                                     .dbias = nullptr,
-                                    .stream = outgrows_cache(bytes) && y != x};
+                                    .nontemporal = outgrows_cache(bytes) && y != x};
 
     const ReleasedGil released;
     run_elementwise(a, size, n, bytes);
@@ -97,7 +97,7 @@ void activation_dropout_forward(const std::string& activation, const py::array& 
 
 // dy, x, dx: rows of the bias's n; bias, dbias (n), or neither of them.
 void activation_dropout_backward(const std::string& activation, const py::array& dy_array, const py::array& x_array,
-                                 const OptionalArray& bias_array, uint64_t threshold, uint64_t key, uint64_t index,
+                                 const OptionalArray& bias_array, uint64_t threshold, uint64_t key, uint64_t offset,
                                  py::array dx_array, OptionalArray dbias_array) {
   with_dtype(x_array, [&](auto zero) {
     using T = decltype(zero);
@@ -112,13 +112,13 @@ void activation_dropout_backward(const std::string& activation, const py::array&
                                     .n = n,
                                     .threshold = threshold,
                                     .key = key,
-                                    .index = index,
+                                    .offset = offset,
                                     .dy = dy,
                                     .x = x,
                                     .bias = bias,
                                     .y = dx,
                                     .dbias = nullptr,
-                                    .stream = outgrows_cache(bytes) && dx != x && dx != dy};
+                                    .nontemporal = outgrows_cache(bytes) && dx != x && dx != dy};
 
     const ReleasedGil released;
     if (!bias) return run_elementwise(a, size, n, bytes);
@@ -127,7 +127,7 @@ void activation_dropout_backward(const std::string& activation, const py::array&
     const auto kernel = kernels<T>().activation_dropout;
     parallel_blocks(rows, kBackwardBlockRows, bytes, [&](int64_t begin, int64_t end) {
       ActivationDropout<T> part = a;
-      part.rows = end - begin, part.index += begin * n;
+      part.rows = end - begin, part.offset += begin * n;
       part.x += begin * n, part.dy += begin * n, part.y += begin * n;
       part.dbias = dbiases[begin / kBackwardBlockRows];
       kernel(part);

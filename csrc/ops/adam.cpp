@@ -1,10 +1,10 @@
 #include <cmath>
 #include <limits>
 
+#include "cache.h"
 #include "dispatch.h"
 #include "ops/ops.h"
 #include "parallel.h"
-#include "streaming.h"
 
 namespace pyreg {
 namespace {

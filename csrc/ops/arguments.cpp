@@ -53,7 +53,7 @@ std::optional<std::pair<size_t, size_t>> first_overlap(const py::args& arrays) {
   return std::nullopt;
 }
 
-// The index of the first of the arrays (or Nones) that `out` overlaps, else None. It may be one of the first
+// The offset of the first of the arrays (or Nones) that `out` overlaps, else None. It may be one of the first
 // `may_be` from end to end.
 std::optional<size_t> first_conflict(const py::array& out, const py::tuple& arrays, size_t may_be) {
   const MemoryRange range(out);

@@ -1,12 +1,12 @@
+#include "cache.h"
 #include "dispatch.h"
 #include "ops/ops.h"
 #include "parallel.h"
-#include "streaming.h"
 
 namespace pyreg {
 namespace {
 
-void copy(const py::array& source_array, py::array target_array, bool streaming) {
+void copy(const py::array& source_array, py::array target_array, bool nontemporal) {
   with_dtype(source_array, [&](auto zero) {
     using T = decltype(zero);
     const int64_t size = source_array.size();
@@ -15,8 +15,8 @@ void copy(const py::array& source_array, py::array target_array, bool streaming)
 
     const ReleasedGil released;
     const auto kernel = kernels<T>().copy;
-    parallel_blocks(size, block_elements<T>(streaming), 2 * size * sizeof(T), [=](int64_t begin, int64_t end) {
-      kernel(end - begin, source + begin, target + begin, streaming);
+    parallel_blocks(size, block_elements<T>(nontemporal), 2 * size * sizeof(T), [=](int64_t begin, int64_t end) {
+      kernel(end - begin, source + begin, target + begin, nontemporal);
     });
   });
 }

@@ -1,13 +1,13 @@
+#include "cache.h"
 #include "dispatch.h"
 #include "ops/ops.h"
 #include "parallel.h"
-#include "streaming.h"
 
 namespace pyreg {
 namespace {
 
-// index: that of the first element in the stream.
-void dropout(const py::array& x_array, uint64_t threshold, uint64_t key, uint64_t index, py::array y_array) {
+// offset: the place of the first element in the random stream.
+void dropout(const py::array& x_array, uint64_t threshold, uint64_t key, uint64_t offset, py::array y_array) {
   with_dtype(x_array, [&](auto zero) {
     using T = decltype(zero);
     const int64_t size = x_array.size();
@@ -17,15 +17,15 @@ void dropout(const py::array& x_array, uint64_t threshold, uint64_t key, uint64_
     const ReleasedGil released;
     const auto kernel = kernels<T>().dropout;
     const int64_t bytes = 2 * size * sizeof(T);
-    const bool stream = outgrows_cache(bytes) && y != x;
-    const int64_t block = block_elements<T>(stream);
+    const bool nontemporal = outgrows_cache(bytes) && y != x;
+    const int64_t block = block_elements<T>(nontemporal);
     parallel_blocks(size, block, bytes, [=](int64_t begin, int64_t end) {
-      kernel(end - begin, x + begin, threshold, key, index + begin, y + begin, stream);
+      kernel(end - begin, x + begin, threshold, key, offset + begin, y + begin, nontemporal);
     });
   });
 }
 
-void dropout_mask(py::array kept_array, uint64_t threshold, uint64_t key, uint64_t index) {
+void dropout_mask(py::array kept_array, uint64_t threshold, uint64_t key, uint64_t offset) {
   const int64_t size = kept_array.size();
   auto* kept = reinterpret_cast<uint8_t*>(out<bool>(kept_array, size));
 
@@ -33,7 +33,7 @@ void dropout_mask(py::array kept_array, uint64_t threshold, uint64_t key, uint64
   const auto kernel = kernels<float>().dropout_mask;
   const int64_t work = 8 * size;  // a byte of a mask takes about as long as moving eight
   parallel_blocks(size, block_elements<uint8_t>(false), work, [=](int64_t begin, int64_t end) {
-    kernel(end - begin, threshold, key, index + begin, kept + begin);
+    kernel(end - begin, threshold, key, offset + begin, kept + begin);
   });
 }
 

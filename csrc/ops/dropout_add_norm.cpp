@@ -36,7 +36,7 @@ class BranchScales {
 void dropout_add_norm_forward(const py::array& x_array, const OptionalArray& residual_array,
                               const OptionalArray& weight_array, const OptionalArray& bias_array,
                               const OptionalArray& row_scale_array, const OptionalArray& layer_scale_array, int64_t n,
-                              uint64_t threshold, uint64_t key, uint64_t index, double eps, py::array y_array,
+                              uint64_t threshold, uint64_t key, uint64_t offset, double eps, py::array y_array,
                               OptionalArray z_array, OptionalArray mean_array, py::array rstd_array) {
   with_dtype(x_array, [&](auto zero) {
     using T = decltype(zero);
@@ -60,27 +60,28 @@ void dropout_add_norm_forward(const py::array& x_array, const OptionalArray& res
     const auto kernel =
         mean ? kernels<T>().dropout_add_layer_norm_forward : kernels<T>().dropout_add_rms_norm_forward;
     const int64_t bytes = (2 + (residual != nullptr) + (z != nullptr)) * size * sizeof(T);
-    const bool stream = outgrows_cache(bytes) && y != x && y != residual && (!z || (z != x && z != residual));
+    const bool nontemporal = outgrows_cache(bytes) && y != x && y != residual && (!z || (z != x && z != residual));
     const int64_t two_rows = 2 * (n + kLineBytes / sizeof(T));
-    parallel_blocks_with_scratch<T>(
-        rows, forward_block_rows<T>(n, stream), bytes, two_rows, [&](int64_t begin, int64_t end, T* scratch) {
-          const BranchDropout<T> dropout{threshold, key, index + begin * n, scales.of_layer(), scales.of_rows(begin)};
-          kernel({.rows = end - begin,
-                  .n = n,
-                  .dropout = dropout,
-                  .x = x + begin * n,
-                  .residual = residuals.from(begin),
-                  .residual_step = residuals.step(),
-                  .weight = weights.from(0),
-                  .bias = biases.from(0),
-                  .eps = eps,
-                  .y = y + begin * n,
-                  .z = advanced(z, begin * n),
-                  .mean = advanced(mean, begin),
-                  .rstd = rstd + begin,
-                  .scratch = scratch,
-                  .stream = stream});
-        });
+    parallel_blocks_with_scratch<T>(rows, forward_block_rows<T>(n, nontemporal), bytes, two_rows,
+                                    [&](int64_t begin, int64_t end, T* scratch) {
+                                      const BranchDropout<T> dropout{threshold, key, offset + begin * n,
+                                                                     scales.of_layer(), scales.of_rows(begin)};
+                                      kernel({.rows = end - begin,
+                                              .n = n,
+                                              .dropout = dropout,
+                                              .x = x + begin * n,
+                                              .residual = residuals.from(begin),
+                                              .residual_step = residuals.step(),
+                                              .weight = weights.from(0),
+                                              .bias = biases.from(0),
+                                              .eps = eps,
+                                              .y = y + begin * n,
+                                              .z = advanced(z, begin * n),
+                                              .mean = advanced(mean, begin),
+                                              .rstd = rstd + begin,
+                                              .scratch = scratch,
+                                              .nontemporal = nontemporal});
+                                    });
   });
 }
 
@@ -91,7 +92,7 @@ void dropout_add_norm_backward(const py::array& dy_array, const OptionalArray& d
                                const OptionalArray& mean_array, const py::array& rstd_array,
                                const OptionalArray& weight_array, const OptionalArray& row_scale_array,
                                const OptionalArray& layer_scale_array, const OptionalArray& x_array, int64_t n,
-                               uint64_t threshold, uint64_t key, uint64_t index, py::array dx_array,
+                               uint64_t threshold, uint64_t key, uint64_t offset, py::array dx_array,
                                OptionalArray dresidual_array, OptionalArray dweight_array, OptionalArray dbias_array,
                                OptionalArray dlayer_scale_array) {
   with_dtype(dy_array, [&](auto zero) {
@@ -119,11 +120,11 @@ void dropout_add_norm_backward(const py::array& dy_array, const OptionalArray& d
     const auto is_input = [&](const T* p) {
       return p && (p == dy || p == dz || p == z || p == x);
     };
-    const bool stream = outgrows_cache(bytes) && !is_input(dx) && !is_input(dresidual) &&
-                        (!dresidual || place_in_line(dx) == place_in_line(dresidual));
+    const bool nontemporal = outgrows_cache(bytes) && !is_input(dx) && !is_input(dresidual) &&
+                             (!dresidual || place_in_line(dx) == place_in_line(dresidual));
     parallel_blocks(rows, kBackwardBlockRows, bytes, [&](int64_t begin, int64_t end) {
       const int64_t block = begin / kBackwardBlockRows;
-      const BranchDropout<T> dropout{threshold, key, index + begin * n, scales.of_layer(), scales.of_rows(begin)};
+      const BranchDropout<T> dropout{threshold, key, offset + begin * n, scales.of_layer(), scales.of_rows(begin)};
       kernel({.rows = end - begin,
               .n = n,
               .dropout = dropout,
@@ -140,7 +141,7 @@ void dropout_add_norm_backward(const py::array& dy_array, const OptionalArray& d
               .dweight = dweights[block],
               .dbias = mean ? dbiases[block] : nullptr,
               .dlayer_scale = dlayer_scale ? dlayer_scales[block] : nullptr,
-              .stream = stream});
+              .nontemporal = nontemporal});
     });
     if (dweight) dweights.sum(blocks, dweight);
     if (dbias) dbiases.sum(blocks, dbias);

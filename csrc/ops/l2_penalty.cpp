@@ -17,7 +17,7 @@ double sum_of_squares(const py::array& x_array) {
     const T* x = in<T>(x_array, size);
 
     const ReleasedGil released;
-    const auto kernel = kernels<T>().sum_of_squares;
+    const auto kernel = kernels<T>().l2_penalty;
     std::vector<double> sums(blocks_of(size, kBlock));
     parallel_blocks(size, kBlock, size * sizeof(T),
                     [&](int64_t begin, int64_t end) { sums[begin / kBlock] = kernel(end - begin, x + begin); });

@@ -26,10 +26,10 @@ void layer_norm_forward(const py::array& x_array, int64_t n, const OptionalArray
     const RowsOrNeutral<T> weights(weight, n, kMultipliesByOne), biases(bias, n, kAddsNothing);
     const auto kernel = kernels<T>().layer_norm_forward;
     const int64_t bytes = 2 * size * sizeof(T);
-    const bool stream = outgrows_cache(bytes) && y != x;
-    parallel_blocks(rows, forward_block_rows<T>(n, stream), bytes, [&](int64_t begin, int64_t end) {
+    const bool nontemporal = outgrows_cache(bytes) && y != x;
+    parallel_blocks(rows, forward_block_rows<T>(n, nontemporal), bytes, [&](int64_t begin, int64_t end) {
       kernel(end - begin, n, x + begin * n, weights.from(0), biases.from(0), eps, y + begin * n,
-             mean ? mean + begin : nullptr, rstd ? rstd + begin : nullptr, stream);
+             mean ? mean + begin : nullptr, rstd ? rstd + begin : nullptr, nontemporal);
     });
   });
 }
@@ -57,11 +57,11 @@ void layer_norm_backward(const py::array& dy_array, const py::array& x_array, co
     const BlockSums<T> dweights(weight ? blocks : 0, n, dx), dbiases(weight ? blocks : 0, n, dx);
     const auto kernel = kernels<T>().layer_norm_backward;
     const int64_t bytes = 3 * size * sizeof(T);
-    const bool stream = outgrows_cache(bytes) && dx != x && dx != dy;
+    const bool nontemporal = outgrows_cache(bytes) && dx != x && dx != dy;
     parallel_blocks(rows, kBackwardBlockRows, bytes, [&](int64_t begin, int64_t end) {
       const int64_t block = begin / kBackwardBlockRows;
       kernel(end - begin, n, dy + begin * n, x + begin * n, mean + begin, rstd + begin, weight, dx + begin * n,
-             weight ? dweights[block] : nullptr, weight ? dbiases[block] : nullptr, stream);
+             weight ? dweights[block] : nullptr, weight ? dbiases[block] : nullptr, nontemporal);
     });
     if (weight) {
       dweights.sum(blocks, dweight);

@@ -23,10 +23,10 @@ void rms_norm_forward(const py::array& x_array, int64_t n, const OptionalArray& 
     const RowsOrNeutral<T> weights(weight, n, kMultipliesByOne);
     const auto kernel = kernels<T>().rms_norm_forward;
     const int64_t bytes = 2 * size * sizeof(T);
-    const bool stream = outgrows_cache(bytes) && y != x;
-    parallel_blocks(rows, forward_block_rows<T>(n, stream), bytes, [&](int64_t begin, int64_t end) {
+    const bool nontemporal = outgrows_cache(bytes) && y != x;
+    parallel_blocks(rows, forward_block_rows<T>(n, nontemporal), bytes, [&](int64_t begin, int64_t end) {
       kernel(end - begin, n, x + begin * n, weights.from(0), eps, y + begin * n, rstd ? rstd + begin : nullptr,
-             stream);
+             nontemporal);
     });
   });
 }
@@ -52,10 +52,10 @@ void rms_norm_backward(const py::array& dy_array, const py::array& x_array, cons
     const BlockSums<T> dweights(weight ? blocks : 0, n, dx);
     const auto kernel = kernels<T>().rms_norm_backward;
     const int64_t bytes = 3 * size * sizeof(T);
-    const bool stream = outgrows_cache(bytes) && dx != x && dx != dy;
+    const bool nontemporal = outgrows_cache(bytes) && dx != x && dx != dy;
     parallel_blocks(rows, kBackwardBlockRows, bytes, [&](int64_t begin, int64_t end) {
       kernel(end - begin, n, dy + begin * n, x + begin * n, rstd + begin, weight, dx + begin * n,
-             weight ? dweights[begin / kBackwardBlockRows] : nullptr, stream);
+             weight ? dweights[begin / kBackwardBlockRows] : nullptr, nontemporal);
     });
     if (weight) dweights.sum(blocks, dweight);
   });

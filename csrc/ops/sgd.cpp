@@ -1,7 +1,7 @@
+#include "cache.h"
 #include "dispatch.h"
 #include "ops/ops.h"
 #include "parallel.h"
-#include "streaming.h"
 
 namespace pyreg {
 namespace {

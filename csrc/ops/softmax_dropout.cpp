@@ -53,7 +53,7 @@ class Scores {
             .row = begin,
             .axes = static_cast<int>(lengths_.size()),
             .lengths = lengths_.data(),
-            .mask_steps = steps_.data(),
+            .mask_strides = steps_.data(),
             .queries = queries_,
             .query = queries_ > 0 ? begin % queries_ : 0};
   }
@@ -69,7 +69,7 @@ class Scores {
 // last; maximum, rsum: one per row. queries: the length of the last axis but one where causal, else 0.
 void softmax_dropout_forward(const py::array& x_array, const OptionalArray& mask_array, const Axes& lengths,
                              const Axes& steps, int64_t queries, double scale, uint64_t threshold, uint64_t key,
-                             uint64_t index, py::array y_array, py::array maximum_array, py::array rsum_array) {
+                             uint64_t offset, py::array y_array, py::array maximum_array, py::array rsum_array) {
   with_dtype(x_array, [&](auto zero) {
     using T = decltype(zero);
     const Scores<T> scores(x_array, mask_array, lengths, steps, queries, scale);
@@ -80,18 +80,18 @@ void softmax_dropout_forward(const py::array& x_array, const OptionalArray& mask
     const auto kernel = kernels<T>().softmax_dropout_forward;
     const RowsOrNeutral<T> mask(scores.mask(), n, kAddsNothing);
     const int64_t bytes = 2 * scores.size() * sizeof(T);
-    const bool stream = outgrows_cache(bytes) && y != scores.x();
-    parallel_blocks_with_scratch<T>(rows, forward_block_rows<T>(n, stream), bytes, scores.scratch_row(),
+    const bool nontemporal = outgrows_cache(bytes) && y != scores.x();
+    parallel_blocks_with_scratch<T>(rows, forward_block_rows<T>(n, nontemporal), bytes, scores.scratch_row(),
                                     [&](int64_t begin, int64_t end, T* row) {
                                       kernel({.scores = scores.block(begin, end, mask.from(0)),
                                               .threshold = threshold,
                                               .key = key,
-                                              .index = index + begin * n,
+                                              .offset = offset + begin * n,
                                               .y = y + begin * n,
                                               .maximum = maximum + begin,
                                               .rsum = rsum + begin,
                                               .scratch = row,
-                                              .stream = stream});
+                                              .nontemporal = nontemporal});
                                     });
   });
 }
@@ -100,7 +100,7 @@ void softmax_dropout_forward(const py::array& x_array, const OptionalArray& mask
 void softmax_dropout_backward(const py::array& dy_array, const py::array& x_array, const py::array& maximum_array,
                               const py::array& rsum_array, const OptionalArray& mask_array, const Axes& lengths,
                               const Axes& steps, int64_t queries, double scale, uint64_t threshold, uint64_t key,
-                              uint64_t index, py::array dx_array) {
+                              uint64_t offset, py::array dx_array) {
   with_dtype(x_array, [&](auto zero) {
     using T = decltype(zero);
     const Scores<T> scores(x_array, mask_array, lengths, steps, queries, scale);
@@ -113,19 +113,19 @@ void softmax_dropout_backward(const py::array& dy_array, const py::array& x_arra
     const auto kernel = kernels<T>().softmax_dropout_backward;
     const RowsOrNeutral<T> mask(scores.mask(), n, kAddsNothing);
     const int64_t bytes = 3 * scores.size() * sizeof(T);
-    const bool stream = outgrows_cache(bytes) && dx != scores.x() && dx != dy;
-    parallel_blocks_with_scratch<T>(rows, forward_block_rows<T>(n, stream), bytes, 2 * scores.scratch_row(),
+    const bool nontemporal = outgrows_cache(bytes) && dx != scores.x() && dx != dy;
+    parallel_blocks_with_scratch<T>(rows, forward_block_rows<T>(n, nontemporal), bytes, 2 * scores.scratch_row(),
                                     [&](int64_t begin, int64_t end, T* two_rows) {
                                       kernel({.scores = scores.block(begin, end, mask.from(0)),
                                               .threshold = threshold,
                                               .key = key,
-                                              .index = index + begin * n,
+                                              .offset = offset + begin * n,
                                               .dy = dy + begin * n,
                                               .maximum = maximum + begin,
                                               .rsum = rsum + begin,
                                               .dx = dx + begin * n,
                                               .scratch = two_rows,
-                                              .stream = stream});
+                                              .nontemporal = nontemporal});
                                     });
   });
 }
