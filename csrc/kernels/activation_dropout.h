@@ -10,8 +10,8 @@
 #pragma once
 
 #include "kernels/elementary.h"
-#include "kernels/result_rows.h"
 #include "kernels/row_masks.h"
+#include "kernels/row_writer.h"
 #include "kernels/table.h"
 
 namespace pyreg {
@@ -119,12 +119,12 @@ void activation_dropout_rows(const ActivationDropout<T>& a, FillChunk<T> fill) {
     for (int64_t i = 0; i < a.n; ++i) dbias[i] = 0;
   RowMasks masks(a.rows, a.n, a.threshold, a.key, a.offset);
   const T scale = masks.scale<T>();
-  ResultRows<T, kNontemporal> results(a.n, a.y);
+  RowWriter<T, kNontemporal> results(a.n, a.y);
   alignas(kVectorBytes) T values[kMaskedChunk + Group<T>::kWidth];
   for (int64_t r = 0; r < a.rows; ++r) {
     const uint8_t* keep = nullptr;
     int64_t chunk_begin = 0, from = 0;
-    results.put(
+    results.write_row(
         [&](int64_t begin, const MovedChunk& moved) PYREG_LAMBDA {
           keep = masks.chunk(begin);
           chunk_begin = begin, from = moved.begin;

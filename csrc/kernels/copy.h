@@ -1,27 +1,21 @@
 // What the machine can do, for the benchmark to compare with.
 #pragma once
 
-#include "kernels/row_stream.h"
+#include "kernels/row_writer.h"
 
 namespace pyreg {
 namespace {
 
 template <typename T, bool kNontemporal>
 void copy_elements(int64_t n, const T* source, T* target) {
-  RowStream<T> stream;
-  if constexpr (kNontemporal) stream.begin(target);
-  const auto body = [&](auto vector) PYREG_LAMBDA {
+  RowWriter<T, kNontemporal> writer(n, target);
+  const auto row = writer.chunk(0);
+  each_vector_from_line<T>(0, n, writer.lead(), [&](auto vector) PYREG_LAMBDA {
     fetch_ahead<2048, 2>(vector, source);  // the hardware's own prefetching starts anew in every page
-    if constexpr (kNontemporal)
-      stream.store(vector, vector.load(source));
-    else
-      vector.store(target, vector.load(source));
-  };
-  each_vector_from_line<T>(0, n, to_next_line(target), body);
-  if constexpr (kNontemporal) {
-    stream.end(n);
-    stream.finish();
-  }
+    row.store(vector, vector.load(source));
+  });
+  writer.end_row();
+  writer.finish();
 }
 
 template <typename T>

@@ -1,7 +1,7 @@
 // Stochastic depth (Huang et al., 2016, arXiv:1603.09382): dropout of whole samples.
 #pragma once
 
-#include "kernels/row_stream.h"
+#include "kernels/row_writer.h"
 
 namespace pyreg {
 namespace {
@@ -9,26 +9,20 @@ namespace {
 // What stands in y need not have been in x: a sample that is dropped is not read.
 template <typename T, bool kNontemporal>
 void drop_path_rows(int64_t rows, int64_t n, const T* x, const uint8_t* kept, T scale, T* y) {
-  RowStream<T> stream;
-  for (int64_t r = 0; r < rows; ++r, x += n, y += n) {
-    if constexpr (kNontemporal) stream.begin(y);
-    const auto put = [&](auto vector, auto value) PYREG_LAMBDA {
-      if constexpr (kNontemporal)
-        stream.store(vector, value);
-      else
-        vector.store(y, value);
-    };
+  RowWriter<T, kNontemporal> writer(n, y);
+  for (int64_t r = 0; r < rows; ++r, x += n) {
+    const auto row = writer.chunk(0);
     if (kept[r])
-      each_vector_from_line<T>(0, n, to_next_line(y), [&](auto vector) PYREG_LAMBDA {
+      each_vector_from_line<T>(0, n, writer.lead(), [&](auto vector) PYREG_LAMBDA {
         fetch_ahead<2048, 2>(vector, x);
-        put(vector, vector.load(x) * scale);
+        row.store(vector, vector.load(x) * scale);
       });
     else
-      each_vector_from_line<T>(0, n, to_next_line(y),
-                               [&](auto vector) PYREG_LAMBDA { put(vector, typename Native<T>::vec{}); });
-    if constexpr (kNontemporal) stream.end(n);
+      each_vector_from_line<T>(0, n, writer.lead(),
+                               [&](auto vector) PYREG_LAMBDA { row.store(vector, typename Native<T>::vec{}); });
+    writer.end_row();
   }
-  if constexpr (kNontemporal) stream.finish();
+  writer.finish();
 }
 
 // x, y (rows, n); y may be x. kept (rows): 0 where the row is dropped.

@@ -5,10 +5,25 @@
 //             dweight = sum over rows of dy * xhat,  dbias = sum over rows of dy
 //
 // RMSNorm has no mean: mean and mean(g) are left out.
+//
+// What happens to a row, forward: memory brings row r + 1 while row r is worked on.
+//
+//   add row 0 to its sums
+//   for each row r:
+//     mean, rstd <- its sums                                 row_moments.h
+//     where its squares left T's range: y <- x * 2**k, which is summed again and takes the place of x
+//     for each chunk of 128 elements:                        row_sums.h
+//       of row r + 1:  [make it from x, mask and residual]   dropout_add_norm.h, row_masks.h
+//                      add it to its sums, lane by lane      lanes.h
+//                      fetch what stands further on in x     fetch_row in row_sums.h
+//       of row r:      y <- (x - mean) * rstd * weight + bias, from the chunk's first line of y on to the next one's;
+//                      in the cache or past it               row_writer.h
+//
+// Backward it is the same, with the sums of g and g * xhat; dx, dweight and dbias are written in the place of y.
 #pragma once
 
 #include "kernels/row_moments.h"
-#include "kernels/row_stream.h"
+#include "kernels/row_writer.h"
 
 namespace pyreg {
 namespace {
@@ -60,7 +75,7 @@ class StoredRows {
 template <typename Norm, bool kBias, bool kNontemporal, typename T, typename Rows>
 void norm_forward_rows(int64_t rows, int64_t n, Rows& source, const T* weight, const T* bias, double eps, T* y,
                        double* mean, T* rstd) {
-  RowStream<T> stream;
+  RowWriter<T, kNontemporal> writer(n, y);
   typename Norm::Sums sums;
   const T* next = nullptr;
   // Row r + 1 is summed while row r is normalised; from -1 on, so that there is one place where this is done.
@@ -71,14 +86,13 @@ void norm_forward_rows(int64_t rows, int64_t n, Rows& source, const T* weight, c
     const bool begun = r >= 0, more = r + 1 < rows;
     if (begun) {
       sums.finish();
-      const InverseDeviation<T> deviation = inverse_deviation(n, x, sums, eps, y);
+      const InverseDeviation<T> deviation = inverse_deviation(n, x, sums, eps, writer.row());
       x = deviation.source;
       row = sums.row(deviation.factor());
       if constexpr (Norm::kCentred)
         if (mean) mean[r] = sums.mean() / deviation.scale;
       if (rstd) rstd[r] = deviation.rstd();
-      if constexpr (kNontemporal) stream.begin(y);
-      lead = to_next_line(y);
+      lead = writer.lead();
     }
     if (more) next = source.start_row();
     each_chunk(n, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
@@ -90,22 +104,17 @@ void norm_forward_rows(int64_t rows, int64_t n, Rows& source, const T* weight, c
       if (!begun) return;
       const T* const from = x;
       const typename Norm::Row factors = row;
+      const auto chunk = writer.chunk(begin);
       each_vector_of_chunk<T>(begin, end, n, lead, [&](auto vector) PYREG_LAMBDA {
         auto value = factors.xhat(vector.load(from)) * vector.load(weight);
         if constexpr (kBias) value = value + vector.load(bias);
-        if constexpr (kNontemporal)
-          stream.store(vector, value);
-        else
-          vector.store(y, value);
+        chunk.store(vector, value);
       });
     });
-    if (begun) {
-      if constexpr (kNontemporal) stream.end(n);
-      y += n;
-    }
+    if (begun) writer.end_row();
   }
   source.finish();
-  if constexpr (kNontemporal) stream.finish();
+  writer.finish();
 }
 
 // The means over a row that its dx needs, of g and of g * xhat.
@@ -151,46 +160,6 @@ class RowGradientMeans {
   RowSum<T> sum_g_, sum_g_xhat_;
 };
 
-// Where the backward pass puts the gradient of its rows: into memory. dx (rows, n).
-template <typename T, bool kNontemporal>
-class StoredGradient {
- public:
-  StoredGradient(int64_t n, T* dx) : n_(n), dx_(dx) {}
-
-  // A chunk of the row that was started.
-  struct Chunk {
-    T* dx;
-    RowStream<T>& stream;
-
-    template <typename Vector>
-    PYREG_INLINE void store(Vector vector, typename Native<T>::vec value) const {
-      if constexpr (kNontemporal)
-        stream.store(vector, value);
-      else
-        vector.store(dx, value);
-    }
-  };
-
-  // Where the next row's result goes.
-  PYREG_INLINE const T* target() const { return dx_; }
-  PYREG_INLINE void start_row() {
-    if constexpr (kNontemporal) stream_.begin(dx_);
-  }
-  PYREG_INLINE Chunk chunk(int64_t) { return {dx_, stream_}; }
-  PYREG_INLINE void end_row() {
-    if constexpr (kNontemporal) stream_.end(n_);
-    dx_ += n_;
-  }
-  PYREG_INLINE void finish() {
-    if constexpr (kNontemporal) stream_.finish();
-  }
-
- private:
-  int64_t n_;
-  T* dx_;
-  RowStream<T> stream_;
-};
-
 // dy, x (rows, n); mean (rows) where Norm has one, rstd (rows); weight (n), or null where !kWeight. dweight, dbias
 // (n): the sums over these rows; dbias is null where Norm has no mean. What the gradient writes may be dy or x.
 template <typename Norm, bool kWeight, bool kNontemporal, typename T, typename Gradient>
@@ -210,8 +179,7 @@ void norm_backward_rows(int64_t rows, int64_t n, const T* dy, const T* x, const 
     if (begun) {
       means.finish();
       row = means.row, mean_g = means.mean_g, mean_g_xhat = means.mean_g_xhat;
-      gradient.start_row();
-      lead = to_next_line(kWeight && !kNontemporal ? dweight : gradient.target());
+      lead = to_next_line(kWeight && !kNontemporal ? dweight : gradient.row());
     }
     const T *const dy_r = begun ? dy + r * n : dy, *const x_r = begun ? x + r * n : x;
     if (more) means.start(n, dy + (r + 1) * n, x + (r + 1) * n, Norm::row(mean, rstd, r + 1), weight);
@@ -242,7 +210,7 @@ template <typename Norm, typename T>
 void norm_backward(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean, const T* rstd,
                    const T* weight, T* dx, T* dweight, T* dbias, bool nontemporal) {
   const auto run = [&](auto weighs, auto is_nontemporal) PYREG_LAMBDA {
-    StoredGradient<T, is_nontemporal.value> gradient(n, dx);
+    RowWriter<T, is_nontemporal.value> gradient(n, dx);
     norm_backward_rows<Norm, weighs.value, is_nontemporal.value>(rows, n, dy, x, mean, rstd, weight, gradient,
                                                                  dweight, dbias);
   };

@@ -8,8 +8,8 @@
 #pragma once
 
 #include "kernels/elementary.h"
-#include "kernels/result_rows.h"
 #include "kernels/row_masks.h"
+#include "kernels/row_writer.h"
 #include "kernels/table.h"
 
 namespace pyreg {
@@ -151,7 +151,7 @@ void softmax_dropout_forward_rows(const SoftmaxDropoutForward<T>& a) {
   ScoreRows<T> rows(a.scores);
   RowMasks masks(a.scores.rows, n, a.threshold, a.key, a.offset);
   const T keep_scale = masks.scale<T>();
-  ResultRows<T, kNontemporal> results(n, a.y);
+  RowWriter<T, kNontemporal> results(n, a.y);
   T* const e = a.scratch;
   for (int64_t r = 0; r < a.scores.rows; ++r, rows.next()) {
     const int64_t count = rows.count();
@@ -163,7 +163,7 @@ void softmax_dropout_forward_rows(const SoftmaxDropoutForward<T>& a) {
     fill_zeros(e, whole_groups<T>(count), n);
     const uint8_t* keep = nullptr;
     int64_t chunk_begin = 0;
-    results.put(
+    results.write_row(
         [&](int64_t begin, const MovedChunk&) PYREG_LAMBDA {
           keep = masks.chunk(begin);
           chunk_begin = begin;
@@ -201,7 +201,7 @@ void softmax_dropout_backward_rows(const SoftmaxDropoutBackward<T>& a) {
   ScoreRows<T> rows(a.scores);
   RowMasks masks(a.scores.rows, n, a.threshold, a.key, a.offset);
   const T keep_scale = masks.scale<T>(), score_scale = a.scores.scale;
-  ResultRows<T, kNontemporal> results(n, a.dx);
+  RowWriter<T, kNontemporal> results(n, a.dx);
   T *const prob = a.scratch, *const dprob = a.scratch + whole_groups<T>(n);
   const T* dy = a.dy;
   for (int64_t r = 0; r < a.scores.rows; ++r, rows.next(), dy += n) {
@@ -210,9 +210,9 @@ void softmax_dropout_backward_rows(const SoftmaxDropoutBackward<T>& a) {
     drop_row(n, count, dy, masks, keep_scale, dprob);
     const T mean = static_cast<T>(probabilities(count, prob, a.maximum[r], a.rsum[r], dprob));
     fill_zeros(prob, count, n);
-    results.put([](int64_t, const MovedChunk&) PYREG_LAMBDA {},
-                [&](auto vector)
-                    PYREG_LAMBDA { return (vector.load(prob) * (vector.load(dprob) - mean)) * score_scale; });
+    results.write_row([](int64_t, const MovedChunk&) PYREG_LAMBDA {},
+                      [&](auto vector)
+                          PYREG_LAMBDA { return (vector.load(prob) * (vector.load(dprob) - mean)) * score_scale; });
   }
   results.finish();
 }

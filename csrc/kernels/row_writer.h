@@ -1,0 +1,115 @@
+// Rows of results (rows, n), written one behind the other, with ordinary stores or past the caches. Past them, a line
+// in which one row ends and the next begins is put together here and goes the same way: one that has to be read
+// before it can be written would hold up the others.
+#pragma once
+
+#include "kernels/row_sums.h"
+
+namespace pyreg {
+namespace {
+
+template <typename T, bool kNontemporal>
+class RowWriter {
+ public:
+  // The first row stands at `row`; null where none is to be written.
+  RowWriter(int64_t n, T* row) : n_(n), row_(row), lead_(to_next_line(row)) {}
+
+  RowWriter(const RowWriter&) = delete;
+
+  // Where the row that is written now stands, and how many of its elements come before a line begins.
+  PYREG_INLINE T* row() const { return row_; }
+  PYREG_INLINE int64_t lead() const { return lead_; }
+
+  // That row, for a chunk of it: by value, so that the pointer stays in a register.
+  struct Chunk {
+    T* row;
+    RowWriter& writer;
+
+    template <typename Vector>
+    PYREG_INLINE void store(Vector vector, typename Native<T>::vec v) const {
+      if constexpr (kNontemporal)
+        writer.store_past_caches(vector, v);
+      else
+        vector.store(row, v);
+    }
+  };
+  PYREG_INLINE Chunk chunk(int64_t) { return {row_, *this}; }
+
+  // When all of the row is stored.
+  PYREG_INLINE void end_row() {
+    if constexpr (kNontemporal) {
+      if (lead_ > 0 && started_)
+        write_line(first_line_, row_ - (kLine - lead_));
+      else  // the line's first part is another's
+        std::memcpy(row_, first_line_ + (kLine - lead_) % kLine, lead_ * sizeof(T));
+      std::memcpy(first_line_, last_line_, sizeof first_line_);
+      started_ = true;
+    }
+    row_ += n_;
+    lead_ = to_next_line(row_);
+  }
+
+  // When all rows are.
+  PYREG_INLINE void finish() {
+    if constexpr (kNontemporal) {
+      const int64_t rest = (kLine - lead_) % kLine;  // the line's last part is another's
+      std::memcpy(row_ - rest, first_line_, rest * sizeof(T));
+      nontemporal_fence();
+    }
+  }
+
+  // A row, chunk by chunk: make(begin, moved) for each, before value(vector) for the vectors of the chunk as it is
+  // moved on.
+  template <typename Make, typename Value>
+  PYREG_INLINE void write_row(Make make, Value value) {
+    // What is stored is read from vectors as they were written to the scratch just before: those of other places
+    // would have to wait until these are through.
+    const int64_t lead = kNontemporal ? lead_ : 0;
+    each_chunk(n_, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
+      make(begin, MovedChunk(begin, end, n_, lead));
+      const Chunk target = chunk(begin);
+      each_vector_of_chunk<T>(begin, end, n_, lead,
+                              [&](auto vector) PYREG_LAMBDA { target.store(vector, value(vector)); });
+    });
+    end_row();
+  }
+
+ private:
+  static constexpr int kLine = kLineBytes / sizeof(T);
+
+  template <typename Vector>
+  PYREG_INLINE void store_past_caches(Vector vector, typename Native<T>::vec v) {
+    if constexpr (Vector::kWhole) {
+      if (vector.in_line) return store_nontemporal(row_ + vector.at, v);
+    }
+    // What stands before the lead is the end of the line that the row before began.
+    T* const line = vector.at < lead_ ? first_line_ : last_line_;
+    vector.store_at(line + (kLine - to_next_line(row_ + vector.at)) % kLine, v);
+  }
+
+  static PYREG_INLINE void write_line(const T* line, T* target) {
+    for (int i = 0; i < kLine; i += Group<T>::kWidth) {
+      typename Native<T>::vec v;
+      std::memcpy(&v, line + i, sizeof v);
+      store_nontemporal(target + i, v);
+    }
+  }
+
+  int64_t n_;
+  T* row_;
+  int64_t lead_;
+  // The lines in which the row begins, and in which it ends.
+  alignas(kLineBytes) T first_line_[kLine], last_line_[kLine];
+  bool started_ = false;
+};
+
+// run(Flag<true>{}) where `rows` rows of n are to be written past the caches and are long enough, else
+// run(Flag<false>{}).
+template <typename T, typename Run>
+PYREG_INLINE void choose_stores(bool nontemporal, int64_t rows, int64_t n, Run run) {
+  constexpr int kLeastLines = 4;  // so that a row's first and last lines are not the same one
+  nontemporal&& rows > 0 && n * sizeof(T) >= kLeastLines* kLineBytes ? run(Flag<true>{}) : run(Flag<false>{});
+}
+
+}  // namespace
+}  // namespace pyreg
