@@ -215,6 +215,38 @@ def test_normalized_shape_takes_several_axes(impl, rng, norm):
 
 
 @pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("layer_scaled", [True, False])
+@pytest.mark.parametrize("p", [0.0, P, 1.0])
+@pytest.mark.parametrize("n", [129, 4097])  # masks of many rows at once, and of a part of one
+def test_a_row_scale_of_0_drops_the_row_by_selection(impl, dtype, rng, norm, layer_scaled, p, n):
+    a = arrays(rng, dtype, 12, n)
+    dropped = np.isin(np.arange(12), (0, 3, 4, 7, 11))
+    a.row_scale[dropped] = [0.0, -0.0, 0.0, -0.0, 0.0]
+    a.residual[0] = -0.0  # to which a zero is added
+    nothing = np.zeros(n, dtype) * a.layer_scale if layer_scaled else np.zeros(n, dtype)
+    if not layer_scaled:
+        a.layer_scale = None
+    options = {"p": p} if layer_scaled else {"p": p, "x": None}
+    b = SimpleNamespace(**vars(a))
+    b.x = a.x.copy()
+    b.x[dropped] = rng.choice(np.array([np.inf, -np.inf, np.nan, 1.0], dtype), (dropped.sum(), n))
+    y, z, statistics = forward(impl, norm, b, p=p)
+    assert_same_bits((y, z, statistics), forward(pyreg.reference, norm, b, p=p))
+    assert_same_bits(z[dropped], nothing + a.residual[dropped])
+    assert_same_bits((y, z, statistics), forward(impl, norm, a, p=p))  # the other rows keep their masks
+
+    gradients = backward(impl, norm, b, z, statistics, **options)
+    assert_same_bits(gradients, backward(pyreg.reference, norm, b, z, statistics, **options))
+    assert_same_bits(gradients, backward(impl, norm, a, z, statistics, **options))
+    assert_same_bits(gradients[0][dropped], np.zeros((dropped.sum(), n), dtype))
+    b.dz = a.dz.copy()
+    b.dz[dropped] = rng.choice(np.array([np.inf, np.nan], dtype), (dropped.sum(), n))
+    gradients = backward(impl, norm, b, z, statistics, **options)
+    assert_same_bits(gradients, backward(pyreg.reference, norm, b, z, statistics, **options))
+    assert_same_bits(gradients[0][dropped], np.zeros((dropped.sum(), n), dtype))
+
+
+@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize(("rows", "n"), [(0, 5), (3, 0)])
 def test_arrays_without_elements_give_arrays_without_elements(impl, dtype, rng, norm, rows, n):
     a = arrays(rng, dtype, rows, n)

@@ -5,6 +5,9 @@
 //             dx = dropout(dresidual * layer_scale * row_scale)
 //             dlayer_scale = sum over rows of dresidual * (dropout(x) * row_scale)
 //
+// A row_scale of 0 drops its row by selection, as dropout does: dropout(x) * row_scale and dx are +0 there, whatever
+// x and dresidual are.
+//
 // row_scale has a factor for each row (stochastic depth: Huang et al., 2016, arXiv:1603.09382), layer_scale one for
 // each column (LayerScale: Touvron et al., 2021, arXiv:2103.17239).
 #pragma once
@@ -41,14 +44,20 @@ class BranchRows {
   PYREG_INLINE bool scaled() const { return layer_scale_ != nullptr; }
   // To be called chunk after chunk.
   PYREG_INLINE Chunk chunk(int64_t begin) {
-    if (begin == 0 && row_scales_) row_scale_ = *row_scales_++;
-    return {masks_.chunk(begin), begin, scale_, row_scale_, layer_scale_};
+    if (begin == 0 && row_scales_) {
+      row_scale_ = *row_scales_++;
+      dropped_ = row_scale_ == 0;
+      if (dropped_) row_scale_ = 0;  // of the sign that leaves +0 as it is
+    }
+    const uint8_t* const keep = masks_.chunk(begin);
+    return {dropped_ ? kAllDropped.byte : keep, begin, scale_, row_scale_, layer_scale_};
   }
 
  private:
   RowMasks masks_;
   T scale_, row_scale_ = 1;
   const T *row_scales_, *layer_scale_;
+  bool dropped_ = false;  // the whole row
 };
 
 // The rows of z, as a source of the forward pass.

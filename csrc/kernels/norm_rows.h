@@ -11,15 +11,16 @@
 //   add row 0 to its sums
 //   for each row r:
 //     mean, rstd <- its sums                                 row_moments.h
-//     where its squares left T's range: y <- x * 2**k, which is summed again and takes the place of x
+//       the row is summed again where the sums were taken about a number too far from the mean, and where squares
+//       overflowed or underflowed: then it is y <- x * 2**k that is summed, and that takes the place of x
 //     for each chunk of 128 elements:                        row_sums.h
 //       of row r + 1:  [make it from x, mask and residual]   dropout_add_norm.h, row_masks.h
-//                      add it to its sums, lane by lane      lanes.h
-//                      fetch what stands further on in x     fetch_row in row_sums.h
-//       of row r:      y <- (x - mean) * rstd * weight + bias, from the chunk's first line of y on to the next one's;
-//                      in the cache or past it               row_writer.h
+//                      add it to the sums, lane by lane      lanes.h
+//                      fetch what stands some KB further on
+//       of row r:      y <- (x - mean) * rstd * weight + bias, for a chunk that begins where a line of y does;
+//                      with ordinary stores or past the caches: row_writer.h
 //
-// Backward it is the same, with the sums of g and g * xhat; dx, dweight and dbias are written in the place of y.
+// Backward it is the same with the sums of g and g * xhat, and dx, dweight and dbias in the place of y.
 #pragma once
 
 #include "kernels/row_moments.h"
@@ -82,7 +83,7 @@ void norm_forward_rows(int64_t rows, int64_t n, Rows& source, const T* weight, c
   for (int64_t r = -1; r < rows; ++r) {
     const T* x = next;
     typename Norm::Row row{};
-    int64_t lead = 0;
+    const int64_t lead = writer.lead();
     const bool begun = r >= 0, more = r + 1 < rows;
     if (begun) {
       sums.finish();
@@ -92,7 +93,6 @@ void norm_forward_rows(int64_t rows, int64_t n, Rows& source, const T* weight, c
       if constexpr (Norm::kCentred)
         if (mean) mean[r] = sums.mean() / deviation.scale;
       if (rstd) rstd[r] = deviation.rstd();
-      lead = writer.lead();
     }
     if (more) next = source.start_row();
     each_chunk(n, [&](int64_t begin, int64_t end) PYREG_LAMBDA {

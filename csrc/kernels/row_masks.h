@@ -1,4 +1,4 @@
-// The dropout masks of rows, one behind the other in the stream, taken chunk by chunk.
+// The dropout masks of rows, one behind the other in the random stream, taken chunk by chunk.
 #pragma once
 
 #include "kernels/chunk_mask.h"
@@ -26,7 +26,7 @@ constexpr SameBytes kAllKept = same_bytes(0xff), kAllDropped = same_bytes(0);
 // one is used, the next one is made.
 class RowMasks {
  public:
-  // For rows of n from `offset` on in the stream.
+  // For rows of n from `offset` on in the random stream.
   RowMasks(int64_t rows, int64_t n, uint64_t threshold, uint64_t key, uint64_t offset)
       : threshold_(threshold), key_(key), n_(n), rows_left_(rows), offset_(offset) {
     same_ = threshold == 0 ? kAllKept.byte : threshold == kDropAll || n == 0 ? kAllDropped.byte : nullptr;

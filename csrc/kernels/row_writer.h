@@ -28,7 +28,7 @@ class RowWriter {
     template <typename Vector>
     PYREG_INLINE void store(Vector vector, typename Native<T>::vec v) const {
       if constexpr (kNontemporal)
-        writer.store_past_caches(vector, v);
+        writer.store_past_caches(row, vector, v);
       else
         vector.store(row, v);
     }
@@ -78,13 +78,13 @@ class RowWriter {
   static constexpr int kLine = kLineBytes / sizeof(T);
 
   template <typename Vector>
-  PYREG_INLINE void store_past_caches(Vector vector, typename Native<T>::vec v) {
+  PYREG_INLINE void store_past_caches(T* row, Vector vector, typename Native<T>::vec v) {
     if constexpr (Vector::kWhole) {
-      if (vector.in_line) return store_nontemporal(row_ + vector.at, v);
+      if (vector.in_line) return store_nontemporal(row + vector.at, v);
     }
     // What stands before the lead is the end of the line that the row before began.
     T* const line = vector.at < lead_ ? first_line_ : last_line_;
-    vector.store_at(line + (kLine - to_next_line(row_ + vector.at)) % kLine, v);
+    vector.store_at(line + (kLine - to_next_line(row + vector.at)) % kLine, v);
   }
 
   static PYREG_INLINE void write_line(const T* line, T* target) {

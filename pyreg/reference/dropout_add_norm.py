@@ -11,6 +11,9 @@ the same. The branch's goes back through the factors and the mask::
     dx           = dropout(dresidual * layer_scale * row_scale)
     dlayer_scale = sum over rows of dresidual * (dropout(x) * row_scale)
 
+A `row_scale` of 0 drops its row by selection: `dropout(x) * row_scale` and dx are +0 there, whatever x and dresidual
+are.
+
 The compiled kernels do this row by row, in the same order.
 """
 
@@ -38,12 +41,19 @@ def per_row(row_scale: FloatArray, normalized: Shape) -> FloatArray:
     return row_scale.reshape(row_scale.shape + (1,) * len(normalized))
 
 
+def scale_rows(rows: FloatArray, row_scale: FloatArray | None, normalized: Shape) -> FloatArray:
+    """Each row times its factor, and +0 where that is 0."""
+    if row_scale is None:
+        return rows
+    factors = per_row(row_scale, normalized)
+    return np.where(factors == 0, rows.dtype.type(0), rows * factors)
+
+
 def branch_sum(a: Forward, p: float, training: bool) -> FloatArray:
     """What dropout leaves of the branch, scaled, and the residual: z."""
     with np.errstate(all="ignore"):
         z = dropout(a.x, p, key=a.key, offset=a.offset, training=training)
-        if a.row_scale is not None:
-            z = z * per_row(a.row_scale, a.normalized)
+        z = scale_rows(z, a.row_scale, a.normalized)
         if a.layer_scale is not None:
             z = z * a.layer_scale
         if a.residual is not None:
@@ -134,13 +144,11 @@ def branch_gradients(a: Backward, through_norm: FloatArray, p: float) -> FloatAr
         dbranch = d
         if a.x is not None and a.layer_scale is not None:
             unscaled = dropout(a.x, p, key=a.key, offset=a.offset)
-            if a.row_scale is not None:
-                unscaled = unscaled * per_row(a.row_scale, a.normalized)
+            unscaled = scale_rows(unscaled, a.row_scale, a.normalized)
             rows = (d * unscaled).reshape(a.rstd.size, a.layer_scale.size)
             dlayer_scale = sum_rows(rows).reshape(a.normalized)
             dbranch = dbranch * a.layer_scale
-        if a.row_scale is not None:
-            dbranch = dbranch * per_row(a.row_scale, a.normalized)
+        dbranch = scale_rows(dbranch, a.row_scale, a.normalized)
         dx = dropout(dbranch, p, key=a.key, offset=a.offset)
     a.dx[...] = dx
     if a.dresidual is not None:
