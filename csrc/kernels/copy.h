@@ -9,10 +9,9 @@ namespace {
 template <typename T, bool kNontemporal>
 void copy_elements(int64_t n, const T* source, T* target) {
   RowWriter<T, kNontemporal> writer(n, target);
-  const auto row = writer.chunk(0);
   each_vector_from_line<T>(0, n, writer.lead(), [&](auto vector) PYREG_LAMBDA {
     fetch_ahead<2048, 2>(vector, source);  // the hardware's own prefetching starts anew in every page
-    row.store(vector, vector.load(source));
+    writer.chunk(0).store(vector, vector.load(source));
   });
   writer.end_row();
   writer.finish();

@@ -11,15 +11,15 @@ template <typename T, bool kNontemporal>
 void drop_path_rows(int64_t rows, int64_t n, const T* x, const uint8_t* kept, T scale, T* y) {
   RowWriter<T, kNontemporal> writer(n, y);
   for (int64_t r = 0; r < rows; ++r, x += n) {
-    const auto row = writer.chunk(0);
     if (kept[r])
       each_vector_from_line<T>(0, n, writer.lead(), [&](auto vector) PYREG_LAMBDA {
         fetch_ahead<2048, 2>(vector, x);
-        row.store(vector, vector.load(x) * scale);
+        writer.chunk(0).store(vector, vector.load(x) * scale);
       });
     else
-      each_vector_from_line<T>(0, n, writer.lead(),
-                               [&](auto vector) PYREG_LAMBDA { row.store(vector, typename Native<T>::vec{}); });
+      each_vector_from_line<T>(0, n, writer.lead(), [&](auto vector) PYREG_LAMBDA {
+        writer.chunk(0).store(vector, typename Native<T>::vec{});
+      });
     writer.end_row();
   }
   writer.finish();
