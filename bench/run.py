@@ -2,8 +2,8 @@
 
 One row for an operation, size and thread count. Every answer is checked before it is timed; the
 repeats of pyreg, the copies and the peers are interleaved; what is shown are medians. NumPy is always
-measured, PyTorch, JAX and numba where they are installed. --company and --busy measure what a user gets:
-calls between matrix products, and beside other programs.
+measured, PyTorch where it is installed, and so are JAX and numba, for LayerNorm, dropout and AdamW.
+--company and --busy measure what a user gets: calls between matrix products, and beside other programs.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from types import ModuleType
 from typing import Any
 
 import run_pyreg
+from command_line import exit_status
+from run_case import Call, Case, WrongAnswer
 from run_company import PRODUCTS, SHAPES, company
 from run_internals import isa, python_layer, sweep
 from run_measure import FULL, QUICK, Effort, measure
-from run_ops import OPS, Call, Case, WrongAnswer
+from run_ops import OPS
 from run_report import (
     Row,
     format_comparison,
@@ -135,10 +137,9 @@ def compare_case(
     title: str, case: Case, threads: int, peers: Mapping[str, ModuleType], effort: Effort
 ) -> Iterator[Row]:
     """Yield the row of an operation at a size and thread count, and that of a new result."""
-    own = {"pyreg": checked(case, "pyreg", getattr(run_pyreg, case.name))}
-    make_new = getattr(run_pyreg, f"{case.name}_new", None)
-    if make_new and case.size >= LARGE:
-        own["pyreg, new"] = checked(case, "pyreg", make_new)
+    own = {"pyreg": checked(case, "pyreg", run_pyreg.public_call)}
+    if case.also_new and case.size >= LARGE:
+        own["pyreg, new"] = checked(case, "pyreg", run_pyreg.new_call)
     if case.name == "adamw_update":
         own["update_loop"] = run_pyreg.update_loop(case)
     groups: list[dict[str, Call]] = [own | run_pyreg.copies(case)]
@@ -189,44 +190,39 @@ def look_inside(args: argparse.Namespace, effort: Effort, bar: tqdm) -> dict[str
     return results
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Measure, print, write the files; return the exit status."""
-    args = parse_args(argv)
+def work(args: argparse.Namespace) -> None:
+    """Measure, print, write the files."""
     effort = QUICK if args.quick else FULL
     inside = args.sweep or args.isa
     machine: dict[str, Any] = pyreg.show_config("dicts") | {"measured_threads": args.threads}
-    try:
-        wanted = {} if inside else PEERS | (COMPILE if args.compile else {})
+    wanted = {} if inside else PEERS | (COMPILE if args.compile else {})
+    if args.company:
+        wanted = {name: PEERS[name] for name in ("numpy", "torch")}
+    peers, missing = import_peers(wanted)
+    machine["peers"] = {name: peer.VERSION for name, peer in peers.items()}
+    print(format_machine(machine, missing), flush=True)
+    # disable=None: no bar where stderr is not a terminal.
+    with tqdm(disable=None, leave=False) as bar:
         if args.company:
-            wanted = {name: PEERS[name] for name in ("numpy", "torch")}
-        peers, missing = import_peers(wanted)
-        machine["peers"] = {name: peer.VERSION for name, peer in peers.items()}
-        print(format_machine(machine, missing), flush=True)
-        # disable=None: no bar where stderr is not a terminal.
-        with tqdm(disable=None, leave=False) as bar:
-            if args.company:
-                shapes = SHAPES[: 2 if args.quick else None]
-                results = {
-                    kind: company(kind, args.ops, shapes, peers, checked, effort, bar) for kind in args.company
-                }
-            elif inside:
-                results = look_inside(args, effort, bar)
-            else:
-                rows, layer = compare(args, peers, effort, bar)
-                results = {"rows": [row.as_json(peers) for row in rows], "python_layer": layer}
-        if args.json:
-            args.json.write_text(json.dumps({"machine": machine, **results}, indent=1) + "\n")
-        if args.plot:
-            from run_plot import plot  # matplotlib takes a second to import
+            shapes = SHAPES[: 2 if args.quick else None]
+            results = {kind: company(kind, args.ops, shapes, peers, checked, effort, bar) for kind in args.company}
+        elif inside:
+            results = look_inside(args, effort, bar)
+        else:
+            rows, layer = compare(args, peers, effort, bar)
+            results = {"rows": [row.as_json(peers) for row in rows], "python_layer": layer}
+    if args.json:
+        args.json.write_text(json.dumps({"machine": machine, **results}, indent=1) + "\n")
+    if args.plot:
+        from run_plot import plot  # matplotlib takes a second to import
 
-            plot(args.plot, rows, f"{machine['machine']['cpu']}, {machine['isa']['chosen']}")
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130  # 128 + SIGINT, as shells have it
-    except WrongAnswer as error:
-        print(f"wrong answer: {error}", file=sys.stderr)
-        return 1
-    return 0
+        plot(args.plot, rows, f"{machine['machine']['cpu']}, {machine['isa']['chosen']}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do what the command line asks for; return the exit status."""
+    args = parse_args(argv)
+    return exit_status(lambda: work(args))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 import run_pyreg
+from run_case import Call, Case
 from run_measure import SETTLE, WARM_UP, Effort, Times
-from run_ops import OPS, Call, Case
+from run_ops import OPS
 from run_report import format_disturbance, format_ratio, format_seconds, format_shape, format_table, three_digits
 from tqdm import tqdm
 
@@ -126,7 +127,7 @@ def contenders(
     case: Case, target: str, peers: Mapping[str, ModuleType], checked: Callable[..., Call]
 ) -> list[Contender]:
     """Check the libraries' answers; return pyreg on one thread and on its default number, and the peers."""
-    own = checked(case, "pyreg", getattr(run_pyreg, case.name))
+    own = checked(case, "pyreg", run_pyreg.public_call)
     calls = {
         name: checked(case, name, getattr(peer, case.name))
         for name, peer in peers.items()

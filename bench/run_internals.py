@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import run_pyreg
+from run_case import Call, Case, Shape
 from run_measure import Effort, measure
-from run_ops import OPS, Call, Case, Shape
+from run_ops import OPS
 from run_report import format_ratio, format_seconds, format_shape, format_table
 from tqdm import tqdm
 
@@ -27,20 +28,17 @@ def make_case(op: str, shape: Shape) -> Case:
 
 
 def python_layer(ops: Sequence[str], effort: Effort) -> Table:
-    """What checks and allocation cost: a call of the public function against one of its kernel."""
+    """What Python costs: a call of the public function against what it calls of the core."""
     rows = []
     for op in ops:
         case = make_case(op, SMALL)
-        calls = {
-            "public": getattr(run_pyreg, case.name)(case),
-            "kernel": getattr(run_pyreg, f"{case.name}_core")(case),
-        }
+        calls = {"public": run_pyreg.public_call(case), "core": run_pyreg.core_call(case)}
         with num_threads(1):
             times = measure([calls], 1, effort)
-        public, kernel = times["public"].median, times["kernel"].median
-        rows.append({"op": op, "public": public, "kernel": kernel, "python_layer": public - kernel})
-    head = ("", "public call", "bare kernel", "Python layer")
-    cells = [[r["op"], *(format_seconds(r[c]) for c in ("public", "kernel", "python_layer"))] for r in rows]
+        public, core = times["public"].median, times["core"].median
+        rows.append({"op": op, "public": public, "core": core, "python_layer": public - core})
+    head = ("", "public call", "call of the core", "Python layer")
+    cells = [[r["op"], *(format_seconds(r[c]) for c in ("public", "core", "python_layer"))] for r in rows]
     return format_table(f"Python layer at {format_shape(SMALL)}, 1 thread", head, cells), rows
 
 
@@ -52,7 +50,7 @@ def sweep(ops: Sequence[str], threads: Sequence[int], quick: bool, effort: Effor
     for op in ops:
         for shape in shapes:
             case = make_case(op, shape)
-            call = getattr(run_pyreg, case.name)(case)
+            call = run_pyreg.public_call(case)
             for n in threads:
                 with num_threads(n):
                     seconds = measure([{"pyreg": call}], n, effort)["pyreg"].median
@@ -77,7 +75,7 @@ def isa(ops: Sequence[str], quick: bool, effort: Effort, bar: tqdm) -> Table:
     for op in ops:
         for shape in shapes:
             case = make_case(op, shape)
-            call = getattr(run_pyreg, case.name)(case)
+            call = run_pyreg.public_call(case)
             calls = {level: at_level(level, call) for level in levels}
             try:
                 with num_threads(1):

@@ -1,4 +1,4 @@
-"""JAX's side of run.py: jit-compiled, waited for."""
+"""JAX's side of run.py: jit-compiled, waited for; the headline operations."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from run_jax_then_dropout import *  # noqa: F403 (run.py looks in this module)
-from run_ops import AdamWUpdate, Call, Dropout, LayerNormBackward, LayerNormForward
+from run_case import Call
+from run_ops import AdamWUpdate, Dropout
+from run_ops_norm import LayerNormBackward, LayerNormForward
 
 VERSION = jax.__version__
 

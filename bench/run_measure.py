@@ -9,7 +9,7 @@ from timeit import Timer
 from typing import NamedTuple
 
 import numpy as np
-from run_ops import Call
+from run_case import Call
 
 from pyreg._speed import disturbed
 

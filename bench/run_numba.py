@@ -1,4 +1,6 @@
-"""numba's side of run.py: the loops as one writes them down, over the rows in parallel."""
+"""numba's side of run.py: the loops as one writes them down, over the rows in parallel; the headline
+operations.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,9 @@ import random
 import numba
 import numpy as np
 from numba import njit, prange
-from run_numba_then_dropout import *  # noqa: F403 (run.py looks in this module)
-from run_ops import AdamWUpdate, Array, Call, Dropout, LayerNormBackward, LayerNormForward
+from run_case import Array, Call
+from run_ops import AdamWUpdate, Dropout
+from run_ops_norm import LayerNormBackward, LayerNormForward
 
 VERSION = numba.__version__
 

@@ -1,4 +1,4 @@
-"""RMSNorm, as run.py measures it, and what it shares with the norms that are fused with dropout."""
+"""LayerNorm and RMSNorm, as run.py measures them, and what they share with `dropout_add_norm`."""
 
 from __future__ import annotations
 
@@ -7,28 +7,14 @@ from typing import Any, ClassVar
 import numpy as np
 from run_case import FLOAT, Array, Case, Shape, check_close, slices
 
-EPS = 1e-5
 TOLERANCE = 2e-5  # a float32 sum over a row of 4096, one element after the other, is off by about 4e-6
 
 
-def normalise(z: Array, centred: bool) -> tuple[Array, Array, Array]:
-    """Return xhat, mean (0 where not centred) and rstd of rows in float64."""
-    mean = z.mean(axis=1, keepdims=True) if centred else np.zeros((len(z), 1))
-    rstd = 1 / np.sqrt(((z - mean) ** 2).mean(axis=1, keepdims=True) + EPS)
-    return (z - mean) * rstd, mean, rstd
-
-
-def gradient(g: Array, xhat: Array, rstd: Array, centred: bool) -> Array:
-    """Return the gradient for the rows, of g for their xhat."""
-    mean_g = g.mean(axis=1, keepdims=True) if centred else 0
-    return (g - mean_g - xhat * (g * xhat).mean(axis=1, keepdims=True)) * rstd
-
-
 class Norm(Case):
-    """Of rows z (rows, n), by LayerNorm or RMSNorm."""
+    """Of rows z (rows, n), by LayerNorm, which is centred, or RMSNorm."""
 
     centred: ClassVar[bool]
-    eps = EPS
+    eps = 1e-5
 
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape)
@@ -39,66 +25,101 @@ class Norm(Case):
         self.bias = rng.standard_normal(n, dtype=np.float32) if self.centred else np.zeros(n, np.float32)
         self.out = np.empty_like(self.x)
 
-    def check_y(self, y: Any, z: Array) -> None:
-        y = np.asarray(y)
-        for part in slices(self.shape[0], 256):
-            xhat, _, _ = normalise(z[part].astype(np.float64), self.centred)
-            check_close("y", y[part], xhat * self.weight + self.bias, TOLERANCE)
+    def normalise(self, z: Array) -> tuple[Array, Array, Array]:
+        """Return xhat, mean (0 where not centred) and rstd of rows in float64."""
+        z = z.astype(np.float64)
+        mean = z.mean(axis=1, keepdims=True) if self.centred else np.zeros((len(z), 1))
+        rstd = 1 / np.sqrt(((z - mean) ** 2).mean(axis=1, keepdims=True) + self.eps)
+        return (z - mean) * rstd, mean, rstd
 
-    def statistics_of(self, z: Array) -> None:
-        """Set `mean` and `rstd`."""
-        rows = self.shape[0]
-        self.mean, self.rstd = np.empty(rows), np.empty(rows, np.float32)
+    def forward_of(self, z: Array) -> dict[str, Array]:
+        """Return y and the statistics: the mean in float64, as pyreg returns it; others take it in float32."""
+        rows = len(z)
+        made = {"y": np.empty_like(z), "mean": np.empty(rows), "rstd": np.empty(rows, np.float32)}
         for part in slices(rows, 256):
-            _, mean, rstd = normalise(z[part].astype(np.float64), self.centred)
-            self.mean[part], self.rstd[part] = mean[:, 0], rstd[:, 0]
+            xhat, mean, rstd = self.normalise(z[part])
+            made["y"][part] = xhat * self.weight + self.bias
+            made["mean"][part], made["rstd"][part] = mean[:, 0], rstd[:, 0]
+        return made
 
-    def check_statistics(self, statistics: tuple[Any, ...], z: Array) -> None:
-        """Check the mean, of a norm that has one, and rstd, where a library returns them."""
-        if not statistics:
-            return
-        self.statistics_of(z)
-        if self.centred:
-            # A mean near 0 is off by the rounding of what is summed, which is of the size of 1.
-            check_close("mean", 1 + np.asarray(statistics[0]).ravel(), 1 + self.mean, TOLERANCE)
-        check_close("rstd", statistics[-1], self.rstd, TOLERANCE)
+    def check_forward(self, y: Any, statistics: tuple[Any, ...], expected: dict[str, Array]) -> None:
+        """Check y, and of the mean, which not all norms have, and rstd what a library returns."""
+        check_close("y", y, expected["y"], TOLERANCE)
+        if statistics:
+            *mean, rstd = statistics
+            check_close("rstd", rstd, expected["rstd"], TOLERANCE)
+            for got in mean:
+                # One near 0 is off by the rounding of what is summed, which is of the size of 1.
+                check_close("mean", 1 + np.asarray(got), 1 + expected["mean"], TOLERANCE / 10)
 
-    def gradients_of(self, z: Array, dy: Array) -> tuple[Array, Array]:
-        """Return the gradient that comes through the norm, and that of the weight."""
-        dz, dweight = np.empty_like(z), np.zeros(self.shape[1])
-        for part in slices(self.shape[0], 256):
-            xhat, _, rstd = normalise(z[part].astype(np.float64), self.centred)
-            g = dy[part].astype(np.float64)
-            dz[part] = gradient(g * self.weight, xhat, rstd, self.centred)
-            dweight += (g * xhat).sum(axis=0)
-        return dz, dweight
+    def backward_of(self, z: Array, dy: Array) -> dict[str, Array]:
+        """Return the gradients that come through the norm to z, and those of weight and bias."""
+        n = self.shape[1]
+        made = {"dx": np.empty_like(z), "dweight": np.zeros(n), "dbias": np.zeros(n)}
+        for part in slices(len(z), 256):
+            xhat, _, rstd = self.normalise(z[part])
+            through_y = dy[part].astype(np.float64)
+            made["dweight"] += (through_y * xhat).sum(axis=0)
+            made["dbias"] += through_y.sum(axis=0)
+            g = through_y * self.weight
+            mean_g = g.mean(axis=1, keepdims=True) if self.centred else 0
+            made["dx"][part] = (g - mean_g - xhat * (g * xhat).mean(axis=1, keepdims=True)) * rstd
+        return made if self.centred else {name: made[name] for name in ("dx", "dweight")}
 
 
-class RmsNormForward(Norm):
-    """``y = x * rstd * weight`` with the rstd of each row of x (rows, n)."""
+class NormForward(Norm):
+    """``y = (x - mean) * rstd * weight + bias`` with the statistics of each row of x (rows, n)."""
 
-    name = "rms_norm_forward"
     moved_per_element = 2 * FLOAT  # read x, write y
-    centred = False
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape)
+        self.expected = self.forward_of(self.x)
 
     def check(self, answer: tuple[Any, ...]) -> None:
-        self.check_y(answer[0], self.x)
-        self.check_statistics(answer[1:], self.x)
+        self.check_forward(answer[0], answer[1:], self.expected)
 
 
-class RmsNormBackward(Norm):
-    """The gradients for x and weight."""
+class NormBackward(Norm):
+    """The gradients for x, weight and bias."""
 
-    name = "rms_norm_backward"
+    row_results = "dx"
     moved_per_element = 3 * FLOAT  # read dy and x, write dx
-    centred = False
 
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape)
         self.dy = np.random.default_rng(2).standard_normal(shape, dtype=np.float32)
-        self.statistics_of(self.x)
-        self.dx, self.dweight = self.gradients_of(self.x, self.dy)
+        forward = self.forward_of(self.x)
+        self.mean, self.rstd = forward["mean"], forward["rstd"]
+        self.expected = self.backward_of(self.x, self.dy)
 
-    def check(self, answer: tuple[Any, Any]) -> None:
-        check_close("dx", answer[0], self.dx, TOLERANCE)
-        check_close("dweight", answer[1], self.dweight, TOLERANCE)
+    def check(self, answer: tuple[Any, ...]) -> None:
+        for (name, expected), got in zip(self.expected.items(), answer, strict=True):
+            check_close(name, got, expected, TOLERANCE)
+
+
+class LayerNormForward(NormForward):
+    name, centred = "layer_norm_forward", True
+    arguments, row_results = "x, weight, bias, eps=eps", "y mean rstd"
+    also_new = True
+
+
+class LayerNormBackward(NormBackward):
+    name, centred = "layer_norm_backward", True
+    arguments, row_arguments = "dy, x, mean, rstd, weight", "dy x mean rstd"
+
+
+class RmsNormForward(NormForward):
+    name, centred = "rms_norm_forward", False
+    arguments, row_results = "x, weight, eps=eps", "y rstd"
+
+
+class RmsNormBackward(NormBackward):
+    name, centred = "rms_norm_backward", False
+    arguments, row_arguments = "dy, x, rstd, weight", "dy x rstd"
+
+
+# By the title of their tables.
+OPS: dict[str, type[Norm]] = {
+    case.name: case for case in (LayerNormForward, LayerNormBackward, RmsNormForward, RmsNormBackward)
+}

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from run_case import Shape
 from run_measure import Times
-from run_ops import Shape
 
 from pyreg._speed import busy_note
 
@@ -25,7 +25,7 @@ NOTES = {
 class Row:
     """One operation at one size and thread count, and what it was timed against.
 
-    `times` has "pyreg", "copy", "streaming copy", for adamw_update "update_loop", and the peers.
+    `times` has "pyreg", "copy", "nontemporal copy", for adamw_update "update_loop", and the peers.
     """
 
     op: str
@@ -39,7 +39,7 @@ class Row:
         return self.bytes_moved / self.times[name].median / 1e9
 
     def copy_gb_per_s(self) -> float:
-        return max(self.gb_per_s("copy"), self.gb_per_s("streaming copy"))
+        return max(self.gb_per_s("copy"), self.gb_per_s("nontemporal copy"))
 
     def percent_of_copy(self) -> float:
         return 100 * self.gb_per_s("pyreg") / self.copy_gb_per_s()
@@ -131,7 +131,7 @@ def format_notes(peers: Iterable[str], *, with_loop: bool) -> str:
         "time: pyreg, float32, the median; beside it the mean and the 90th percentile of the same samples.",
         "GB/s: of the bytes that the operation must read and write, at the median.",
         'result: "out=" is written to an array that is there already, "new" to one the call allocates.',
-        "of copy: 100% is a copy that moves as many bytes on as many threads, with ordinary or streaming",
+        "of copy: 100% is a copy that moves as many bytes on as many threads, with ordinary or nontemporal",
         "  stores, whichever is faster.",
     ]
     if with_loop:

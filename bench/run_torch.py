@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from run_ops import AdamWUpdate, Array, Call, Dropout, LayerNormBackward, LayerNormForward
-from run_ops_fused import DropoutAddNormBackward, DropoutAddNormForward
-from run_ops_norm import RmsNormForward
-from run_torch_then_dropout import *  # noqa: F403 (run.py looks in this module)
+from run_case import Array, Call
+from run_ops import AdamWUpdate, Dropout
+from run_ops_dropout_add_norm import DropoutAddNormBackward, DropoutAddNormForward
+from run_ops_norm import LayerNormBackward, LayerNormForward, RmsNormForward
+from run_torch_activation_dropout import *  # noqa: F403 (run.py looks in this module)
 
 VERSION = torch.__version__
 
@@ -98,14 +99,8 @@ def make_optimizer(case: AdamWUpdate, fused: bool) -> torch.optim.AdamW:
     """Return an optimiser in the case's state, which works on the case's arrays."""
     param = tensor(case.param)
     param.grad = tensor(case.grad)
-    optimizer = torch.optim.AdamW(
-        [param],
-        lr=case.lr,
-        betas=(case.beta1, case.beta2),
-        eps=case.eps,
-        weight_decay=case.weight_decay,
-        fused=fused,
-    )
+    numbers = {"lr": case.lr, "betas": case.betas, "eps": case.eps, "weight_decay": case.weight_decay}
+    optimizer = torch.optim.AdamW([param], **numbers, fused=fused)
     optimizer.state[param] = {
         "step": torch.tensor(float(case.step - 1)),
         "exp_avg": tensor(case.exp_avg),
@@ -115,10 +110,4 @@ def make_optimizer(case: AdamWUpdate, fused: bool) -> torch.optim.AdamW:
 
 
 def adamw_update(case: AdamWUpdate) -> Call:
-    step = make_optimizer(case, fused=True).step
-
-    def call() -> tuple[object, ...]:
-        step()
-        return case.param, case.exp_avg, case.exp_avg_sq
-
-    return call
+    return make_optimizer(case, fused=True).step

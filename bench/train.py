@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import math
 import multiprocessing
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
+from command_line import exit_status, number
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 from train_report import Results, format_report, format_setting, plot_curves, write_csv
@@ -30,24 +30,6 @@ import pyreg
 
 # What --quick changes; a flag that is given stays as given.
 QUICK = {"keys": 3, "epochs": 60, "train_size": 100, "lr": 3e-3, "layers": 2, "d_model": 32}
-
-
-def number(
-    kind: Callable[[str], float], low: float, high: float = math.inf, *, strict: bool = False
-) -> Callable[[str], Any]:
-    """Return an argparse type: a finite number from `low` to `high`; `strict` leaves `low` out."""
-
-    def parse(text: str) -> float:
-        value = kind(text)
-        # Put so that NaN, for which every comparison is false, is refused.
-        if not (low <= value <= high and math.isfinite(value)) or (strict and value == low):
-            start = f"greater than {low}" if strict else f"at least {low}"
-            end = "" if math.isinf(high) else f" and at most {high}"
-            raise argparse.ArgumentTypeError(f"{text} is out of range: it must be {start}{end}")
-        return value
-
-    parse.__name__ = kind.__name__  # argparse names the type so where the text is no number
-    return parse
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -166,9 +148,8 @@ def train_all(settings: Settings, keys: range, jobs: int) -> Results:
     return {task: futures[task].result() for task in tasks}
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Train, print the report, write the files; return the exit status."""
-    args = parse_args(argv)
+def work(args: argparse.Namespace) -> None:
+    """Train, print the report, write the files."""
     settings = Settings(
         norm_position=args.norm_position,
         train_size=args.train_size,
@@ -183,20 +164,21 @@ def main(argv: list[str] | None = None) -> int:
     keys, out = range(args.keys), args.out
     num_runs = len(CONFIGURATIONS) * len(keys)
     start = time.perf_counter()
-    try:
-        print(f"training {num_runs} runs, {min(args.jobs, num_runs)} at a time", flush=True)
-        results = train_all(settings, keys, args.jobs)
-        report = format_report(results, keys, settings)
-        print(f"\n{report}\n")
-        (out / "table.txt").write_text(report + "\n", encoding="utf-8")
-        write_csv(out / "runs.csv", results)
-        plot_curves(out / "curves.png", results, keys, format_setting(settings))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130  # 128 + SIGINT, as shells have it
+    print(f"training {num_runs} runs, {min(args.jobs, num_runs)} at a time", flush=True)
+    results = train_all(settings, keys, args.jobs)
+    report = format_report(results, keys, settings)
+    print(f"\n{report}\n")
+    (out / "table.txt").write_text(report + "\n", encoding="utf-8")
+    write_csv(out / "runs.csv", results)
+    plot_curves(out / "curves.png", results, keys, format_setting(settings))
     seconds = time.perf_counter() - start
     print(f"{seconds:.0f} s; table.txt, runs.csv and curves.png are in {out}")
-    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do what the command line asks for; return the exit status."""
+    args = parse_args(argv)
+    return exit_status(lambda: work(args))
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-from run_case import WrongAnswer
+from command_line import exit_status, number
 from tqdm import tqdm
-from train import interrupt_ignored, number
+from train import interrupt_ignored
 from train_step_report import check, format_losses, format_times
 from train_step_run import (
     PYREG_WAYS,
@@ -112,29 +112,26 @@ def train(problem: Problem, processes: Processes, bar: tqdm[Any]) -> tuple[dict[
     return turns, processes.run(have_same_bits, "fused", "unfused")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Train, compare, print; return the exit status."""
-    args = parse_args(argv)
+def work(args: argparse.Namespace) -> None:
+    """Train, compare, print."""
+    processes = Processes(args.threads)
     try:
-        processes = Processes(args.threads)
-        try:
-            # disable=None: no bar where stderr is not a terminal.
-            with tqdm(disable=None, leave=False, unit="turn") as bar:
-                for title, problem in problems(args).items():
-                    bar.set_description(title)
-                    turns, same_bits = train(problem, processes, bar)
-                    losses = check(turns, same_bits)
-                    bar.write(format_times(title, problem, args.threads, turns))
-                    bar.write(format_losses(problem, losses))
-        finally:
-            processes.stop()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130  # 128 + SIGINT, as shells have it
-    except WrongAnswer as error:
-        print(f"wrong answer: {error}", file=sys.stderr)
-        return 1
-    return 0
+        # disable=None: no bar where stderr is not a terminal.
+        with tqdm(disable=None, leave=False, unit="turn") as bar:
+            for title, problem in problems(args).items():
+                bar.set_description(title)
+                turns, same_bits = train(problem, processes, bar)
+                losses = check(turns, same_bits)
+                bar.write(format_times(title, problem, args.threads, turns))
+                bar.write(format_losses(problem, losses))
+    finally:
+        processes.stop()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do what the command line asks for; return the exit status."""
+    args = parse_args(argv)
+    return exit_status(lambda: work(args))
 
 
 if __name__ == "__main__":

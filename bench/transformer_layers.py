@@ -172,6 +172,7 @@ def join_backward(
     """
     if s.z is None:
         return pyreg.dropout(dy, **s.site), dy, None, None
-    return config.functions.dropout_add_layer_norm_backward(
-        dy, dz, s.z, s.mean, s.rstd, weight, **s.site, out=dy, dresidual_out=... if dz is None else dz
+    *gradients, _ = config.functions.dropout_add_layer_norm_backward(
+        dy, dz, s.z, s.mean, s.rstd, weight, **s.site, out=dy, dresidual_out=dz
     )
+    return tuple(gradients)

@@ -1,11 +1,9 @@
 """pyreg's fused functions in separate passes: the same names, the same arguments, the same bits.
 
-A p of 0 leaves softmax and GELU as they are, and then `pyreg.dropout` does what is left out there.
+Softmax and GELU without a p drop nothing, and `pyreg.dropout` does it apart.
 """
 
 from __future__ import annotations
-
-from types import EllipsisType
 
 import numpy as np
 from transformer_ops import Array, sum_rows
@@ -14,7 +12,7 @@ import pyreg
 
 
 def softmax_dropout_forward(x: Array, *, p: float, key: int, offset: int, scale: float) -> tuple[Array, Array, Array]:
-    prob, maximum, rsum = pyreg.softmax_dropout_forward(x, p=0.0, key=key, scale=scale)
+    prob, maximum, rsum = pyreg.softmax_dropout_forward(x, scale=scale)
     return pyreg.dropout(prob, p, key=key, offset=offset, out=prob), maximum, rsum
 
 
@@ -22,11 +20,11 @@ def softmax_dropout_backward(
     dy: Array, x: Array, maximum: Array, rsum: Array, *, p: float, key: int, offset: int, scale: float, out: Array
 ) -> Array:
     dprob = pyreg.dropout(dy, p, key=key, offset=offset, out=out)
-    return pyreg.softmax_dropout_backward(dprob, x, maximum, rsum, p=0.0, key=key, scale=scale, out=out)
+    return pyreg.softmax_dropout_backward(dprob, x, maximum, rsum, scale=scale, out=out)
 
 
 def gelu_dropout_forward(x: Array, bias: Array, *, p: float, key: int, offset: int) -> Array:
-    active = pyreg.gelu_dropout_forward(x, bias, p=0.0, key=key)
+    active = pyreg.gelu_dropout_forward(x, bias)
     return pyreg.dropout(active, p, key=key, offset=offset, out=active)
 
 
@@ -35,7 +33,7 @@ def gelu_dropout_backward(
 ) -> tuple[Array, Array]:
     # Walking back, the mask would come first. But its factor 1 / (1 - p) rounds where it stands, and in the fused
     # function that is behind the derivative.
-    dx, _ = pyreg.gelu_dropout_backward(dy, x, bias, p=0.0, key=key, out=out)
+    dx, _ = pyreg.gelu_dropout_backward(dy, x, bias, out=out)
     dx = pyreg.dropout(dx, p, key=key, offset=offset, out=out)
     return dx, sum_rows(dx)
 
@@ -61,11 +59,11 @@ def dropout_add_layer_norm_backward(
     key: int,
     offset: int,
     out: Array,
-    dresidual_out: Array | EllipsisType,
-) -> tuple[Array, Array, Array, Array]:
+    dresidual_out: Array | None,
+) -> tuple[Array, Array, Array, Array, None]:
     # The sum's gradient needs memory of its own: without a dz, which is given up for it, a new array.
     through_norm, dweight, dbias = pyreg.layer_norm_backward(
         dy, z, mean, rstd, weight, out=None if dz is None else out
     )
     dresidual = through_norm if dz is None else np.add(through_norm, dz, out=dresidual_out)
-    return pyreg.dropout(dresidual, p, key=key, offset=offset, out=out), dresidual, dweight, dbias
+    return pyreg.dropout(dresidual, p, key=key, offset=offset, out=out), dresidual, dweight, dbias, None

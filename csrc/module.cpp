@@ -1,10 +1,25 @@
-#include "ops/ops.h"
+#include <pybind11/stl.h>
 
 #include <stdexcept>
 #include <string>
 
 #include "dispatch.h"
+#include "functions.h"
+#include "parallel.h"
 #include "workers.h"
+
+namespace pyreg {
+namespace {
+
+// Clang's version begins with its name; gcc's is bare numbers.
+#if defined(__clang__)
+constexpr char kCompiler[] = __VERSION__;
+#else
+constexpr char kCompiler[] = "gcc " __VERSION__;
+#endif
+
+}  // namespace
+}  // namespace pyreg
 
 // Shared state is atomic or behind a mutex: the free-threaded interpreter need not bring back its lock.
 PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
@@ -16,18 +31,17 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   }
   prepare_for_fork();
 
-  bind_activation_dropout(m);
-  bind_adam(m);
-  bind_arguments(m);
-  bind_config(m);
-  bind_copy(m);
-  bind_drop_path(m);
-  bind_dropout(m);
-  bind_dropout_add_norm(m);
-  bind_elementary(m);
-  bind_l2_penalty(m);
-  bind_layer_norm(m);
-  bind_rms_norm(m);
-  bind_sgd(m);
-  bind_softmax_dropout(m);
+  m.attr("__version__") = PYREG_VERSION;
+  m.attr("compiler") = kCompiler;
+  m.def("isa_built", isa_built);
+  m.def("isa_found", isa_found);
+  m.def("isa_chosen", isa_chosen);
+  m.def("use_isa", use_isa, py::arg("name"));
+  m.def("get_num_threads", num_threads);
+  m.def("set_num_threads", set_num_threads, py::arg("threads"));
+  m.def("set_scoped_num_threads", set_scoped_num_threads, py::arg("threads"));
+  m.def("openmp_runtime", openmp_runtime);
+
+  NamedTuple::find_all();
+  Functions::add_all(m);
 }

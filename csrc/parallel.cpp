@@ -43,7 +43,7 @@ int num_threads() {
   const int openmp = omp_get_max_threads();  // below 1 where a number beyond an int has been set
   const int limit = openmp != unlimited && openmp > 0 ? openmp : INT_MAX;
   const int wanted = scoped_threads > 0 ? scoped_threads : process_threads.load();
-  return std::min({wanted, limit, std::max(1, omp_get_thread_limit())});
+  return std::max(1, std::min({wanted, limit, omp_get_thread_limit()}));
 }
 
 void set_num_threads(int threads) { process_threads = threads; }

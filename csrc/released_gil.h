@@ -10,9 +10,15 @@ namespace pyreg {
 // noexcept.
 class ReleasedGil {
  public:
-  ReleasedGil() : state_(PyEval_SaveThread()) {}
+  ReleasedGil() : state_(PyEval_SaveThread()) { released = true; }
   ReleasedGil(const ReleasedGil&) = delete;
-  ~ReleasedGil() noexcept(false) { PyEval_RestoreThread(state_); }
+  ~ReleasedGil() noexcept(false) {
+    PyEval_RestoreThread(state_);
+    released = false;
+  }
+
+  // Whether this thread is without the lock: also while it ends like that.
+  static inline thread_local bool released = false;
 
  private:
   PyThreadState* state_;

@@ -16,57 +16,21 @@ except ModuleNotFoundError as error:
     ) from None
 
 from pyreg import reference
-from pyreg._adam import adam_update, adamw_update
-from pyreg._config import show_config
-from pyreg._drop_path import drop_path
-from pyreg._dropout import dropout, dropout_mask
-from pyreg._dropout_add_layer_norm import dropout_add_layer_norm_backward, dropout_add_layer_norm_forward
-from pyreg._dropout_add_rms_norm import dropout_add_rms_norm_backward, dropout_add_rms_norm_forward
-from pyreg._gelu_dropout import gelu_dropout_backward, gelu_dropout_forward
-from pyreg._l2_penalty import l2_penalty
-from pyreg._layer_norm import layer_norm, layer_norm_backward, layer_norm_forward
-from pyreg._random_key import random_key
-from pyreg._relu_dropout import relu_dropout_backward, relu_dropout_forward
-from pyreg._rms_norm import rms_norm, rms_norm_backward, rms_norm_forward
-from pyreg._sgd import sgd_update
-from pyreg._silu_dropout import silu_dropout_backward, silu_dropout_forward
-from pyreg._softmax_dropout import softmax_dropout_backward, softmax_dropout_forward
-from pyreg._threads import get_num_threads, num_threads, set_num_threads
+from pyreg._config import show_config as show_config
+from pyreg._functions import *  # noqa: F403
+from pyreg._threads import get_num_threads as get_num_threads
+from pyreg._threads import num_threads as num_threads
+from pyreg._threads import set_num_threads as set_num_threads
 
 __version__ = _core.__version__
 
 __all__ = [
-    "adam_update",
-    "adamw_update",
-    "drop_path",
-    "dropout",
-    "dropout_add_layer_norm_backward",
-    "dropout_add_layer_norm_forward",
-    "dropout_add_rms_norm_backward",
-    "dropout_add_rms_norm_forward",
-    "dropout_mask",
-    "gelu_dropout_backward",
-    "gelu_dropout_forward",
+    *reference.__all__,
     "get_num_threads",
-    "l2_penalty",
-    "layer_norm",
-    "layer_norm_backward",
-    "layer_norm_forward",
     "num_threads",
-    "random_key",
     "reference",
-    "relu_dropout_backward",
-    "relu_dropout_forward",
-    "rms_norm",
-    "rms_norm_backward",
-    "rms_norm_forward",
     "set_num_threads",
-    "sgd_update",
     "show_config",
-    "silu_dropout_backward",
-    "silu_dropout_forward",
-    "softmax_dropout_backward",
-    "softmax_dropout_forward",
 ]
 
 

@@ -1,85 +1,33 @@
-"""What the activations with dropout behind them have in common: their checks and calls of the core."""
+"""What the functions of an activation and dropout have in common: their checks."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, SupportsIndex
+from typing import Any
 
-import numpy as np
-
-from pyreg import _check, _core
-from pyreg._check import FloatArray
+from pyreg import _check
+from pyreg._results import FloatArray
 
 
-def run_forward(
-    activation: str,
-    x: Any,
-    bias: Any,
-    p: float,
-    key: SupportsIndex,
-    offset: SupportsIndex,
-    training: bool,
-    out: Any,
-) -> FloatArray:
-    a = checked_forward(x, bias, p, key, offset, training, out)
-    _core.activation_dropout_forward(activation, a.x, a.bias, a.threshold, a.key, a.offset, a.y)
-    return a.y
+def forward_arguments(
+    activation: str, x: Any, bias: Any, p: float, key: Any, offset: Any, training: bool, out: Any
+) -> tuple[str, FloatArray, FloatArray | None, float, int, int, bool, FloatArray | None]:
+    x, bias = _check.arrays({"x": x}, {"bias": bias})
+    match_bias(x, bias)
+    dropout = _check.dropout(p, key, offset, x.size, training)
+    return activation, x, bias, *dropout, _check.out(out, {"x": x}, {"bias": bias})
 
 
-def run_backward(
-    activation: str, dy: Any, x: Any, bias: Any, p: float, key: SupportsIndex, offset: SupportsIndex, out: Any
-) -> tuple[FloatArray, Any]:
-    a = checked_backward(dy, x, bias, p, key, offset, out)
-    dbias = None if a.bias is None else np.empty_like(a.bias)
-    _core.activation_dropout_backward(activation, a.dy, a.x, a.bias, a.threshold, a.key, a.offset, a.dx, dbias)
-    return a.dx, dbias
-
-
-class Forward(NamedTuple):
-    """The arguments of a forward pass, checked."""
-
-    x: FloatArray
-    bias: FloatArray | None
-    threshold: int
-    key: int
-    offset: int
-    y: FloatArray
-
-
-def checked_forward(
-    x: Any, bias: Any, p: float, key: SupportsIndex, offset: SupportsIndex, training: bool, out: Any
-) -> Forward:
-    x, bias = _check.arrays(("x", "bias"), (x, bias), 0)
-    _check_bias(x, bias)
-    threshold, key, offset = _check.dropout_arguments(p, key, offset, x.size, training)
-    return Forward(x, bias, threshold, key, offset, _check.out(out, ("x", "bias"), (x, bias)))
-
-
-class Backward(NamedTuple):
-    """The arguments of a backward pass, checked."""
-
-    dy: FloatArray
-    x: FloatArray
-    bias: FloatArray | None
-    threshold: int
-    key: int
-    offset: int
-    dx: FloatArray
-
-
-def checked_backward(
-    dy: Any, x: Any, bias: Any, p: float, key: SupportsIndex, offset: SupportsIndex, out: Any
-) -> Backward:
-    x, dy, bias = _check.arrays(("x", "dy", "bias"), (x, dy, bias), 1)
+def backward_arguments(
+    activation: str, dy: Any, x: Any, bias: Any, p: float, key: Any, offset: Any, out: Any
+) -> tuple[str, FloatArray, FloatArray, FloatArray | None, float, int, int, FloatArray | None]:
+    x, dy, bias = _check.arrays({"x": x, "dy": dy}, {"bias": bias})
     _check.match_shape("dy", dy, x.shape, "x")
-    _check_bias(x, bias)
-    threshold, key, offset = _check.dropout_arguments(p, key, offset, x.size)
-    dx = _check.out(out, ("x", "dy", "bias"), (x, dy, bias), may_be=2)
-    return Backward(dy, x, bias, threshold, key, offset, dx)
+    match_bias(x, bias)
+    p, key, offset, _ = _check.dropout(p, key, offset, x.size)
+    return activation, dy, x, bias, p, key, offset, _check.out(out, {"x": x, "dy": dy}, {"bias": bias})
 
 
-def _check_bias(x: FloatArray, bias: FloatArray | None) -> None:
-    if bias is None:
-        return
-    if x.ndim == 0:
+def match_bias(x: FloatArray, bias: FloatArray | None) -> None:
+    if bias is not None and x.ndim == 0:
         raise ValueError(f"x must have an axis that bias belongs to, got shape {x.shape}")
     _check.match_shape("bias", bias, x.shape[-1:], "x's last axis")

@@ -7,7 +7,7 @@ from typing import Any, SupportsIndex
 import numpy.typing as npt
 
 from pyreg import _check, _core
-from pyreg._check import FloatArray
+from pyreg._results import FloatArray
 
 
 def adamw_update(
@@ -38,7 +38,7 @@ def adamw_update(
     param : ndarray of float32 or float64
         The parameter: **updated in place**. C-contiguous, aligned, writeable.
     grad : array_like, param's dtype and shape
-        The gradient. In any memory layout; one that cannot be streamed is copied once.
+        The gradient. In any memory layout; one that the kernels cannot read is copied once.
     exp_avg, exp_avg_sq : ndarray, param's dtype and shape
         The moments, zeros before the first step: **updated in place**. C-contiguous, aligned,
         writeable.
@@ -62,7 +62,7 @@ def adamw_update(
     Raises
     ------
     TypeError
-        Where an array has the wrong type or dtype, or a number is none.
+        Where an array has the wrong type or dtype, or an argument is not a number.
     ValueError
         Where a shape does not match, an array cannot be updated in place, two arrays overlap, or a
         number is out of range. Every array is then as it was.
@@ -86,10 +86,9 @@ def adamw_update(
     >>> param
     array([ 0.89, -2.08])
     """
-    _update(
-        param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay, max_exp_avg_sq,
-        maximize, decoupled=True,
-    )  # fmt: skip
+    _core.adamw_update(
+        param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay, max_exp_avg_sq, maximize, arguments
+    )
 
 
 def adam_update(
@@ -141,79 +140,26 @@ def adam_update(
     >>> param.round(6)
     array([ 0.9, -2.1])
     """
-    _update(
-        param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay, max_exp_avg_sq,
-        maximize, decoupled=False,
-    )  # fmt: skip
-
-
-def _update(
-    param: FloatArray,
-    grad: npt.ArrayLike,
-    exp_avg: FloatArray,
-    exp_avg_sq: FloatArray,
-    step: SupportsIndex,
-    lr: float,
-    betas: tuple[float, float],
-    eps: float,
-    weight_decay: float,
-    max_exp_avg_sq: FloatArray | None,
-    maximize: bool,
-    decoupled: bool,
-) -> None:
-    grad = checked_gradient(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq)
-    step, lr, beta1, beta2, eps, weight_decay, maximize = checked_numbers(
-        step, lr, betas, eps, weight_decay, maximize
-    )
-    _core.adam(
-        param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, step, lr, beta1, beta2, eps, weight_decay,
-        decoupled, maximize,
-    )  # fmt: skip
-
-
-def checked_numbers(
-    step: SupportsIndex,
-    lr: float,
-    betas: tuple[float, float],
-    eps: float,
-    weight_decay: float,
-    maximize: bool,
-) -> tuple[int, float, float, float, float, float, bool]:
-    """The numbers of an update: step, lr, beta1, beta2, eps, weight_decay, maximize."""
-    beta1, beta2 = _check.betas(betas)
-    return (
-        _check.step(step),
-        _check.number("lr", lr),
-        beta1,
-        beta2,
-        _check.number("eps", eps),
-        _check.number("weight_decay", weight_decay),
-        _check.flag("maximize", maximize),
+    _core.adam_update(
+        param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay, max_exp_avg_sq, maximize, arguments
     )
 
 
-def checked_gradient(
-    param: FloatArray,
+def arguments(
+    param: Any,
     grad: Any,
-    exp_avg: FloatArray,
-    exp_avg_sq: FloatArray,
-    max_exp_avg_sq: FloatArray | None,
-) -> FloatArray:
-    """The gradient, where all these arrays can be used together."""
-    if _core.are_updatable(grad, 3, param, exp_avg, exp_avg_sq, max_exp_avg_sq):
-        return grad
-    _check.updatable("param", param)
-    dtype, shape = param.dtype, param.shape
-    gradient = _check.array_like("grad", grad, dtype, shape, "param")
-    _check.writable("exp_avg", exp_avg, dtype, shape, "param")
-    _check.writable("exp_avg_sq", exp_avg_sq, dtype, shape, "param")
-    if max_exp_avg_sq is not None:
-        _check.writable("max_exp_avg_sq", max_exp_avg_sq, dtype, shape, "param")
-    _check.disjoint(
-        param=param,
-        grad=gradient,
-        exp_avg=exp_avg,
-        exp_avg_sq=exp_avg_sq,
-        max_exp_avg_sq=max_exp_avg_sq,
-    )
-    return gradient
+    exp_avg: Any,
+    exp_avg_sq: Any,
+    step: Any,
+    lr: float,
+    betas: Any,
+    eps: float,
+    weight_decay: float,
+    max_exp_avg_sq: Any,
+    maximize: bool,
+) -> tuple[Any, ...]:
+    written = {"param": param, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+    grad = _check.updated(written, {"max_exp_avg_sq": max_exp_avg_sq}, grad)
+    numbers = _check.step(step), _check.number("lr", lr), _check.betas(betas), _check.number("eps", eps)
+    weight_decay, maximize = _check.number("weight_decay", weight_decay), _check.flag("maximize", maximize)
+    return param, grad, exp_avg, exp_avg_sq, *numbers, weight_decay, max_exp_avg_sq, maximize

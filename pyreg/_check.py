@@ -1,26 +1,25 @@
-"""Argument checks and their messages: what passes here, the kernels trust.
+"""Argument checks and their messages: what passes here, the core takes.
 
-Every check returns its argument in the form that the kernels take, or raises TypeError (the wrong kind
-of thing) or ValueError (the right kind, a value that cannot be) with the argument's name, what was
-expected and what came.
+The core sees by itself that arguments are as it wants them. Where it objects, the checks find out why: each returns
+its argument in the form that the core takes, or raises TypeError (the wrong kind of thing) or ValueError (the right
+kind, a value that cannot be) with the argument's name, what was expected and what came.
 """
 
+import itertools
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, SupportsIndex
 
 import numpy as np
-import numpy.typing as npt
 
-from pyreg import _core
+from pyreg._results import FloatArray
 
-FloatArray = npt.NDArray[Any]  # float32 or float64
 Shape = tuple[int, ...]
+Named = Mapping[str, Any]  # arguments by their names
 
-_FLOAT32 = np.dtype(np.float32)
-_FLOAT64 = np.dtype(np.float64)
+_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 # --- numbers
@@ -31,7 +30,7 @@ def number(name: str, value: Any, *, low: float = 0.0, below: float = math.inf) 
     result = _float(name, value)
     if not low <= result < below:  # false for NaN
         wanted = f"finite and >= {low:g}" if below == math.inf else f"in [{low:g}, {below:g})"
-        raise ValueError(f"{name} must be {wanted}, got {value!r}")
+        raise ValueError(f"{name} must be {wanted}, got {shown(value)}")
     return result
 
 
@@ -39,73 +38,71 @@ def finite(name: str, value: Any, dtype: np.dtype[Any]) -> float:
     """A float that is finite in the dtype."""
     result = _float(name, value)
     if not abs(result) <= float(np.finfo(dtype).max):  # false for NaN
-        raise ValueError(f"{name} must be finite in {dtype}, got {value!r}")
+        raise ValueError(f"{name} must be finite in {dtype}, got {shown(value)}")
+    return result
+
+
+def probability(name: str, value: Any) -> float:
+    result = _float(name, value)
+    if not 0.0 <= result <= 1.0:  # false for NaN
+        raise ValueError(f"{name} must be in [0, 1], got {shown(value)}")
     return result
 
 
 def _float(name: str, value: Any) -> float:
-    if type(value) is float:
-        return value
-    if not isinstance(value, Real) or isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be a number, got {value!r} of type {type_name(value)}")
+    scalar = _scalar(value)
+    if not isinstance(scalar, Real) or isinstance(scalar, (bool, np.bool_, np.timedelta64)):
+        raise TypeError(f"{name} must be a number, got {shown(value)} of type {type_name(value)}")
     try:
-        return float(value)
+        # Of a class derived from float, the number that it holds: the core sees no other.
+        return float.__float__(scalar) if isinstance(scalar, float) else float(scalar)
     except OverflowError:
         raise ValueError(f"{name} must be finite in double precision, got a {type_name(value)} beyond it") from None
 
 
-def integer(name: str, value: SupportsIndex, *, low: int, high: int) -> int:
-    """An int in [low, high]."""
-    if type(value) is not int:
-        if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-            raise TypeError(f"{name} must be an integer, got {value!r} of type {type_name(value)}")
-        try:
-            value = operator.index(value)
-        except TypeError:  # an array
-            raise TypeError(f"{name} must be an integer, got {value!r}") from None
-    if not low <= value <= high:
-        # Python does not print an integer of thousands of digits.
-        shown = str(value) if abs(value) < 2**1000 else f"one of {value.bit_length()} bits"
-        raise ValueError(f"{name} must be in [{low}, {high}], got {shown}")
+def _scalar(value: Any) -> Any:
+    """What a 0-d array holds; anything else as it is."""
+    if isinstance(value, np.ndarray) and value.ndim == 0 and not isinstance(value, np.ma.MaskedArray):
+        return value[()]
     return value
 
 
-def flag(name: str, value: bool) -> bool:
-    if value is True or value is False:
-        return value
-    if not isinstance(value, np.bool_):
-        raise TypeError(f"{name} must be True or False, got {value!r} of type {type_name(value)}")
-    return bool(value)
-
-
-def key(value: SupportsIndex) -> int:
+def integer(name: str, value: SupportsIndex, *, low: int, high: int) -> int:
+    """An int in [low, high]."""
+    scalar = _scalar(value)
     try:
-        return integer("key", value, low=0, high=2**64 - 1)
+        if isinstance(scalar, (bool, np.bool_, np.ndarray)):
+            raise TypeError
+        result = operator.index(scalar)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {shown(value)} of type {type_name(value)}") from None
+    if not low <= result <= high:
+        came = str(result) if abs(result) < 2**1000 else f"one of {result.bit_length()} bits"
+        raise ValueError(f"{name} must be in [{low}, {high}], got {came}")
+    return result
+
+
+def flag(name: str, value: bool) -> bool:
+    scalar = _scalar(value)
+    if not isinstance(scalar, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {shown(value)} of type {type_name(value)}")
+    return bool(scalar)
+
+
+def dropout(
+    p: float, key: SupportsIndex | None, offset: SupportsIndex, size: int, training: bool = True
+) -> tuple[float, int, int, bool]:
+    """The arguments of dropout of `size` elements, which stand in the stream from `offset` on."""
+    p, training = probability("p", p), flag("training", training)
+    if key is None and training and round(p * 2**32) > 0:
+        raise TypeError(
+            "key must be given where p > 0, got None; pyreg.random_key() draws one, to be kept for the backward pass"
+        )
+    try:
+        key = 0 if key is None else integer("key", key, low=0, high=2**64 - 1)
     except TypeError as error:
         raise TypeError(f"{error}; pyreg.random_key() draws one") from None
-
-
-def offset(value: SupportsIndex, size: int) -> int:
-    """The index in the random stream of the first of `size` elements."""
-    if size > 2**64:
-        raise ValueError(f"shape must have at most 2**64 elements, got {size}")
-    return integer("offset", value, low=0, high=2**64 - max(1, size))
-
-
-def dropout_threshold(p: float) -> int:
-    """T = round(p * 2**32): an element is kept where its 32-bit number is at least T."""
-    value = _float("p", p)
-    if not 0.0 <= value <= 1.0:  # false for NaN
-        raise ValueError(f"p must be in [0, 1], got {p!r}")
-    return round(value * 2**32)
-
-
-def dropout_arguments(
-    p: float, key_: SupportsIndex, offset_: SupportsIndex, size: int, training: bool = True
-) -> tuple[int, int, int]:
-    """The threshold, 0 in inference, the key and the offset, for `size` elements."""
-    threshold, key_, offset_ = dropout_threshold(p), key(key_), offset(offset_, size)
-    return threshold if flag("training", training) else 0, key_, offset_
+    return p, key, integer("offset", offset, low=0, high=2**64 - max(1, size)), training
 
 
 def step(value: SupportsIndex) -> int:
@@ -118,17 +115,15 @@ def betas(value: tuple[float, float]) -> tuple[float, float]:
             raise TypeError
         beta1, beta2 = value
     except (TypeError, ValueError):
-        raise TypeError(f"betas must be a pair of numbers, got {value!r}") from None
+        raise TypeError(f"betas must be a pair of numbers, got {shown(value)}") from None
     return number("betas[0]", beta1, below=1.0), number("betas[1]", beta2, below=1.0)
 
 
 # --- arrays to read
 
 
-def array(name: str, value: Any) -> FloatArray:
-    """A float32 or float64 array that the kernels can stream, copied once where it has to be."""
-    if _core.are_streamable(value, 0):
-        return value
+def array(name: str, value: Any, like: np.dtype[Any] = _DTYPES[0]) -> FloatArray:
+    """A float32 or float64 array that the kernels can read, copied once where it has to be."""
     refuse_masked(name, value)
     try:
         any_array = np.asarray(value)
@@ -137,63 +132,41 @@ def array(name: str, value: Any) -> FloatArray:
     if value is None:
         raise TypeError(f"{name} must be an array of float32 or float64, got None")
     native = any_array.dtype.newbyteorder("=") if any_array.dtype.kind == "f" else any_array.dtype
-    if native not in (_FLOAT32, _FLOAT64):
-        hint = f"; convert it, with {name}.astype(np.float32) say" if any_array.dtype.kind in "biuf" else ""
+    if native not in _DTYPES:
+        hint = f"; convert it, with np.asarray({name}, np.{like}) say" if any_array.dtype.kind in "biuf" else ""
         raise TypeError(f"{name} must be float32 or float64, got {any_array.dtype}{hint}")
     result = np.asarray(any_array, dtype=native, order="C")
     return result if result.flags.aligned else result.copy()
 
 
-def arrays(names: tuple[str, ...], values: tuple[Any, ...], required: int) -> tuple[Any, ...]:
-    """The same for several arrays of one dtype. The first, and `required` behind it, may not be None."""
-    if _core.are_streamable(values[0], required, *values[1:]):
-        return values
-    results: tuple[Any, ...] = tuple(
-        None if value is None and i > required else array(name, value)
-        for i, (name, value) in enumerate(zip(names, values, strict=True))
-    )
-    for name, result in zip(names, results, strict=True):
-        if result is not None:
-            match_dtype(name, result, results[0].dtype, names[0])
-    return results
-
-
-def array_like(name: str, value: npt.ArrayLike, dtype: np.dtype[Any], shape: Shape, whose: str) -> FloatArray:
-    """An array to read of the given dtype and shape, those of `whose`."""
-    result = array(name, value)
-    if result.dtype is not dtype or result.shape != shape:
-        match(name, result, dtype, shape, whose)
-    return result
+def arrays(needed: Named, optional: Named | None = None) -> tuple[Any, ...]:
+    """Arrays of one dtype, that of the first; of the optional ones, None stays None."""
+    first = next(iter(needed))
+    like = array(first, needed[first])
+    results: list[Any] = []
+    for name, value in (dict(needed) | dict(optional or {})).items():
+        results.append(None if value is None and name not in needed else array(name, value, like.dtype))
+        match_dtype(name, results[-1], like.dtype, first)
+    return tuple(results)
 
 
 def refuse_masked(name: str, value: Any) -> None:
-    if isinstance(value, np.ma.MaskedArray):
+    if issubclass(type(value), np.ma.MaskedArray):
         raise TypeError(
             f"{name} must not be a masked array, whose mask would be lost; pass its .data, or fill it first"
         )
 
 
-def refuse_shape(name: str, value: Any) -> None:
-    """PyTorch has the normalised shape where the weight stands here."""
-    if isinstance(value, int) or (isinstance(value, tuple) and value and all(isinstance(n, int) for n in value)):
-        raise TypeError(f"{name} must be an array, got {value!r}; a shape is normalized_shape={value!r}")
+def match_dtype(name: str, value: FloatArray | None, dtype: np.dtype[Any], whose: str, how: str = "") -> None:
+    if value is not None and value.dtype != dtype:
+        how = how or f"convert it, with np.asarray({name}, np.{dtype}) say"
+        raise TypeError(f"{name} must be {dtype} like {whose}, got {value.dtype}; {how}")
 
 
-def match(name: str, value: FloatArray, dtype: np.dtype[Any], shape: Shape, whose: str | None) -> None:
-    match_dtype(name, value, dtype, whose)
-    match_shape(name, value, shape, whose)
-
-
-def match_dtype(name: str, value: FloatArray, dtype: np.dtype[Any], whose: str | None) -> None:
-    if value.dtype != dtype:
-        like = f" like {whose}" if whose else ""
-        raise TypeError(f"{name} must be {dtype}{like}, got {value.dtype}; convert it with .astype(np.{dtype})")
-
-
-def match_shape(name: str, value: FloatArray, shape: Shape, whose: str | None) -> None:
-    if value.shape != shape:
-        like = f" like {whose}" if whose else ""
-        raise ValueError(f"{name} must have shape {shape}{like}, got {value.shape}")
+def match_shape(name: str, value: FloatArray | None, shape: Shape, whose: str) -> None:
+    """An array that is given has this shape, that of `whose`."""
+    if value is not None and value.shape != shape:
+        raise ValueError(f"{name} must have shape {shape} like {whose}, got {value.shape}")
 
 
 def normalized_by(name: str, statistic: FloatArray, of: str, x: FloatArray) -> Shape:
@@ -201,7 +174,7 @@ def normalized_by(name: str, statistic: FloatArray, of: str, x: FloatArray) -> S
     axis = statistic.ndim
     if axis >= x.ndim or x.shape[:axis] != statistic.shape:
         raise ValueError(
-            f"{name} must have the leading shape of {of}, which has shape {x.shape}, got {statistic.shape}"
+            f"{name} must have the shape of {of}, {x.shape}, without the normalised axes, got {statistic.shape}"
         )
     return x.shape[axis:]
 
@@ -209,62 +182,64 @@ def normalized_by(name: str, statistic: FloatArray, of: str, x: FloatArray) -> S
 # --- arrays to write
 
 
-def writable(name: str, value: Any, dtype: np.dtype[Any], shape: Shape, whose: str | None = None) -> FloatArray:
-    """An array to write into: exactly this dtype and shape, never a copy."""
-    if not isinstance(value, np.ndarray):
+def writable(name: str, value: Any, first: str = "", like: FloatArray | None = None) -> FloatArray:
+    """An array that can be written in place, never a copy; like `like`, which is called `first`."""
+    if not issubclass(type(value), np.ndarray):  # not what only says so by its __class__
         raise TypeError(f"{name} must be a numpy.ndarray, got {type_name(value)}")
     refuse_masked(name, value)
-    if value.dtype is not dtype or value.shape != shape:
-        match(name, value, dtype, shape, whose)
-    flags = value.flags
-    if flags.carray:
-        return value
+    array = np.ndarray.view(value, np.ndarray)  # whatever its class says
+    if like is not None:
+        match_dtype(name, array, like.dtype, first, "it is written in place: a copy of it would be lost")
+        match_shape(name, array, like.shape, first)
+    elif array.dtype not in _DTYPES:
+        raise TypeError(f"{name} must be float32 or float64 in native byte order, got {array.dtype}; convert it once")
+    flags = array.flags
     if not flags.writeable:
         raise ValueError(f"{name} is written in place and must be writeable, got a read-only array")
     if not flags.c_contiguous:
         raise ValueError(
-            f"{name} is written in place and must be C-contiguous, got strides {value.strides} "
-            f"for shape {value.shape}; pass np.ascontiguousarray of it and copy the result back"
+            f"{name} is written in place and must be C-contiguous, got strides {array.strides} "
+            f"for shape {array.shape}; pass np.ascontiguousarray of it and copy the result back"
         )
-    raise ValueError(f"{name} is written in place and must be aligned, got an unaligned array")
+    if not flags.aligned:
+        raise ValueError(f"{name} is written in place and must be aligned, got an unaligned array")
+    result: FloatArray = value
+    return result
 
 
-def updatable(name: str, value: Any) -> FloatArray:
-    """An array to update in place, of a dtype and shape of its own."""
-    if not isinstance(value, np.ndarray):
-        raise TypeError(f"{name} must be a numpy.ndarray, got {type_name(value)}")
-    refuse_masked(name, value)
-    if value.dtype is not _FLOAT32 and value.dtype not in (_FLOAT32, _FLOAT64):
-        raise TypeError(f"{name} must be float32 or float64 in native byte order, got {value.dtype}")
-    return writable(name, value, value.dtype, value.shape)
+def updated(needed: Named, optional: Named, grad: Any) -> FloatArray:
+    """The gradient of the arrays that are written, the parameter first: all of its dtype and shape, and disjoint."""
+    first, param = next(iter(needed.items()))
+    like = np.ndarray.view(writable(first, param), np.ndarray)
+    gradient = array("grad", grad)
+    match_dtype("grad", gradient, like.dtype, first)
+    match_shape("grad", gradient, like.shape, first)
+    given: dict[str, Any] = dict(needed) | {name: value for name, value in optional.items() if value is not None}
+    arrays = {name: writable(name, value, first, like) for name, value in given.items()} | {"grad": gradient}
+    for (a, left), (b, right) in itertools.combinations(arrays.items(), 2):
+        if np.may_share_memory(left, right):  # exact for contiguous arrays
+            raise ValueError(f"{a} and {b} must not overlap, got arrays that share memory")
+    return gradient
 
 
-def disjoint(**arrays: FloatArray | None) -> None:
-    """Refuses arrays of which two share memory."""
-    pair = _core.first_overlap(*arrays.values())
-    if pair is not None:
-        first, second = (list(arrays)[i] for i in pair)
-        raise ValueError(f"{first} and {second} must not overlap, got arrays that share memory")
+def out(value: Any, replaces: Named, avoids: Named | None = None, name: str = "out") -> FloatArray | None:
+    """`out=`, or another of this `name`: None, or an array like the first of those that it may replace.
 
-
-def out(
-    value: Any, names: tuple[str, ...], arrays: tuple[FloatArray | None, ...], may_be: int = 1, name: str = "out"
-) -> FloatArray:
-    """`out=` (or of another `name`), or a new array like the first of `arrays` where it is None.
-
-    It may be one of the first `may_be` arrays from end to end, and must not overlap any otherwise.
+    It may be one of these from end to end. It must not overlap them otherwise, nor the others.
     """
-    like = arrays[0]
-    assert like is not None
     if value is None:
-        return np.empty(like.shape, like.dtype)
-    if _core.is_good_out(value, arrays, may_be):
-        return value
-    result = writable(name, value, like.dtype, like.shape, names[0])
-    conflict = _core.first_conflict(result, arrays, may_be)
-    if conflict is not None:
-        alternative = " or be it from end to end" if conflict < may_be else ""
-        raise ValueError(f"{name} must not overlap {names[conflict]}{alternative}, got arrays that share memory")
+        return None
+    first, like = next(iter(replaces.items()))
+    result = writable(name, value, first, like)
+    for other, array in (*replaces.items(), *(avoids or {}).items()):
+        if array is None or not np.may_share_memory(result, array):  # exact for contiguous arrays
+            continue
+        if other not in replaces:
+            raise ValueError(f"{name} must not overlap {other}, got arrays that share memory")
+        if result.ctypes.data != array.ctypes.data or result.nbytes != array.nbytes:
+            raise ValueError(
+                f"{name} must not overlap {other} or be it from end to end, got arrays that share memory"
+            )
     return result
 
 
@@ -273,14 +248,25 @@ def out(
 
 def shape(name: str, value: SupportsIndex | Sequence[SupportsIndex]) -> Shape:
     """A shape as a tuple of ints."""
-    if isinstance(value, np.ndarray) and value.ndim != 1:
-        raise TypeError(f"{name} must be a shape, got an array; pass its .shape")
-    lengths: Any = (value,) if hasattr(value, "__index__") and not isinstance(value, np.ndarray) else value
+    scalar: Any = _scalar(value)
+    if isinstance(scalar, np.ndarray):
+        if scalar.ndim != 1:
+            raise TypeError(f"{name} must be a shape, got an array; pass its .shape")
+    elif hasattr(scalar, "__index__"):
+        scalar = (scalar,)
     try:
-        return tuple(integer(name, n, low=0, high=2**63 - 1) for n in lengths)
+        return tuple(integer(name, n, low=0, high=2**63 - 1) for n in scalar)
     except TypeError:
-        raise TypeError(f"{name} must be an integer or integers, got {value!r}") from None
+        raise TypeError(f"{name} must be an integer or integers, got {shown(value)}") from None
 
 
 def type_name(value: object) -> str:
     return type(value).__name__
+
+
+def shown(value: object) -> str:
+    """What came, for a message."""
+    try:
+        return repr(value)
+    except Exception:  # Python does not print an integer of thousands of digits, for one
+        return f"a {type_name(value)}"

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy.typing as npt
 
 from pyreg import _check, _core
-from pyreg._check import FloatArray
+from pyreg._results import FloatArray
 
 
 def drop_path(
     x: npt.ArrayLike,
     p: float,
     *,
-    key: SupportsIndex,
+    key: SupportsIndex | None = None,
     offset: SupportsIndex = 0,
     training: bool = True,
     out: FloatArray | None = None,
@@ -27,11 +27,11 @@ def drop_path(
     Parameters
     ----------
     x : array_like of float32 or float64, shape (samples, ...)
-        In any memory layout; one that cannot be streamed is copied once.
+        In any memory layout; one that the kernels cannot read is copied once.
     p : float
         The probability of dropping a sample, in [0, 1]; as in `dropout`.
-    key : int
-        In [0, 2**64): which random stream. See `random_key`.
+    key
+        As in `dropout`.
     offset : int, optional
         The place in the stream of the first sample, at least 0; the others follow.
     training : bool, optional
@@ -78,16 +78,14 @@ def drop_path(
            [2., 2., 2.],
            [2., 2., 2.]])
     """
-    x, threshold, key, offset = checked_arguments(x, p, key, offset, training)
-    y = _check.out(out, ("x",), (x,))
-    _core.drop_path(x, x.shape[0], threshold, key, offset, y)
+    y: FloatArray = _core.drop_path(x, p, key, offset, training, out, arguments)
     return y
 
 
-def checked_arguments(
-    x: npt.ArrayLike, p: float, key: SupportsIndex, offset: SupportsIndex, training: bool
-) -> tuple[FloatArray, int, int, int]:
+def arguments(
+    x: Any, p: float, key: Any, offset: Any, training: bool, out: Any
+) -> tuple[FloatArray, float, int, int, bool, FloatArray | None]:
     x = _check.array("x", x)
     if x.ndim == 0:
         raise ValueError(f"x must have an axis of samples, the first, got shape {x.shape}")
-    return x, *_check.dropout_arguments(p, key, offset, x.shape[0], training)
+    return x, *_check.dropout(p, key, offset, x.shape[0], training), _check.out(out, {"x": x})

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
 from pyreg import _check, _core
-from pyreg._check import FloatArray
+from pyreg._check import Shape
+from pyreg._results import FloatArray
 
 
 def dropout(
     x: npt.ArrayLike,
     p: float,
     *,
-    key: SupportsIndex,
+    key: SupportsIndex | None = None,
     offset: SupportsIndex = 0,
     training: bool = True,
     out: FloatArray | None = None,
@@ -31,12 +32,13 @@ def dropout(
     Parameters
     ----------
     x : array_like of float32 or float64
-        In any memory layout; one that cannot be streamed is copied once.
+        In any memory layout; one that the kernels cannot read is copied once.
     p : float
         The probability of dropping an element, in [0, 1]; taken to the nearest multiple of 2**-32.
         ``p=0`` copies x exactly, ``p=1`` gives zeros.
-    key : int
-        In [0, 2**64): which random stream. See `random_key`.
+    key : int, optional
+        In [0, 2**64): which random stream; see `random_key`. Needed where something may be dropped: p is not 0,
+        and it is `training`.
     offset : int, optional
         The place in the stream of x's first element, at least 0; the others follow in C order. So
         ``dropout(x, p, key=k).ravel()[a:b]`` equals ``dropout(x.ravel()[a:b], p, key=k, offset=a)``,
@@ -56,7 +58,7 @@ def dropout(
     Raises
     ------
     TypeError
-        Where x is not float32 or float64, or `key` or `offset` is not an integer.
+        Where x is not float32 or float64, `key` or `offset` is not an integer, or a key is needed and missing.
     ValueError
         Where p, `key` or `offset` is out of range, or `out` cannot be written.
 
@@ -79,10 +81,7 @@ def dropout(
     >>> pyreg.dropout(x[5:], 0.5, key=1, offset=5)
     array([0., 0., 2.], dtype=float32)
     """
-    x = _check.array("x", x)
-    threshold, key, offset = _check.dropout_arguments(p, key, offset, x.size, training)
-    y = _check.out(out, ("x",), (x,))
-    _core.dropout(x, threshold, key, offset, y)
+    y: FloatArray = _core.dropout(x, p, key, offset, training, out, arguments)
     return y
 
 
@@ -90,7 +89,7 @@ def dropout_mask(
     shape: SupportsIndex | Sequence[SupportsIndex],
     p: float,
     *,
-    key: SupportsIndex,
+    key: SupportsIndex | None = None,
     offset: SupportsIndex = 0,
 ) -> npt.NDArray[np.bool_]:
     """Which elements `dropout` keeps.
@@ -120,8 +119,21 @@ def dropout_mask(
     >>> pyreg.dropout_mask(8, 0.5, key=1)
     array([False, False,  True,  True,  True, False, False,  True])
     """
-    lengths = _check.shape("shape", shape)
-    threshold, key, offset = _check.dropout_arguments(p, key, offset, math.prod(lengths))
-    kept = np.empty(lengths, np.bool_)
-    _core.dropout_mask(kept, threshold, key, offset)
+    kept: npt.NDArray[np.bool_] = _core.dropout_mask(shape, p, key, offset, mask_arguments)
     return kept
+
+
+def arguments(
+    x: Any, p: float, key: Any, offset: Any, training: bool, out: Any
+) -> tuple[FloatArray, float, int, int, bool, FloatArray | None]:
+    x = _check.array("x", x)
+    return x, *_check.dropout(p, key, offset, x.size, training), _check.out(out, {"x": x})
+
+
+def mask_arguments(shape: Any, p: float, key: Any, offset: Any) -> tuple[Shape, float, int, int]:
+    lengths = _check.shape("shape", shape)
+    size = math.prod(lengths)
+    if size >= 2**63 - 1 or len(lengths) > 64:
+        raise ValueError(f"shape must have fewer than 2**63 - 1 elements and at most 64 axes, got {lengths}")
+    p, key, offset, _ = _check.dropout(p, key, offset, size)
+    return lengths, p, key, offset

@@ -3,62 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import EllipsisType
-from typing import Any, SupportsIndex, Unpack, overload
+from typing import Any, SupportsIndex
 
-import numpy as np
 import numpy.typing as npt
 
-from pyreg._check import FloatArray
-from pyreg._dropout_add_norm import (
-    BackwardOptions,
-    ForwardOptions,
-    checked_backward,
-    checked_forward,
-    empty_like,
-    run_backward,
-    run_forward,
-)
-from pyreg._layer_norm import backward_arguments
+from pyreg import _check, _core, _dropout_add_norm
+from pyreg._dropout_add_norm import forward_arguments
+from pyreg._layer_norm import row_means
+from pyreg._results import DropoutAddLayerNormBackward, DropoutAddLayerNormForward, FloatArray
 
 
-@overload
 def dropout_add_layer_norm_forward(
     x: npt.ArrayLike,
     residual: npt.ArrayLike | None = None,
     weight: npt.ArrayLike | None = None,
     bias: npt.ArrayLike | None = None,
     *,
-    z_out: FloatArray | EllipsisType = ...,
-    **options: Unpack[ForwardOptions],
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]: ...
-@overload
-def dropout_add_layer_norm_forward(
-    x: npt.ArrayLike,
-    residual: npt.ArrayLike | None = None,
-    weight: npt.ArrayLike | None = None,
-    bias: npt.ArrayLike | None = None,
-    *,
-    z_out: None,
-    **options: Unpack[ForwardOptions],
-) -> tuple[FloatArray, None, FloatArray, FloatArray]: ...
-def dropout_add_layer_norm_forward(
-    x: npt.ArrayLike,
-    residual: npt.ArrayLike | None = None,
-    weight: npt.ArrayLike | None = None,
-    bias: npt.ArrayLike | None = None,
-    *,
-    p: float,
-    key: SupportsIndex,
+    p: float = 0.0,
+    key: SupportsIndex | None = None,
     offset: SupportsIndex = 0,
     training: bool = True,
     normalized_shape: SupportsIndex | Sequence[SupportsIndex] | None = None,
     eps: float = 1e-5,
     row_scale: npt.ArrayLike | None = None,
     layer_scale: npt.ArrayLike | None = None,
+    return_z: bool = True,
     out: FloatArray | None = None,
-    z_out: FloatArray | EllipsisType | None = ...,
-) -> tuple[Any, ...]:
+    z_out: FloatArray | None = None,
+) -> DropoutAddLayerNormForward:
     """Dropout, the residual added, and LayerNorm of the sum, in one pass.
 
     ``z = dropout(x, p, key=key, offset=offset) * row_scale * layer_scale + residual`` and
@@ -68,37 +40,38 @@ def dropout_add_layer_norm_forward(
     Parameters
     ----------
     x : array_like of float32 or float64, shape ``(..., *normalized_shape)``
-        The branch: what a sublayer made. In any memory layout; one that cannot be streamed is copied once.
+        The branch: what a sublayer made. In any memory layout; one that the kernels cannot read is copied once.
     residual : array_like, x's dtype and shape, optional
         What is added; nothing by default.
     weight, bias : array_like, shape `normalized_shape`, optional
         As in `layer_norm`.
     p, key, offset
-        As in `dropout`.
+        As in `dropout`; without p, nothing is dropped.
     training : bool, optional
         Where False, nothing is dropped. `row_scale` and `layer_scale` multiply all the same: leave out a
         `row_scale` that is drawn at random.
     normalized_shape, eps
         As in `layer_norm`.
     row_scale : array_like, x's dtype, shape of x without the normalised axes, optional
-        A factor for each row that is normalised. For stochastic depth [1]_: those of `drop_path`, repeated
-        for the rows of a sample (see its Notes).
+        A factor for each row that is normalised; 0 drops the row's branch, also where it is infinite or NaN. For
+        stochastic depth [1]_: the factors of `drop_path`, repeated for the rows of a sample (see its Notes).
     layer_scale : array_like, x's dtype, shape `normalized_shape`, optional
         A factor for each element of a sample's branch: LayerScale [2]_.
+    return_z : bool, optional
+        Whether z is wanted. The backward pass needs it, and x too where there is a `layer_scale`; the inference
+        of a Post-LN model does without.
     out : ndarray, optional
         Where y goes: of x's dtype and shape, C-contiguous, aligned, writeable. It may be `x` or `residual`
         itself, and must not overlap them otherwise, nor another argument.
-    z_out : ndarray, Ellipsis or None, optional
-        Where z goes, under the conditions of `out`; ``...``, the default, for a new array. None where z is
-        not wanted, as in the inference of a Post-LN model: it is not written then. The backward pass
-        needs z, and x too where there is a `layer_scale`.
+    z_out : ndarray, optional
+        Where z goes, under the conditions of `out`; it must not overlap `out`.
 
     Returns
     -------
     y : ndarray
         The normalised sum, of x's dtype and shape; `out` where that is given.
     z : ndarray or None
-        The sum; `z_out` where that is given.
+        The sum; `z_out` where that is given. None with ``return_z=False``.
     mean : ndarray of float64
         The mean of each sample of z, of x's leading shape.
     rstd : ndarray
@@ -131,125 +104,13 @@ def dropout_add_layer_norm_forward(
     >>> bool((z == pyreg.dropout(x, 0.5, key=1) + residual).all() and (y == pyreg.layer_norm(z)).all())
     True
     """
-    checked = checked_forward(x, residual, weight, bias, p, key, offset, training, normalized_shape, eps,
-                              row_scale, layer_scale, out, z_out)  # fmt: skip
-    mean, rstd = np.empty(checked.leading, np.float64), np.empty(checked.leading, checked.x.dtype)
-    run_forward(checked, mean, rstd)
-    return checked.y, checked.z, mean, rstd
+    result: DropoutAddLayerNormForward = _core.dropout_add_layer_norm_forward(
+        x, residual, weight, bias, p, key, offset, training, normalized_shape, eps, row_scale, layer_scale, return_z,
+        out, z_out, forward_arguments,
+    )  # fmt: skip
+    return result
 
 
-@overload
-def dropout_add_layer_norm_backward(
-    dy: npt.ArrayLike,
-    dz: npt.ArrayLike | None,
-    z: npt.ArrayLike,
-    mean: npt.ArrayLike,
-    rstd: npt.ArrayLike,
-    weight: None = None,
-    *,
-    layer_scale: None = None,
-    x: npt.ArrayLike | None = None,
-    dresidual_out: FloatArray | EllipsisType = ...,
-    **options: Unpack[BackwardOptions],
-) -> tuple[FloatArray, FloatArray, None, None]: ...
-@overload
-def dropout_add_layer_norm_backward(
-    dy: npt.ArrayLike,
-    dz: npt.ArrayLike | None,
-    z: npt.ArrayLike,
-    mean: npt.ArrayLike,
-    rstd: npt.ArrayLike,
-    weight: None = None,
-    *,
-    layer_scale: None = None,
-    x: npt.ArrayLike | None = None,
-    dresidual_out: None,
-    **options: Unpack[BackwardOptions],
-) -> tuple[FloatArray, None, None, None]: ...
-@overload
-def dropout_add_layer_norm_backward(
-    dy: npt.ArrayLike,
-    dz: npt.ArrayLike | None,
-    z: npt.ArrayLike,
-    mean: npt.ArrayLike,
-    rstd: npt.ArrayLike,
-    weight: None = None,
-    *,
-    layer_scale: npt.ArrayLike,
-    x: npt.ArrayLike,
-    dresidual_out: FloatArray | EllipsisType = ...,
-    **options: Unpack[BackwardOptions],
-) -> tuple[FloatArray, FloatArray, None, None, FloatArray]: ...
-@overload
-def dropout_add_layer_norm_backward(
-    dy: npt.ArrayLike,
-    dz: npt.ArrayLike | None,
-    z: npt.ArrayLike,
-    mean: npt.ArrayLike,
-    rstd: npt.ArrayLike,
-    weight: None = None,
-    *,
-    layer_scale: npt.ArrayLike,
-    x: npt.ArrayLike,
-    dresidual_out: None,
-    **options: Unpack[BackwardOptions],
-) -> tuple[FloatArray, None, None, None, FloatArray]: ...
-@overload
-def dropout_add_layer_norm_backward(
-    dy: npt.ArrayLike,
-    dz: npt.ArrayLike | None,
-    z: npt.ArrayLike,
-    mean: npt.ArrayLike,
-    rstd: npt.ArrayLike,
-    weight: npt.ArrayLike,
-    *,
-    layer_scale: None = None,
-    x: npt.ArrayLike | None = None,
-    dresidual_out: FloatArray | EllipsisType = ...,
-    **options: Unpack[BackwardOptions],
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]: ...
-@overload
-def dropout_add_layer_norm_backward(
-    dy: npt.ArrayLike,
-    dz: npt.ArrayLike | None,
-    z: npt.ArrayLike,
-    mean: npt.ArrayLike,
-    rstd: npt.ArrayLike,
-    weight: npt.ArrayLike,
-    *,
-    layer_scale: None = None,
-    x: npt.ArrayLike | None = None,
-    dresidual_out: None,
-    **options: Unpack[BackwardOptions],
-) -> tuple[FloatArray, None, FloatArray, FloatArray]: ...
-@overload
-def dropout_add_layer_norm_backward(
-    dy: npt.ArrayLike,
-    dz: npt.ArrayLike | None,
-    z: npt.ArrayLike,
-    mean: npt.ArrayLike,
-    rstd: npt.ArrayLike,
-    weight: npt.ArrayLike,
-    *,
-    layer_scale: npt.ArrayLike,
-    x: npt.ArrayLike,
-    dresidual_out: FloatArray | EllipsisType = ...,
-    **options: Unpack[BackwardOptions],
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]: ...
-@overload
-def dropout_add_layer_norm_backward(
-    dy: npt.ArrayLike,
-    dz: npt.ArrayLike | None,
-    z: npt.ArrayLike,
-    mean: npt.ArrayLike,
-    rstd: npt.ArrayLike,
-    weight: npt.ArrayLike,
-    *,
-    layer_scale: npt.ArrayLike,
-    x: npt.ArrayLike,
-    dresidual_out: None,
-    **options: Unpack[BackwardOptions],
-) -> tuple[FloatArray, None, FloatArray, FloatArray, FloatArray]: ...
 def dropout_add_layer_norm_backward(
     dy: npt.ArrayLike,
     dz: npt.ArrayLike | None,
@@ -258,15 +119,16 @@ def dropout_add_layer_norm_backward(
     rstd: npt.ArrayLike,
     weight: npt.ArrayLike | None = None,
     *,
-    p: float,
-    key: SupportsIndex,
+    p: float = 0.0,
+    key: SupportsIndex | None = None,
     offset: SupportsIndex = 0,
     row_scale: npt.ArrayLike | None = None,
     layer_scale: npt.ArrayLike | None = None,
     x: npt.ArrayLike | None = None,
+    return_dresidual: bool = True,
     out: FloatArray | None = None,
-    dresidual_out: FloatArray | EllipsisType | None = ...,
-) -> tuple[Any, ...]:
+    dresidual_out: FloatArray | None = None,
+) -> DropoutAddLayerNormBackward:
     """Return the gradients of `dropout_add_layer_norm_forward`.
 
     ``dresidual = layer_norm_backward(dy, z, mean, rstd, weight)[0] + dz`` is the gradient for z, and with
@@ -289,24 +151,26 @@ def dropout_add_layer_norm_backward(
         Those of the forward pass; p is 0 where `training` was False.
     x : array_like, z's dtype and shape
         The branch, as it was in the forward pass. Needed for the gradient of `layer_scale`, and only then.
+    return_dresidual : bool, optional
+        Whether dresidual is wanted.
     out : ndarray, optional
         Where dx goes: of z's dtype and shape, C-contiguous, aligned, writeable. It may be `dy`, `dz`, `z` or
         `x` itself, and must not overlap them otherwise, nor another argument.
-    dresidual_out : ndarray, Ellipsis or None, optional
-        Where dresidual goes, under the conditions of `out`; ``...``, the default, for a new array; None
-        where it is not wanted: it is not written then.
+    dresidual_out : ndarray, optional
+        Where dresidual goes, under the conditions of `out`; it must not overlap `out`.
 
     Returns
     -------
     dx : ndarray
         Of z's dtype and shape; `out` where that is given.
     dresidual : ndarray or None
-        The gradient for z and the residual; `dresidual_out` where that is given.
+        The gradient for z and the residual; `dresidual_out` where that is given. None with
+        ``return_dresidual=False``.
     dweight, dbias : ndarray, or None where there is no weight
         Of z's dtype and the normalised shape.
-    dlayer_scale : ndarray
+    dlayer_scale : ndarray, or None where there is no layer_scale
         The sum of ``dresidual * dropout(x) * row_scale`` over the samples, of z's dtype and the normalised
-        shape. Only where there is a `layer_scale`: else there are four results.
+        shape.
 
     Raises
     ------
@@ -327,16 +191,20 @@ def dropout_add_layer_norm_backward(
     >>> x, residual = np.ones((1, 4)), np.array([[0.0, 1.0, 2.0, 3.0]])
     >>> y, z, mean, rstd = pyreg.dropout_add_layer_norm_forward(x, residual, p=0.5, key=1)
     >>> dy, dz = np.array([[1.0, 0.0, 0.0, 0.0]]), np.zeros((1, 4))
-    >>> dx, dresidual, _, _ = pyreg.dropout_add_layer_norm_backward(dy, dz, z, mean, rstd, p=0.5, key=1)
-    >>> dresidual.round(3)
+    >>> gradients = pyreg.dropout_add_layer_norm_backward(dy, dz, z, mean, rstd, p=0.5, key=1)
+    >>> gradients.dresidual.round(3)
     array([[ 0.185, -0.228, -0.014,  0.057]])
-    >>> dx.round(3)
+    >>> gradients.dx.round(3)
     array([[ 0.   ,  0.   , -0.029,  0.114]])
     """
-    dy, z, mean, rstd, weight, normalized = backward_arguments(dy, z, mean, rstd, weight, x="z")
-    checked = checked_backward(dy, dz, z, mean, rstd, weight, normalized, p, key, offset, row_scale, layer_scale, x,
-                               out, dresidual_out)  # fmt: skip
-    dweight, dbias = empty_like(weight, normalized), empty_like(weight, normalized)
-    dlayer_scale = run_backward(checked, dweight, dbias)
-    results = (checked.dx, checked.dresidual, dweight, dbias)
-    return results if dlayer_scale is None else (*results, dlayer_scale)
+    result: DropoutAddLayerNormBackward = _core.dropout_add_layer_norm_backward(
+        dy, dz, z, mean, rstd, weight, p, key, offset, row_scale, layer_scale, x, return_dresidual, out,
+        dresidual_out, backward_arguments,
+    )  # fmt: skip
+    return result
+
+
+def backward_arguments(dy: Any, dz: Any, z: Any, mean: Any, rstd: Any, weight: Any, *others: Any) -> tuple[Any, ...]:
+    z, dy, rstd, weight = _check.arrays({"z": z, "dy": dy, "rstd": rstd}, {"weight": weight})
+    mean = row_means(mean, rstd, "z", z)
+    return _dropout_add_norm.backward_arguments(dy, dz, z, mean, rstd, weight, *others)

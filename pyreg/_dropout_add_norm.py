@@ -1,217 +1,103 @@
-"""What the fused functions have in common: their options, checks and calls of the core."""
+"""What the functions of dropout, the residual and a norm have in common: their checks."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Required, SupportsIndex, TypedDict
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from pyreg import _check, _core
-from pyreg._check import FloatArray, Shape
-from pyreg._layer_norm import forward_arguments
+from pyreg import _check
+from pyreg._check import Shape
+from pyreg._layer_norm import normalized_arrays
+from pyreg._results import FloatArray
 
 
-class ForwardOptions(TypedDict, total=False):
-    """The keywords of a forward pass on which its return type does not depend."""
-
-    p: Required[float]
-    key: Required[SupportsIndex]
-    offset: SupportsIndex
-    training: bool
-    normalized_shape: SupportsIndex | Sequence[SupportsIndex] | None
-    eps: float
-    row_scale: npt.ArrayLike | None
-    layer_scale: npt.ArrayLike | None
-    out: FloatArray | None
-
-
-class BackwardOptions(TypedDict, total=False):
-    """The same of a backward pass."""
-
-    p: Required[float]
-    key: Required[SupportsIndex]
-    offset: SupportsIndex
-    row_scale: npt.ArrayLike | None
-    out: FloatArray | None
-
-
-class Forward(NamedTuple):
-    """The arguments of a forward pass, checked."""
-
-    x: FloatArray
-    residual: FloatArray | None
-    weight: FloatArray | None
-    bias: FloatArray | None
-    row_scale: FloatArray | None
-    layer_scale: FloatArray | None
-    normalized: Shape
-    leading: Shape
-    threshold: int
-    key: int
-    offset: int
-    eps: float
-    y: FloatArray
-    z: FloatArray | None
-
-
-def checked_forward(
+def forward_arguments(
     x: Any,
     residual: Any,
     weight: Any,
     bias: Any,
     p: float,
-    key: SupportsIndex,
-    offset: SupportsIndex,
+    key: Any,
+    offset: Any,
     training: bool,
-    normalized_shape: SupportsIndex | Sequence[SupportsIndex] | None,
+    normalized_shape: Any,
     eps: float,
     row_scale: Any,
     layer_scale: Any,
+    return_z: bool,
     out: Any,
     z_out: Any,
-) -> Forward:
-    x, weight, bias, normalized, eps = forward_arguments(x, weight, bias, normalized_shape, eps)
-    leading = x.shape[: -len(normalized)]
+) -> tuple[Any, ...]:
+    x, weight, bias, normalized = normalized_arrays(x, weight, bias, normalized_shape)
     x, residual, row_scale, layer_scale = _check.arrays(
-        ("x", "residual", "row_scale", "layer_scale"), (x, residual, row_scale, layer_scale), 0
+        {"x": x}, {"residual": residual, "row_scale": row_scale, "layer_scale": layer_scale}
     )
-    if residual is not None and residual.shape != x.shape:
-        _check.match_shape("residual", residual, x.shape, "x")
-    _check_scales(row_scale, layer_scale, leading, normalized, "x")
-    threshold, key, offset = _check.dropout_arguments(p, key, offset, x.size, training)
-    names = ("x", "residual", "weight", "bias", "row_scale", "layer_scale")
-    arrays = (x, residual, weight, bias, row_scale, layer_scale)
-    y = _check.out(out, names, arrays, may_be=2)
-    z = None
-    if z_out is not None:
-        given = None if z_out is ... else z_out
-        z = _check.out(given, (*names, "out"), (*arrays, y), may_be=2, name="z_out")
-    return Forward(
-        x, residual, weight, bias, row_scale, layer_scale, normalized, leading, threshold, key, offset, eps, y, z
-    )  # fmt: skip
+    _check.match_shape("residual", residual, x.shape, "x")
+    match_scales(row_scale, layer_scale, "x", x.shape, normalized)
+    dropout = _check.dropout(p, key, offset, x.size, training)
+    eps = _check.number("eps", eps)
+    replaces = {"x": x, "residual": residual}
+    avoids = {"weight": weight, "bias": bias, "row_scale": row_scale, "layer_scale": layer_scale}
+    out = _check.out(out, replaces, avoids)
+    return_z, z_out = second_out("z", return_z, z_out, replaces, avoids | {"out": out})
+    scales = row_scale, layer_scale
+    return x, residual, weight, bias, *dropout, normalized, eps, *scales, return_z, out, z_out
 
 
-def run_forward(a: Forward, mean: FloatArray | None, rstd: FloatArray) -> None:
-    """LayerNorm with a mean, else RMSNorm."""
-    _core.dropout_add_norm_forward(
-        a.x,
-        a.residual,
-        a.weight,
-        a.bias,
-        a.row_scale,
-        a.layer_scale,
-        math.prod(a.normalized),
-        a.threshold,
-        a.key,
-        a.offset,
-        a.eps,
-        a.y,
-        a.z,
-        mean,
-        rstd,
-    )
-
-
-class Backward(NamedTuple):
-    """The arguments of a backward pass, checked."""
-
-    dy: FloatArray
-    dz: FloatArray | None
-    z: FloatArray
-    mean: FloatArray | None
-    rstd: FloatArray
-    weight: FloatArray | None
-    x: FloatArray | None
-    row_scale: FloatArray | None
-    layer_scale: FloatArray | None
-    normalized: Shape
-    threshold: int
-    key: int
-    offset: int
-    dx: FloatArray
-    dresidual: FloatArray | None
-
-
-def checked_backward(
+def backward_arguments(
     dy: FloatArray,
     dz: Any,
     z: FloatArray,
     mean: FloatArray | None,
     rstd: FloatArray,
     weight: FloatArray | None,
-    normalized: Shape,
     p: float,
-    key: SupportsIndex,
-    offset: SupportsIndex,
+    key: Any,
+    offset: Any,
     row_scale: Any,
     layer_scale: Any,
     x: Any,
+    return_dresidual: bool,
     out: Any,
     dresidual_out: Any,
-) -> Backward:
-    """Behind the checks that the normalisation makes."""
+) -> tuple[Any, ...]:
+    """dy, z, mean, rstd and weight are arrays by now. mean: None of RMSNorm."""
+    normalized = _check.normalized_by("rstd", rstd, "z", z)
+    _check.match_shape("dy", dy, z.shape, "z")
+    _check.match_shape("weight", weight, normalized, "z, in the normalised axes")
     if layer_scale is None:
         x = None
     elif x is None:
         raise TypeError("x must be given where layer_scale is, for the gradient of layer_scale, got None")
     z, dz, x, row_scale, layer_scale = _check.arrays(
-        ("z", "dz", "x", "row_scale", "layer_scale"), (z, dz, x, row_scale, layer_scale), 0
+        {"z": z}, {"dz": dz, "x": x, "row_scale": row_scale, "layer_scale": layer_scale}
     )
-    for name, array in (("dz", dz), ("x", x)):
-        if array is not None and array.shape != z.shape:
-            _check.match_shape(name, array, z.shape, "z")
-    _check_scales(row_scale, layer_scale, rstd.shape, normalized, "z")
-    threshold, key, offset = _check.dropout_arguments(p, key, offset, z.size)
-    names = ("dy", "dz", "z", "x", "mean", "rstd", "weight", "row_scale", "layer_scale")
-    arrays = (dy, dz, z, x, mean, rstd, weight, row_scale, layer_scale)
-    dx = _check.out(out, names, arrays, may_be=4)
-    dresidual = None
-    if dresidual_out is not None:
-        given = None if dresidual_out is ... else dresidual_out
-        dresidual = _check.out(given, (*names, "out"), (*arrays, dx), may_be=4, name="dresidual_out")
-    return Backward(
-        dy, dz, z, mean, rstd, weight, x, row_scale, layer_scale, normalized, threshold, key, offset, dx, dresidual
-    )  # fmt: skip
-
-
-def run_backward(a: Backward, dweight: FloatArray | None, dbias: FloatArray | None) -> FloatArray | None:
-    """Returns dlayer_scale."""
-    dlayer_scale = empty_like(a.layer_scale, a.normalized)
-    _core.dropout_add_norm_backward(
-        a.dy,
-        a.dz,
-        a.z,
-        a.mean,
-        a.rstd,
-        a.weight,
-        a.row_scale,
-        a.layer_scale,
-        a.x,
-        math.prod(a.normalized),
-        a.threshold,
-        a.key,
-        a.offset,
-        a.dx,
-        a.dresidual,
-        dweight,
-        dbias,
-        dlayer_scale,
+    _check.match_shape("dz", dz, z.shape, "z")
+    _check.match_shape("x", x, z.shape, "z")
+    match_scales(row_scale, layer_scale, "z", z.shape, normalized)
+    p, key, offset, _ = _check.dropout(p, key, offset, z.size)
+    replaces = {"z": z, "dy": dy, "dz": dz, "x": x}
+    avoids = {"mean": mean, "rstd": rstd, "weight": weight, "row_scale": row_scale, "layer_scale": layer_scale}
+    out = _check.out(out, replaces, avoids)
+    return_dresidual, dresidual_out = second_out(
+        "dresidual", return_dresidual, dresidual_out, replaces, avoids | {"out": out}
     )
-    return dlayer_scale
+    scales = row_scale, layer_scale
+    return dy, dz, z, mean, rstd, weight, p, key, offset, *scales, x, return_dresidual, out, dresidual_out
 
 
-def empty_like(param: FloatArray | None, shape: Shape) -> FloatArray | None:
-    """A new array for the gradient of a parameter, where there is one."""
-    return None if param is None else np.empty(shape, param.dtype)
-
-
-def _check_scales(
-    row_scale: FloatArray | None, layer_scale: FloatArray | None, leading: Shape, normalized: Shape, whose: str
+def match_scales(
+    row_scale: FloatArray | None, layer_scale: FloatArray | None, whose: str, shape: Shape, normalized: Shape
 ) -> None:
-    if row_scale is not None and row_scale.shape != leading:
-        _check.match_shape("row_scale", row_scale, leading, f"{whose} without the normalised axes")
-    if layer_scale is not None and layer_scale.shape != normalized:
-        _check.match_shape("layer_scale", layer_scale, normalized, f"{whose}, in the normalised axes")
+    leading = shape[: -len(normalized)]
+    _check.match_shape("row_scale", row_scale, leading, f"{whose} without the normalised axes")
+    _check.match_shape("layer_scale", layer_scale, normalized, f"{whose}, in the normalised axes")
+
+
+def second_out(
+    name: str, wanted: bool, value: Any, replaces: _check.Named, avoids: _check.Named
+) -> tuple[bool, FloatArray | None]:
+    """Whether the second result, which has this name, is wanted, and where it goes."""
+    wanted = _check.flag(f"return_{name}", wanted)
+    if value is not None and not wanted:
+        raise ValueError(f"{name}_out must be None where return_{name} is False, got {_check.type_name(value)}")
+    return wanted, _check.out(value, replaces, avoids, name=f"{name}_out")

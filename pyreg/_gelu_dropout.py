@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, SupportsIndex, overload
+from typing import Literal, SupportsIndex
 
 import numpy.typing as npt
 
-from pyreg._activation_dropout import run_backward, run_forward
-from pyreg._check import FloatArray
+from pyreg import _core
+from pyreg._activation_dropout import backward_arguments, forward_arguments
+from pyreg._results import ActivationDropoutBackward, FloatArray
 
 Approximate = Literal["none", "tanh"]
 
@@ -16,8 +17,8 @@ def gelu_dropout_forward(
     x: npt.ArrayLike,
     bias: npt.ArrayLike | None = None,
     *,
-    p: float,
-    key: SupportsIndex,
+    p: float = 0.0,
+    key: SupportsIndex | None = None,
     offset: SupportsIndex = 0,
     training: bool = True,
     approximate: Approximate = "none",
@@ -31,12 +32,12 @@ def gelu_dropout_forward(
     Parameters
     ----------
     x : array_like of float32 or float64, shape ``(..., n)``
-        What the sublayer's first linear map made. In any memory layout; one that cannot be streamed is copied
-        once.
+        What the sublayer's first linear map made. In any memory layout; one that the kernels cannot read is
+        copied once.
     bias : array_like, x's dtype, shape ``(n,)``, optional
         Added to x; nothing by default.
     p, key, offset
-        As in `dropout`.
+        As in `dropout`; without p, nothing is dropped.
     training : bool, optional
         Where False, nothing is dropped.
     approximate : {"none", "tanh"}, optional
@@ -80,49 +81,28 @@ def gelu_dropout_forward(
     --------
     >>> import numpy as np, pyreg
     >>> x = np.array([-10.0, -1.0, 0.0, 1.0])
-    >>> pyreg.gelu_dropout_forward(x, p=0.0, key=1)
+    >>> pyreg.gelu_dropout_forward(x)
     array([-7.61985302e-23, -1.58655254e-01,  0.00000000e+00,  8.41344746e-01])
     >>> pyreg.gelu_dropout_forward(x, p=0.5, key=1).round(3)
     array([0.   , 0.   , 0.   , 1.683])
     """
-    return run_forward(gelu_name(approximate), x, bias, p, key, offset, training, out)
+    y: FloatArray = _core.activation_dropout_forward(
+        gelu_name(approximate), x, bias, p, key, offset, training, out, forward_arguments
+    )
+    return y
 
 
-@overload
-def gelu_dropout_backward(
-    dy: npt.ArrayLike,
-    x: npt.ArrayLike,
-    bias: None = None,
-    *,
-    p: float,
-    key: SupportsIndex,
-    offset: SupportsIndex = 0,
-    approximate: Approximate = "none",
-    out: FloatArray | None = None,
-) -> tuple[FloatArray, None]: ...
-@overload
-def gelu_dropout_backward(
-    dy: npt.ArrayLike,
-    x: npt.ArrayLike,
-    bias: npt.ArrayLike,
-    *,
-    p: float,
-    key: SupportsIndex,
-    offset: SupportsIndex = 0,
-    approximate: Approximate = "none",
-    out: FloatArray | None = None,
-) -> tuple[FloatArray, FloatArray]: ...
 def gelu_dropout_backward(
     dy: npt.ArrayLike,
     x: npt.ArrayLike,
     bias: npt.ArrayLike | None = None,
     *,
-    p: float,
-    key: SupportsIndex,
+    p: float = 0.0,
+    key: SupportsIndex | None = None,
     offset: SupportsIndex = 0,
     approximate: Approximate = "none",
     out: FloatArray | None = None,
-) -> tuple[FloatArray, FloatArray | None]:
+) -> ActivationDropoutBackward:
     """Return the gradients of `gelu_dropout_forward`.
 
     ``dx = dropout(dy * gelu'(x + bias), p, key=key, offset=offset)``, and `dbias` is its sum over all axes but the
@@ -168,7 +148,10 @@ def gelu_dropout_backward(
     >>> dbias
     array([1., 0., 1., 2.])
     """
-    return run_backward(gelu_name(approximate), dy, x, bias, p, key, offset, out)
+    result: ActivationDropoutBackward = _core.activation_dropout_backward(
+        gelu_name(approximate), dy, x, bias, p, key, offset, out, backward_arguments
+    )
+    return result
 
 
 def gelu_name(approximate: str) -> str:

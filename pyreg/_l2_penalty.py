@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyreg import _check, _core
-from pyreg._check import FloatArray
+from pyreg._results import FloatArray
 
 
 def l2_penalty(params: npt.NDArray[np.floating[Any]] | Iterable[npt.ArrayLike], weight_decay: float) -> float:
@@ -21,7 +21,7 @@ def l2_penalty(params: npt.NDArray[np.floating[Any]] | Iterable[npt.ArrayLike], 
     Parameters
     ----------
     params : ndarray, or iterable of array_like, of float32 or float64
-        The parameters. In any memory layout; one that cannot be streamed is copied once.
+        The parameters. In any memory layout; one that the kernels cannot read is copied once.
     weight_decay : float
         The coefficient, at least 0.
 
@@ -47,14 +47,11 @@ def l2_penalty(params: npt.NDArray[np.floating[Any]] | Iterable[npt.ArrayLike], 
     >>> pyreg.l2_penalty([np.array([3.0, 4.0]), np.array([1.0])], 0.1)
     1.3
     """
-    arrays, weight_decay = checked_arguments(params, weight_decay)
-    total = 0.0
-    for array in arrays:
-        total += _core.sum_of_squares(array)
-    return weight_decay / 2 * total
+    penalty: float = _core.l2_penalty(params, weight_decay, arguments)
+    return penalty
 
 
-def checked_arguments(params: Any, weight_decay: float) -> tuple[list[FloatArray], float]:
+def arguments(params: Any, weight_decay: float) -> tuple[list[FloatArray], float]:
     if isinstance(params, Mapping):
         raise TypeError(f"params must be arrays, got a {_check.type_name(params)}; pass its .values()")
     if isinstance(params, np.ndarray):

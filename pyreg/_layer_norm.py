@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, SupportsIndex, overload
+from typing import Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
 from pyreg import _check, _core
-from pyreg._check import FloatArray, Shape
-
-_FLOAT64 = np.dtype(np.float64)
+from pyreg._check import Shape
+from pyreg._results import FloatArray, LayerNormBackward, LayerNormForward
 
 
 def layer_norm(
@@ -32,7 +30,7 @@ def layer_norm(
     Parameters
     ----------
     x : array_like of float32 or float64, shape ``(..., *normalized_shape)``
-        In any memory layout; one that cannot be streamed is copied once.
+        In any memory layout; one that the kernels cannot read is copied once.
     weight, bias : array_like, shape `normalized_shape`, optional
         Scale and shift of each normalised element, of x's dtype. Each may be left out.
     normalized_shape : int or sequence of int, optional
@@ -80,9 +78,7 @@ def layer_norm(
     array([[-1.342, -0.447,  0.447,  1.342],
            [-1.   , -1.   ,  1.   ,  1.   ]])
     """
-    x, weight, bias, shape, eps = forward_arguments(x, weight, bias, normalized_shape, eps)
-    y = _check.out(out, ("x", "weight", "bias"), (x, weight, bias))
-    _core.layer_norm_forward(x, math.prod(shape), weight, bias, eps, y, None, None)
+    y: FloatArray = _core.layer_norm(x, weight, bias, normalized_shape, eps, out, forward_arguments)
     return y
 
 
@@ -94,7 +90,7 @@ def layer_norm_forward(
     normalized_shape: SupportsIndex | Sequence[SupportsIndex] | None = None,
     eps: float = 1e-5,
     out: FloatArray | None = None,
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+) -> LayerNormForward:
     """`layer_norm`, and the statistics that its backward pass needs.
 
     Parameters
@@ -136,34 +132,12 @@ def layer_norm_forward(
     >>> rstd.round(3)
     array([0.894, 0.1  ])
     """
-    x, weight, bias, shape, eps = forward_arguments(x, weight, bias, normalized_shape, eps)
-    y = _check.out(out, ("x", "weight", "bias"), (x, weight, bias))
-    leading = x.shape[: -len(shape)]
-    mean, rstd = np.empty(leading, np.float64), np.empty(leading, x.dtype)
-    _core.layer_norm_forward(x, math.prod(shape), weight, bias, eps, y, mean, rstd)
-    return y, mean, rstd
+    result: LayerNormForward = _core.layer_norm_forward(
+        x, weight, bias, normalized_shape, eps, out, forward_arguments
+    )
+    return result
 
 
-@overload
-def layer_norm_backward(
-    dy: npt.ArrayLike,
-    x: npt.ArrayLike,
-    mean: npt.ArrayLike,
-    rstd: npt.ArrayLike,
-    weight: None = None,
-    *,
-    out: FloatArray | None = None,
-) -> tuple[FloatArray, None, None]: ...
-@overload
-def layer_norm_backward(
-    dy: npt.ArrayLike,
-    x: npt.ArrayLike,
-    mean: npt.ArrayLike,
-    rstd: npt.ArrayLike,
-    weight: npt.ArrayLike,
-    *,
-    out: FloatArray | None = None,
-) -> tuple[FloatArray, FloatArray, FloatArray]: ...
 def layer_norm_backward(
     dy: npt.ArrayLike,
     x: npt.ArrayLike,
@@ -172,7 +146,7 @@ def layer_norm_backward(
     weight: npt.ArrayLike | None = None,
     *,
     out: FloatArray | None = None,
-) -> tuple[FloatArray, FloatArray | None, FloatArray | None]:
+) -> LayerNormBackward:
     """Return the gradients of `layer_norm` for x, weight and bias.
 
     With ``xhat = (x - mean) * rstd`` and ``g = dy * weight``, and means over the normalised axes:
@@ -229,27 +203,29 @@ def layer_norm_backward(
     >>> dbias
     array([1., 0., 0.])
     """
-    dy, x, mean, rstd, weight, shape = backward_arguments(dy, x, mean, rstd, weight)
-    names = ("x", "dy", "mean", "rstd", "weight")
-    dx = _check.out(out, names, (x, dy, mean, rstd, weight), may_be=2)
-    dweight = dbias = None
-    if weight is not None:
-        dtype = x.dtype
-        dweight, dbias = np.empty(shape, dtype), np.empty(shape, dtype)
-    _core.layer_norm_backward(dy, x, mean, rstd, weight, math.prod(shape), dx, dweight, dbias)
-    return dx, dweight, dbias
+    result: LayerNormBackward = _core.layer_norm_backward(dy, x, mean, rstd, weight, out, backward_arguments)
+    return result
 
 
 def forward_arguments(
-    x: Any,
-    weight: Any,
-    bias: Any,
-    normalized_shape: SupportsIndex | Sequence[SupportsIndex] | None,
-    eps: float,
-) -> tuple[FloatArray, FloatArray | None, FloatArray | None, Shape, float]:
-    """The arguments of the forward pass, with the normalised shape that they come to."""
-    _check.refuse_shape("weight", weight)
-    x, weight, bias = _check.arrays(("x", "weight", "bias"), (x, weight, bias), 0)
+    x: Any, weight: Any, bias: Any, normalized_shape: Any, eps: float, out: Any
+) -> tuple[FloatArray, FloatArray | None, FloatArray | None, Shape, float, FloatArray | None]:
+    x, weight, bias, normalized = normalized_arrays(x, weight, bias, normalized_shape)
+    out = _check.out(out, {"x": x}, {"weight": weight, "bias": bias})
+    return x, weight, bias, normalized, _check.number("eps", eps), out
+
+
+def normalized_arrays(
+    x: Any, weight: Any, bias: Any, normalized_shape: Any
+) -> tuple[FloatArray, FloatArray | None, FloatArray | None, Shape]:
+    """Of the forward pass, with the normalised shape that they come to."""
+    # PyTorch has the normalised shape where the weight stands here.
+    lengths = weight if isinstance(weight, (tuple, list)) else [weight]
+    if lengths and all(isinstance(n, int) for n in lengths):
+        raise TypeError(
+            f"weight must be an array, got {_check.shown(weight)}; a shape is normalized_shape={_check.shown(weight)}"
+        )
+    x, weight, bias = _check.arrays({"x": x}, {"weight": weight, "bias": bias})
     shape = x.shape
     if normalized_shape is not None:
         normalized, whose = _check.shape("normalized_shape", normalized_shape), "normalized_shape"
@@ -263,28 +239,28 @@ def forward_arguments(
         raise ValueError(f"x must have at least one axis, got shape {shape}")
     if not normalized or shape[-len(normalized) :] != normalized:
         raise ValueError(
-            f"{whose} must have the shape of the last axes, one or more, of x of shape {shape}, got {normalized}"
+            f"{whose} must have the shape of the last axes of x, one or more of {shape}, got {normalized}"
         )
-    if weight is not None and weight.shape != normalized:
-        _check.match_shape("weight", weight, normalized, "x, in the normalised axes")
-    if bias is not None and bias.shape != normalized:
-        _check.match_shape("bias", bias, normalized, "x, in the normalised axes")
-    return x, weight, bias, normalized, _check.number("eps", eps)
+    _check.match_shape("weight", weight, normalized, "x, in the normalised axes")
+    _check.match_shape("bias", bias, normalized, "x, in the normalised axes")
+    return x, weight, bias, normalized
 
 
 def backward_arguments(
-    dy: Any, value: Any, mean: Any, rstd: Any, weight: Any, x: str = "x"
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray | None, Shape]:
-    """The arguments of the backward pass, with their normalised shape. x: what the input is called."""
-    value, dy, rstd, weight = _check.arrays((x, "dy", "rstd", "weight"), (value, dy, rstd, weight), 2)
-    mean = _check.array("mean", mean)
-    if mean.dtype is not _FLOAT64:
-        mean = mean.astype(np.float64)
-    normalized = _check.normalized_by("mean", mean, x, value)
-    if dy.shape != value.shape:
-        _check.match_shape("dy", dy, value.shape, x)
-    if rstd.shape != mean.shape:
-        _check.match_shape("rstd", rstd, mean.shape, f"{x} without the normalised axes")
-    if weight is not None and weight.shape != normalized:
-        _check.match_shape("weight", weight, normalized, f"{x}, in the normalised axes")
-    return dy, value, mean, rstd, weight, normalized
+    dy: Any, x: Any, mean: Any, rstd: Any, weight: Any, out: Any
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray | None, FloatArray | None]:
+    x, dy, rstd, weight = _check.arrays({"x": x, "dy": dy, "rstd": rstd}, {"weight": weight})
+    mean = row_means(mean, rstd, "x", x)
+    normalized = _check.normalized_by("mean", mean, "x", x)
+    _check.match_shape("dy", dy, x.shape, "x")
+    _check.match_shape("weight", weight, normalized, "x, in the normalised axes")
+    out = _check.out(out, {"x": x, "dy": dy}, {"mean": mean, "rstd": rstd, "weight": weight})
+    return dy, x, mean, rstd, weight, out
+
+
+def row_means(value: Any, rstd: FloatArray, of: str, x: FloatArray) -> FloatArray:
+    """The means of the rows of x, which is called `of`: in float64."""
+    mean: FloatArray = np.asarray(_check.array("mean", value), np.float64)
+    _check.normalized_by("mean", mean, of, x)
+    _check.match_shape("rstd", rstd, mean.shape, f"{of} without the normalised axes")
+    return mean

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import SupportsIndex, overload
+from typing import SupportsIndex
 
 import numpy.typing as npt
 
-from pyreg._activation_dropout import run_backward, run_forward
-from pyreg._check import FloatArray
+from pyreg import _core
+from pyreg._activation_dropout import backward_arguments, forward_arguments
+from pyreg._results import ActivationDropoutBackward, FloatArray
 
 
 def relu_dropout_forward(
     x: npt.ArrayLike,
     bias: npt.ArrayLike | None = None,
     *,
-    p: float,
-    key: SupportsIndex,
+    p: float = 0.0,
+    key: SupportsIndex | None = None,
     offset: SupportsIndex = 0,
     training: bool = True,
     out: FloatArray | None = None,
@@ -49,41 +50,22 @@ def relu_dropout_forward(
     >>> pyreg.relu_dropout_forward(np.array([-1.0, 1.0, 2.0, 3.0]), p=0.5, key=1)
     array([0., 0., 4., 6.])
     """
-    return run_forward("relu", x, bias, p, key, offset, training, out)
+    y: FloatArray = _core.activation_dropout_forward(
+        "relu", x, bias, p, key, offset, training, out, forward_arguments
+    )
+    return y
 
 
-@overload
-def relu_dropout_backward(
-    dy: npt.ArrayLike,
-    x: npt.ArrayLike,
-    bias: None = None,
-    *,
-    p: float,
-    key: SupportsIndex,
-    offset: SupportsIndex = 0,
-    out: FloatArray | None = None,
-) -> tuple[FloatArray, None]: ...
-@overload
-def relu_dropout_backward(
-    dy: npt.ArrayLike,
-    x: npt.ArrayLike,
-    bias: npt.ArrayLike,
-    *,
-    p: float,
-    key: SupportsIndex,
-    offset: SupportsIndex = 0,
-    out: FloatArray | None = None,
-) -> tuple[FloatArray, FloatArray]: ...
 def relu_dropout_backward(
     dy: npt.ArrayLike,
     x: npt.ArrayLike,
     bias: npt.ArrayLike | None = None,
     *,
-    p: float,
-    key: SupportsIndex,
+    p: float = 0.0,
+    key: SupportsIndex | None = None,
     offset: SupportsIndex = 0,
     out: FloatArray | None = None,
-) -> tuple[FloatArray, FloatArray | None]:
+) -> ActivationDropoutBackward:
     """Return the gradients of `relu_dropout_forward`.
 
     ``dx = dropout(0 where x + bias <= 0, else dy, p, key=key, offset=offset)``, and `dbias` is its sum over all axes
@@ -113,4 +95,7 @@ def relu_dropout_backward(
     >>> dx
     array([0., 0., 0., 2.])
     """
-    return run_backward("relu", dy, x, bias, p, key, offset, out)
+    result: ActivationDropoutBackward = _core.activation_dropout_backward(
+        "relu", dy, x, bias, p, key, offset, out, backward_arguments
+    )
+    return result

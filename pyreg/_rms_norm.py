@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, SupportsIndex, overload
+from typing import Any, SupportsIndex
 
-import numpy as np
 import numpy.typing as npt
 
 from pyreg import _check, _core
-from pyreg._check import FloatArray, Shape
-from pyreg._layer_norm import forward_arguments
+from pyreg._check import Shape
+from pyreg._layer_norm import normalized_arrays
+from pyreg._results import FloatArray, RmsNormBackward, RmsNormForward
 
 
 def rms_norm(
@@ -30,7 +29,7 @@ def rms_norm(
     Parameters
     ----------
     x : array_like of float32 or float64, shape ``(..., *normalized_shape)``
-        In any memory layout; one that cannot be streamed is copied once.
+        In any memory layout; one that the kernels cannot read is copied once.
     weight : array_like, shape `normalized_shape`, optional
         Scale of each normalised element, of x's dtype.
     normalized_shape : int or sequence of int, optional
@@ -75,9 +74,7 @@ def rms_norm(
     array([[ 0.577,  1.155,  1.155],
            [-0.577,  1.155,  1.155]])
     """
-    x, weight, _, shape, eps = forward_arguments(x, weight, None, normalized_shape, eps)
-    y = _check.out(out, ("x", "weight"), (x, weight))
-    _core.rms_norm_forward(x, math.prod(shape), weight, eps, y, None)
+    y: FloatArray = _core.rms_norm(x, weight, normalized_shape, eps, out, forward_arguments)
     return y
 
 
@@ -88,7 +85,7 @@ def rms_norm_forward(
     normalized_shape: SupportsIndex | Sequence[SupportsIndex] | None = None,
     eps: float = 1e-5,
     out: FloatArray | None = None,
-) -> tuple[FloatArray, FloatArray]:
+) -> RmsNormForward:
     """`rms_norm`, and the statistic that its backward pass needs.
 
     Parameters
@@ -119,31 +116,10 @@ def rms_norm_forward(
     >>> rstd.round(4)
     array([0.5773, 0.0577])
     """
-    x, weight, _, shape, eps = forward_arguments(x, weight, None, normalized_shape, eps)
-    y = _check.out(out, ("x", "weight"), (x, weight))
-    rstd = np.empty(x.shape[: -len(shape)], x.dtype)
-    _core.rms_norm_forward(x, math.prod(shape), weight, eps, y, rstd)
-    return y, rstd
+    result: RmsNormForward = _core.rms_norm_forward(x, weight, normalized_shape, eps, out, forward_arguments)
+    return result
 
 
-@overload
-def rms_norm_backward(
-    dy: npt.ArrayLike,
-    x: npt.ArrayLike,
-    rstd: npt.ArrayLike,
-    weight: None = None,
-    *,
-    out: FloatArray | None = None,
-) -> tuple[FloatArray, None]: ...
-@overload
-def rms_norm_backward(
-    dy: npt.ArrayLike,
-    x: npt.ArrayLike,
-    rstd: npt.ArrayLike,
-    weight: npt.ArrayLike,
-    *,
-    out: FloatArray | None = None,
-) -> tuple[FloatArray, FloatArray]: ...
 def rms_norm_backward(
     dy: npt.ArrayLike,
     x: npt.ArrayLike,
@@ -151,7 +127,7 @@ def rms_norm_backward(
     weight: npt.ArrayLike | None = None,
     *,
     out: FloatArray | None = None,
-) -> tuple[FloatArray, FloatArray | None]:
+) -> RmsNormBackward:
     """Return the gradients of `rms_norm` for x and weight.
 
     With ``xhat = x * rstd`` and ``g = dy * weight``, and the mean over the normalised axes:
@@ -199,21 +175,22 @@ def rms_norm_backward(
     >>> dx.round(3)
     array([[ 0.513, -0.128, -0.128]])
     """
-    dy, x, rstd, weight, shape = backward_arguments(dy, x, rstd, weight)
-    dx = _check.out(out, ("x", "dy", "rstd", "weight"), (x, dy, rstd, weight), may_be=2)
-    dweight = None if weight is None else np.empty(shape, x.dtype)
-    _core.rms_norm_backward(dy, x, rstd, weight, math.prod(shape), dx, dweight)
-    return dx, dweight
+    result: RmsNormBackward = _core.rms_norm_backward(dy, x, rstd, weight, out, backward_arguments)
+    return result
+
+
+def forward_arguments(
+    x: Any, weight: Any, normalized_shape: Any, eps: float, out: Any
+) -> tuple[FloatArray, FloatArray | None, Shape, float, FloatArray | None]:
+    x, weight, _, normalized = normalized_arrays(x, weight, None, normalized_shape)
+    return x, weight, normalized, _check.number("eps", eps), _check.out(out, {"x": x}, {"weight": weight})
 
 
 def backward_arguments(
-    dy: Any, value: Any, rstd: Any, weight: Any, x: str = "x"
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray | None, Shape]:
-    """The arguments of the backward pass, with their normalised shape. x: what the input is called."""
-    value, dy, rstd, weight = _check.arrays((x, "dy", "rstd", "weight"), (value, dy, rstd, weight), 2)
-    normalized = _check.normalized_by("rstd", rstd, x, value)
-    if dy.shape != value.shape:
-        _check.match_shape("dy", dy, value.shape, x)
-    if weight is not None and weight.shape != normalized:
-        _check.match_shape("weight", weight, normalized, f"{x}, in the normalised axes")
-    return dy, value, rstd, weight, normalized
+    dy: Any, x: Any, rstd: Any, weight: Any, out: Any
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray | None, FloatArray | None]:
+    x, dy, rstd, weight = _check.arrays({"x": x, "dy": dy, "rstd": rstd}, {"weight": weight})
+    normalized = _check.normalized_by("rstd", rstd, "x", x)
+    _check.match_shape("dy", dy, x.shape, "x")
+    _check.match_shape("weight", weight, normalized, "x, in the normalised axes")
+    return dy, x, rstd, weight, _check.out(out, {"x": x, "dy": dy}, {"rstd": rstd, "weight": weight})

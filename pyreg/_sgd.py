@@ -7,7 +7,7 @@ from typing import Any, SupportsIndex
 import numpy.typing as npt
 
 from pyreg import _check, _core
-from pyreg._check import FloatArray
+from pyreg._results import FloatArray
 
 
 def sgd_update(
@@ -36,8 +36,8 @@ def sgd_update(
     param : ndarray of float32 or float64
         The parameter: **updated in place**. C-contiguous, aligned, writeable.
     grad : array_like, param's dtype and shape
-        The gradient. In any memory layout; one that cannot be streamed is copied once.
-    momentum_buffer : ndarray, param's dtype and shape
+        The gradient. In any memory layout; one that the kernels cannot read is copied once.
+    momentum_buffer : ndarray, param's dtype and shape, optional
         **Updated in place**; needed where `momentum` is not 0, else left alone. Step 1 fills it, so what
         it holds before does not matter.
     step : int
@@ -56,7 +56,7 @@ def sgd_update(
     Raises
     ------
     TypeError
-        Where an array has the wrong type or dtype, or a number is none.
+        Where an array has the wrong type or dtype, or an argument is not a number.
     ValueError
         Where a shape does not match, an array cannot be updated in place, two arrays overlap, or a
         number is out of range. Every array is then as it was.
@@ -75,47 +75,24 @@ def sgd_update(
     >>> param
     array([ 0.855, -2.145])
     """
-    grad = checked_gradient(param, grad, momentum_buffer)
-    step, lr, momentum, dampening, weight_decay, nesterov, maximize = checked_numbers(
-        step, lr, momentum, dampening, weight_decay, nesterov, maximize, momentum_buffer
-    )
-    _core.sgd(
-        param,
-        grad,
-        momentum_buffer,
-        step == 1,
-        lr,
-        momentum,
-        dampening,
-        weight_decay,
-        nesterov,
-        maximize,
+    _core.sgd_update(
+        param, grad, momentum_buffer, step, lr, momentum, dampening, weight_decay, nesterov, maximize, arguments
     )
 
 
-def checked_gradient(param: FloatArray, grad: Any, momentum_buffer: FloatArray | None) -> FloatArray:
-    """The gradient, where all these arrays can be used together."""
-    if _core.are_updatable(grad, 1, param, momentum_buffer):
-        return grad
-    _check.updatable("param", param)
-    gradient = _check.array_like("grad", grad, param.dtype, param.shape, "param")
-    if momentum_buffer is not None:
-        _check.writable("momentum_buffer", momentum_buffer, param.dtype, param.shape, "param")
-    _check.disjoint(param=param, grad=gradient, momentum_buffer=momentum_buffer)
-    return gradient
-
-
-def checked_numbers(
-    step: SupportsIndex,
+def arguments(
+    param: Any,
+    grad: Any,
+    momentum_buffer: Any,
+    step: Any,
     lr: float,
     momentum: float,
     dampening: float,
     weight_decay: float,
     nesterov: bool,
     maximize: bool,
-    momentum_buffer: FloatArray | None,
-) -> tuple[int, float, float, float, float, bool, bool]:
-    """The numbers of an update, all but the last of these, where they go together."""
+) -> tuple[Any, ...]:
+    grad = _check.updated({"param": param}, {"momentum_buffer": momentum_buffer}, grad)
     step, nesterov, maximize = _check.step(step), _check.flag("nesterov", nesterov), _check.flag("maximize", maximize)
     lr, momentum = _check.number("lr", lr), _check.number("momentum", momentum)
     dampening = _check.number("dampening", dampening)
@@ -127,4 +104,4 @@ def checked_numbers(
             "nesterov must go with momentum > 0 and dampening == 0, "
             f"got momentum={momentum} and dampening={dampening}"
         )
-    return step, lr, momentum, dampening, weight_decay, nesterov, maximize
+    return param, grad, momentum_buffer, step, lr, momentum, dampening, weight_decay, nesterov, maximize

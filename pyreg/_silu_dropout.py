@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import SupportsIndex, overload
+from typing import SupportsIndex
 
 import numpy.typing as npt
 
-from pyreg._activation_dropout import run_backward, run_forward
-from pyreg._check import FloatArray
+from pyreg import _core
+from pyreg._activation_dropout import backward_arguments, forward_arguments
+from pyreg._results import ActivationDropoutBackward, FloatArray
 
 
 def silu_dropout_forward(
     x: npt.ArrayLike,
     bias: npt.ArrayLike | None = None,
     *,
-    p: float,
-    key: SupportsIndex,
+    p: float = 0.0,
+    key: SupportsIndex | None = None,
     offset: SupportsIndex = 0,
     training: bool = True,
     out: FloatArray | None = None,
@@ -52,44 +53,25 @@ def silu_dropout_forward(
     Examples
     --------
     >>> import numpy as np, pyreg
-    >>> pyreg.silu_dropout_forward(np.array([-1.0, 0.0, 1.0, 2.0]), p=0.0, key=1).round(3)
+    >>> pyreg.silu_dropout_forward(np.array([-1.0, 0.0, 1.0, 2.0])).round(3)
     array([-0.269,  0.   ,  0.731,  1.762])
     """
-    return run_forward("silu", x, bias, p, key, offset, training, out)
+    y: FloatArray = _core.activation_dropout_forward(
+        "silu", x, bias, p, key, offset, training, out, forward_arguments
+    )
+    return y
 
 
-@overload
-def silu_dropout_backward(
-    dy: npt.ArrayLike,
-    x: npt.ArrayLike,
-    bias: None = None,
-    *,
-    p: float,
-    key: SupportsIndex,
-    offset: SupportsIndex = 0,
-    out: FloatArray | None = None,
-) -> tuple[FloatArray, None]: ...
-@overload
-def silu_dropout_backward(
-    dy: npt.ArrayLike,
-    x: npt.ArrayLike,
-    bias: npt.ArrayLike,
-    *,
-    p: float,
-    key: SupportsIndex,
-    offset: SupportsIndex = 0,
-    out: FloatArray | None = None,
-) -> tuple[FloatArray, FloatArray]: ...
 def silu_dropout_backward(
     dy: npt.ArrayLike,
     x: npt.ArrayLike,
     bias: npt.ArrayLike | None = None,
     *,
-    p: float,
-    key: SupportsIndex,
+    p: float = 0.0,
+    key: SupportsIndex | None = None,
     offset: SupportsIndex = 0,
     out: FloatArray | None = None,
-) -> tuple[FloatArray, FloatArray | None]:
+) -> ActivationDropoutBackward:
     """Return the gradients of `silu_dropout_forward`.
 
     ``dx = dropout(dy * silu'(x + bias), p, key=key, offset=offset)``, and `dbias` is its sum over all axes but the
@@ -119,4 +101,7 @@ def silu_dropout_backward(
     >>> dx.round(3)
     array([0.   , 0.   , 1.   , 1.855])
     """
-    return run_backward("silu", dy, x, bias, p, key, offset, out)
+    result: ActivationDropoutBackward = _core.activation_dropout_backward(
+        "silu", dy, x, bias, p, key, offset, out, backward_arguments
+    )
+    return result

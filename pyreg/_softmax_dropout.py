@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
 from pyreg import _check, _core
-from pyreg._check import FloatArray, Shape
+from pyreg._results import FloatArray, SoftmaxDropoutForward
 
 
 def softmax_dropout_forward(
     x: npt.ArrayLike,
     mask: npt.ArrayLike | None = None,
     *,
-    p: float,
-    key: SupportsIndex,
+    p: float = 0.0,
+    key: SupportsIndex | None = None,
     offset: SupportsIndex = 0,
     training: bool = True,
     scale: float = 1.0,
     causal: bool = False,
     out: FloatArray | None = None,
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+) -> SoftmaxDropoutForward:
     """Softmax over the last axis and dropout of the result, in one pass.
 
     ``s = x * scale + mask``, ``prob = exp(s - maximum) / sum(exp(s - maximum))`` with the maximum of each row of
@@ -32,20 +32,21 @@ def softmax_dropout_forward(
     Parameters
     ----------
     x : array_like of float32 or float64, shape ``(..., n)``
-        The scores. In any memory layout; one that cannot be streamed is copied once.
+        The scores. In any memory layout; one that the kernels cannot read is copied once.
     mask : array_like, x's dtype, optional
         What is added to the scaled scores: ``-inf`` where a weight has to be 0. Of x's shape, or one that
         broadcasts to it, such as (queries, keys), or (batch, 1, 1, keys) for keys that are padding. It is
-        not copied for that. A NaN or +inf in x stays one under -inf.
+        not copied for that. A mask's -inf does not hide NaN or +inf in x. From a boolean array
+        `keep`, True where a weight is wanted, make it by ``np.where(keep, 0, -np.inf).astype(x.dtype)``.
     p, key, offset
-        As in `dropout`.
+        As in `dropout`; without p, nothing is dropped.
     training : bool, optional
         Where False, no weight is dropped.
     scale : float, optional
         What x is multiplied with first, ``1 / sqrt(d)`` for queries and keys of d features. Finite in x's dtype.
     causal : bool, optional
         Whether the weights of keys after the query are 0: of element j of row i of the last two axes,
-        where j > i. Unlike under a `mask`, which is added, what x holds there has no effect, NaN neither.
+        where j > i. Unlike under a `mask`, which is added, what x holds there has no effect, not even NaN.
     out : ndarray, optional
         Where y goes: of x's dtype and shape, C-contiguous, aligned, writeable. It may be x itself, and must
         not overlap x otherwise, nor `mask`. The backward pass needs x as it was.
@@ -90,16 +91,16 @@ def softmax_dropout_forward(
     Examples
     --------
     >>> import numpy as np, pyreg
-    >>> y, maximum, rsum = pyreg.softmax_dropout_forward(np.zeros((3, 3)), p=0.0, key=1, causal=True)
+    >>> y, maximum, rsum = pyreg.softmax_dropout_forward(np.zeros((3, 3)), causal=True)
     >>> y.round(3)
     array([[1.   , 0.   , 0.   ],
            [0.5  , 0.5  , 0.   ],
            [0.333, 0.333, 0.333]])
     """
-    a = checked_forward(x, mask, p, key, offset, training, scale, causal, out)
-    maximum, rsum = np.empty(a.x.shape[:-1], a.x.dtype), np.empty(a.x.shape[:-1], a.x.dtype)
-    _core.softmax_dropout_forward(a.x, *a.mask, a.queries, a.scale, a.threshold, a.key, a.offset, a.y, maximum, rsum)
-    return a.y, maximum, rsum
+    result: SoftmaxDropoutForward = _core.softmax_dropout_forward(
+        x, mask, p, key, offset, training, scale, causal, out, forward_arguments
+    )
+    return result
 
 
 def softmax_dropout_backward(
@@ -109,8 +110,8 @@ def softmax_dropout_backward(
     rsum: npt.ArrayLike,
     mask: npt.ArrayLike | None = None,
     *,
-    p: float,
-    key: SupportsIndex,
+    p: float = 0.0,
+    key: SupportsIndex | None = None,
     offset: SupportsIndex = 0,
     scale: float = 1.0,
     causal: bool = False,
@@ -157,127 +158,80 @@ def softmax_dropout_backward(
     --------
     >>> import numpy as np, pyreg
     >>> x = np.array([[0.0, 1.0, 2.0]])
-    >>> y, maximum, rsum = pyreg.softmax_dropout_forward(x, p=0.0, key=1)
+    >>> y, maximum, rsum = pyreg.softmax_dropout_forward(x)
     >>> dy = np.array([[1.0, 0.0, 0.0]])
-    >>> pyreg.softmax_dropout_backward(dy, x, maximum, rsum, p=0.0, key=1).round(3)
+    >>> pyreg.softmax_dropout_backward(dy, x, maximum, rsum).round(3)
     array([[ 0.082, -0.022, -0.06 ]])
     """
-    a = checked_backward(dy, x, maximum, rsum, mask, p, key, offset, scale, causal, out)
-    _core.softmax_dropout_backward(
-        a.dy, a.x, a.maximum, a.rsum, *a.mask, a.queries, a.scale, a.threshold, a.key, a.offset, a.dx
+    dx: FloatArray = _core.softmax_dropout_backward(
+        dy, x, maximum, rsum, mask, p, key, offset, scale, causal, out, backward_arguments
     )
-    return a.dx
+    return dx
 
 
-class MaskRows(NamedTuple):
-    """How the mask's rows belong to x's."""
-
-    mask: FloatArray | None  # (..., n), C-contiguous
-    lengths: Shape  # x's shape without the last axis
-    steps: Shape  # for each of them, how far on in the mask its next row is
-
-
-class Forward(NamedTuple):
-    """The arguments of the forward pass, checked."""
-
-    x: FloatArray
-    mask: MaskRows
-    queries: int  # the length of the last axis but one where causal, else 0
-    scale: float
-    threshold: int
-    key: int
-    offset: int
-    y: FloatArray
-
-
-def checked_forward(
-    x: Any,
-    mask: Any,
-    p: float,
-    key: SupportsIndex,
-    offset: SupportsIndex,
-    training: bool,
-    scale: float,
-    causal: bool,
-    out: Any,
-) -> Forward:
-    x, mask = _check.arrays(("x", "mask"), (x, mask), 0)
-    queries = _check_shapes(x, mask, causal)
+def forward_arguments(
+    x: Any, mask: Any, p: float, key: Any, offset: Any, training: bool, scale: float, causal: bool, out: Any
+) -> tuple[Any, ...]:
+    x, mask = _check.arrays({"x": x}, {"mask": added_mask(mask)})
+    mask, causal = rows_of_mask(mask, x, causal)
+    dropout = _check.dropout(p, key, offset, x.size, training)
     scale = _check.finite("scale", scale, x.dtype)
-    threshold, key, offset = _check.dropout_arguments(p, key, offset, x.size, training)
-    y = _check.out(out, ("x", "mask"), (x, mask))
-    return Forward(x, mask_rows(mask, x.shape), queries, scale, threshold, key, offset, y)
+    return x, mask, *dropout, scale, causal, _check.out(out, {"x": x}, {"mask": mask})
 
 
-class Backward(NamedTuple):
-    """The arguments of the backward pass, checked."""
-
-    dy: FloatArray
-    x: FloatArray
-    maximum: FloatArray
-    rsum: FloatArray
-    mask: MaskRows
-    queries: int
-    scale: float
-    threshold: int
-    key: int
-    offset: int
-    dx: FloatArray
-
-
-def checked_backward(
+def backward_arguments(
     dy: Any,
     x: Any,
     maximum: Any,
     rsum: Any,
     mask: Any,
     p: float,
-    key: SupportsIndex,
-    offset: SupportsIndex,
+    key: Any,
+    offset: Any,
     scale: float,
     causal: bool,
     out: Any,
-) -> Backward:
-    names = ("x", "dy", "maximum", "rsum", "mask")
-    x, dy, maximum, rsum, mask = arrays = _check.arrays(names, (x, dy, maximum, rsum, mask), 3)
-    queries = _check_shapes(x, mask, causal)
+) -> tuple[Any, ...]:
+    x, dy, maximum, rsum, mask = _check.arrays(
+        {"x": x, "dy": dy, "maximum": maximum, "rsum": rsum}, {"mask": added_mask(mask)}
+    )
+    mask, causal = rows_of_mask(mask, x, causal)
     _check.match_shape("dy", dy, x.shape, "x")
     _check.match_shape("maximum", maximum, x.shape[:-1], "x without the last axis")
     _check.match_shape("rsum", rsum, x.shape[:-1], "x without the last axis")
+    p, key, offset, _ = _check.dropout(p, key, offset, x.size)
     scale = _check.finite("scale", scale, x.dtype)
-    threshold, key, offset = _check.dropout_arguments(p, key, offset, x.size)
-    dx = _check.out(out, names, arrays, may_be=2)
-    return Backward(
-        dy, x, maximum, rsum, mask_rows(mask, x.shape), queries, scale, threshold, key, offset, dx
-    )  # fmt: skip
+    out = _check.out(out, {"x": x, "dy": dy}, {"maximum": maximum, "rsum": rsum, "mask": mask})
+    return dy, x, maximum, rsum, mask, p, key, offset, scale, causal, out
 
 
-def _check_shapes(x: FloatArray, mask: FloatArray | None, causal: bool) -> int:
-    """Returns `queries`."""
+def added_mask(mask: Any) -> Any:
+    """The mask, unless it is one of booleans or integers: to add that would hide nothing."""
+    if isinstance(mask, float):
+        raise TypeError(f"mask must be an array, got {mask!r}; a probability is p={mask!r}")
+    try:
+        dtype = np.asarray(mask).dtype
+    except ValueError:  # not an array at all
+        return mask
+    if dtype.kind in "biu":
+        raise TypeError(
+            f"mask is added to the scores and must be float32 or float64, got {dtype}; from an array `keep`, true "
+            "where a weight is wanted, make it by np.where(keep, 0, -np.inf).astype(x.dtype)"
+        )
+    return mask
+
+
+def rows_of_mask(mask: FloatArray | None, x: FloatArray, causal: bool) -> tuple[FloatArray | None, bool]:
+    """The mask, with rows of x's length; and `causal`."""
     if x.ndim == 0:
         raise ValueError(f"x must have an axis, over which softmax is taken, got shape {x.shape}")
     if mask is not None:
         aligned = (1,) * (x.ndim - mask.ndim) + mask.shape
         if mask.ndim > x.ndim or any(m not in (1, n) for m, n in zip(aligned, x.shape, strict=True)):
             raise ValueError(f"mask must have a shape that broadcasts to {x.shape} like x, got {mask.shape}")
-    if not _check.flag("causal", causal):
-        return 0
-    if x.ndim < 2:
+        if mask.shape[-1:] != x.shape[-1:]:
+            mask = np.ascontiguousarray(np.broadcast_to(mask, (*mask.shape[:-1], x.shape[-1])))
+    causal = _check.flag("causal", causal)
+    if causal and x.ndim < 2:
         raise ValueError(f"x must have an axis of queries and one of keys where causal, got shape {x.shape}")
-    queries: int = x.shape[-2]
-    return queries
-
-
-def mask_rows(mask: FloatArray | None, shape: Shape) -> MaskRows:
-    *lengths, n = shape
-    if mask is None:
-        return MaskRows(None, tuple(lengths), (0,) * len(lengths))
-    if mask.ndim == 0 or mask.shape[-1] != n:
-        mask = np.ascontiguousarray(np.broadcast_to(mask, (*mask.shape[:-1], n)))
-    steps, step = [0] * len(lengths), n
-    for axis in range(-1, -mask.ndim, -1):
-        length = mask.shape[axis - 1]
-        if length != 1:
-            steps[axis] = step
-        step *= length
-    return MaskRows(mask, tuple(lengths), tuple(steps))
+    return mask, causal

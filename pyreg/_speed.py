@@ -23,7 +23,7 @@ class Speed(NamedTuple):
     mean: float
     p90: float
     gb_per_s: float  # of the bytes that the operation must read and write
-    percent_of_copy: float  # with ordinary or streaming stores, whichever is faster
+    percent_of_copy: float  # with ordinary or nontemporal stores, whichever is faster
 
     def disturbed(self) -> bool:
         return disturbed(self.seconds, self.p90)
@@ -65,12 +65,12 @@ def measure_shape(shape: tuple[int, int]) -> Iterator[Speed]:
     }
     copies: dict[str, Callable[[], object]] = {
         "copy": lambda: _core.copy(x, out, False),
-        "streaming copy": lambda: _core.copy(x, out, True),
+        "nontemporal copy": lambda: _core.copy(x, out, True),
     }
     for op, (call, arrays) in calls.items():
         times = interleaved({"op": call} | copies)
         median, p90 = np.quantile(times["op"], [0.5, 0.9]).tolist()
-        copy = 2 * x.nbytes / min(np.median(times["copy"]), np.median(times["streaming copy"]))
+        copy = 2 * x.nbytes / min(np.median(times["copy"]), np.median(times["nontemporal copy"]))
         speed = arrays * x.nbytes / median
         yield Speed(op, shape, median, float(np.mean(times["op"])), p90, speed / 1e9, float(100 * speed / copy))
 

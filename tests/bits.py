@@ -10,17 +10,28 @@ def bits(array):
     return array.tobytes()
 
 
+def have_same_bytes(one, other):
+    """Of two arrays alike; without a copy where they are contiguous."""
+    integer = f"u{one.itemsize}"
+    return np.array_equal(*(np.ascontiguousarray(array).view(integer) for array in (one, other)))
+
+
 def assert_same_bits(actual, expected, context=""):
-    """For arrays, None, and tuples of them."""
-    if isinstance(expected, tuple):
-        assert len(actual) == len(expected)
+    """For arrays, numbers, None, and tuples and dicts of them."""
+    if isinstance(expected, dict):
+        assert actual.keys() == expected.keys(), context
+        for name, value in expected.items():
+            assert_same_bits(actual[name], value, (name, context))
+    elif isinstance(expected, tuple):
+        assert len(actual) == len(expected), context
         for a, e in zip(actual, expected, strict=True):
             assert_same_bits(a, e, context)
     elif expected is None:
         assert actual is None, context
     else:
+        actual, expected = np.asarray(actual), np.asarray(expected)
         assert (actual.dtype, actual.shape) == (expected.dtype, expected.shape), context
-        if bits(actual) != bits(expected):
+        if not have_same_bytes(actual, expected) and bits(actual) != bits(expected):
             differs = (actual != expected) & ~(np.isnan(actual) & np.isnan(expected))
             where = np.argwhere(differs | (np.signbit(actual) != np.signbit(expected)))
             raise AssertionError(f"{context}: {len(where)} elements differ, the first at {where[:1]}")

@@ -1,7 +1,9 @@
-"""Fixtures that run a test on every implementation there is."""
+"""Fixtures: every implementation, every function, every dtype; and masks that are drawn once."""
 
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -12,11 +14,28 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != CHECKOUT]
 
-import pyreg  # noqa: E402
-from pyreg import _core  # noqa: E402
+from cases import DTYPES, LEVELS, isa  # noqa: E402
 
-LEVELS = _core.isa_found()
-DTYPES = [np.float32, np.float64]
+import pyreg  # noqa: E402
+from pyreg._cases import CASES, Case  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def masks_of_the_reference_are_drawn_once() -> Iterator[None]:
+    """It draws the same ones for one function after the other, which takes most of its time."""
+    dropout, drop_path = (import_module(f"pyreg.reference.{name}") for name in ("dropout", "drop_path"))
+    kept = dropout.kept
+
+    @lru_cache(maxsize=1024)
+    def kept_once(*arguments):
+        mask = kept(*arguments)
+        mask.flags.writeable = False
+        return mask
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (dropout, drop_path):
+            patch.setattr(module, "kept", kept_once)
+        yield
 
 
 @pytest.fixture(params=["reference", *LEVELS])
@@ -25,19 +44,21 @@ def impl(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
     if request.param == "reference":
         yield pyreg.reference
         return
-    chosen = _core.isa_chosen()
-    _core.use_isa(request.param)
-    yield pyreg
-    _core.use_isa(chosen)
+    with isa(request.param):
+        yield pyreg
 
 
 @pytest.fixture(params=LEVELS)
 def level(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each instruction-set level of this machine, in use."""
-    chosen = _core.isa_chosen()
-    _core.use_isa(request.param)
-    yield request.param
-    _core.use_isa(chosen)
+    with isa(request.param):
+        yield request.param
+
+
+@pytest.fixture(params=CASES.values(), ids=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    """Each public function on arrays."""
+    return request.param
 
 
 @pytest.fixture(params=DTYPES, ids=lambda dtype: dtype.__name__)

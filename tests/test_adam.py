@@ -77,10 +77,8 @@ def test_1000_steps_in_float32_are_no_worse_than_plain_numpy(impl, rng, name, we
         getattr(impl, name)(param, grad, exp_avg, exp_avg_sq, step=step, lr=1e-2, weight_decay=weight_decay)
 
     def plain(state, grad, step):
-        numpy_adam(
-            state, grad, step, lr=1e-2, betas=BETAS, eps=1e-8, weight_decay=weight_decay,
-            decoupled=name == "adamw_update",
-        )  # fmt: skip
+        options = {"lr": 1e-2, "betas": BETAS, "eps": 1e-8, "weight_decay": weight_decay}
+        numpy_adam(state, grad, step, **options, decoupled=name == "adamw_update")
 
     mine, theirs, size = errors_after_1000_steps(update, plain, 3, rng)
     # 1000 roundings of half a place (2**-25 of the size) add up like a random walk.

@@ -13,10 +13,10 @@ import run
 import run_company
 import run_measure
 import run_numpy
-import run_ops
 import run_pyreg
 import run_report
-from run_ops import OPS, WrongAnswer
+from run_case import WrongAnswer
+from run_ops import OPS
 
 import pyreg
 from pyreg import _core
@@ -32,35 +32,52 @@ def make_case(title, shape=(3, 37)):
 
 @pytest.mark.parametrize("shape", SIZES, ids=str)
 @pytest.mark.parametrize("title", OPS)
-@pytest.mark.parametrize("library", [run_pyreg, run_numpy], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("library", ["pyreg", "numpy"])
 def test_answers_agree_with_float64_also_when_called_again(library, title, shape):
     case = make_case(title, shape)
-    call = getattr(library, case.name)(case)
+    call = run_pyreg.public_call(case) if library == "pyreg" else getattr(run_numpy, case.name)(case)
     call()  # must not leave anything behind that a second call would see
     case.restore()
     answer = call()
     case.check(answer)
-    if library is run_pyreg:
+    if library == "pyreg":
         case.check_bits(answer)
 
 
 @pytest.mark.parametrize("title", OPS)
-def test_bare_kernel_and_new_result_are_the_public_function(title):
+def test_the_cores_call_and_a_new_result_are_the_public_functions(title):
     case = make_case(title)
+    written = case.param if title == "adamw_update" else case.out
 
-    def result():
+    def result(call):
         case.restore()
-        getattr(run_pyreg, case.name)(case)()
-        return (case.param if title == "adamw_update" else case.out).copy()
+        call()
+        return written.copy()
 
-    expected = result()
-    case.restore()
-    getattr(run_pyreg, f"{case.name}_core")(case)()
-    np.testing.assert_array_equal(case.param if title == "adamw_update" else case.out, expected)
-    make_new = getattr(run_pyreg, f"{case.name}_new", None)
-    if make_new:
-        new = make_new(case)()
-        np.testing.assert_array_equal(new[0] if isinstance(new, tuple) else new, expected)
+    expected = result(run_pyreg.public_call(case))
+    from_core = run_pyreg.core_call(case)
+    written[...] = np.nan
+    np.testing.assert_array_equal(result(from_core), expected)
+    if title != "adamw_update":
+        new = run_pyreg.new_call(case)()
+        array = new[0] if isinstance(new, tuple) else new
+        np.testing.assert_array_equal(array, expected)
+        assert not np.shares_memory(array, written)
+
+
+@pytest.mark.parametrize("title", [title for title in OPS if title != "adamw_update"])
+def test_other_bits_of_a_row_at_either_end_are_refused(title):
+    case = OPS[title]((900, 37))  # more than the first and the last rows that are compared
+    answer = run_pyreg.public_call(case)()
+    case.check_bits(answer)
+    results = answer if isinstance(answer, tuple) else (answer,)
+    for name, result in zip(case.row_results.split(), results, strict=False):
+        for place in (0, -1):
+            right = result.flat[place]
+            result.flat[place] = np.nextafter(right, right.dtype.type(9))
+            with pytest.raises(WrongAnswer, match=rf"{name} differs from pyreg\.reference"):
+                case.check_bits(answer)
+            result.flat[place] = right
 
 
 @pytest.mark.parametrize("part", range(3))
@@ -78,7 +95,7 @@ def test_one_wrong_entry_is_refused(title, part):
 
 def test_wrong_dropout_is_refused():
     case = OPS["dropout p=0.5"]((30, 37))
-    y = run_pyreg.dropout(case)().copy()
+    y = run_pyreg.public_call(case)().copy()
     with pytest.raises(WrongAnswer, match="is off by"):
         case.check(y / 2)  # not scaled up
     with pytest.raises(WrongAnswer, match=r"100\.00% were kept"):
@@ -89,7 +106,7 @@ def test_wrong_dropout_is_refused():
         case.check_bits(other_mask)
 
 
-def test_another_mask_of_a_fused_function_is_refused():
+def test_another_mask_of_dropout_add_norm_is_refused():
     case = OPS["dropout_add_layer_norm_forward p=0.1"]((30, 37))
     other_mask = run_numpy.dropout_add_layer_norm_forward(case)()
     case.check(other_mask)
@@ -119,13 +136,13 @@ def test_bytes_moved_are_those_of_the_large_arrays(title, arrays):
 def test_copies_move_the_bytes_of_the_operation(title, monkeypatch):
     case, copied = make_case(title), []
 
-    def copy(source, target, streaming):
-        copied.append((source.nbytes + target.nbytes, streaming))
+    def copy(source, target, nontemporal):
+        copied.append((source.nbytes + target.nbytes, nontemporal))
 
     monkeypatch.setattr(_core, "copy", copy)
     for call in run_pyreg.copies(case).values():
         call()
-    assert [streaming for _, streaming in copied] == [False, True]
+    assert [nontemporal for _, nontemporal in copied] == [False, True]
     for nbytes, _ in copied:
         assert 0 <= nbytes - case.bytes_moved < 8  # 8: an odd number of elements
 
@@ -156,7 +173,7 @@ def test_row_takes_the_faster_copy_and_medians():
         times={
             "pyreg": times(0.004),
             "copy": times(0.002),
-            "streaming copy": times(0.003),
+            "nontemporal copy": times(0.003),
             "numpy": times(0.04),
         },
     )
@@ -216,10 +233,10 @@ def test_quick_run_checks_and_reports_every_peer_that_can_be_imported(tmp_path):
     rows = report["rows"]
     assert [(row["op"], row["shape"]) for row in rows] == [(op, s) for op in OPS for s in shapes[op]]
     for row in rows:
-        wanted = {"pyreg", "copy", "streaming copy", *peers}
+        wanted = {"pyreg", "copy", "nontemporal copy", *peers}
         if row["op"] == "adamw_update":
             wanted.add("update_loop")
-        assert {"pyreg", "copy", "streaming copy", "numpy"} <= row["times"].keys() <= wanted
+        assert {"pyreg", "copy", "nontemporal copy", "numpy"} <= row["times"].keys() <= wanted
         assert row["ratios"].keys() == peers.keys()
         measured = {
             peer for peer, ratio in row["ratios"].items() if ratio is not None
@@ -232,7 +249,7 @@ def test_quick_run_checks_and_reports_every_peer_that_can_be_imported(tmp_path):
             assert row[number] > 0
         assert (row["percent_of_loop"] is None) == ("update_loop" not in row["times"])
     for row in report["python_layer"]:
-        assert row.keys() == {"op", "public", "kernel", "python_layer"}
+        assert row.keys() == {"op", "public", "core", "python_layer"}
     for op in OPS:
         assert f"\n{op}\n" in made.stdout  # the title of its table
 
@@ -280,7 +297,7 @@ def test_plot_is_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     from run_plot import plot
 
-    times = {name: run_measure.Times(1, 1, 1, 1, 1) for name in ("pyreg", "copy", "streaming copy", "numpy")}
-    rows = [run_report.Row(op, case.sizes[0], 1, "out=", 10**9, times) for op, case in run_ops.OPS.items()]
+    times = {name: run_measure.Times(1, 1, 1, 1, 1) for name in ("pyreg", "copy", "nontemporal copy", "numpy")}
+    rows = [run_report.Row(op, case.sizes[0], 1, "out=", 10**9, times) for op, case in OPS.items()]
     plot(tmp_path / "run.png", rows, "a machine")
     assert (tmp_path / "run.png").stat().st_size > 10_000

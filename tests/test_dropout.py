@@ -77,13 +77,6 @@ def test_p_1_drops_everything(impl, dtype):
     assert not impl.dropout_mask(4, 1.0, key=1).any()
 
 
-def test_inference_copies_the_input(impl, dtype, rng):
-    x = rng.normal(size=(3, 50)).astype(dtype)
-    y = impl.dropout(x, 0.5, key=1, training=False)
-    assert_same_bits(y, x)
-    assert not np.shares_memory(x, y)
-
-
 def test_the_backward_pass_is_dropout_of_the_gradient(impl, rng):
     x, dy = rng.normal(size=(2, 200))
     dx = impl.dropout(dy, 0.4, key=5, offset=3)
@@ -124,18 +117,6 @@ def test_keys_and_places_are_independent():
         assert abs(4 * np.mean(base * other)) < 5e-3
 
 
-def test_out_is_written_and_returned_and_may_be_the_input(impl, dtype, rng):
-    x = rng.normal(size=5000).astype(dtype)
-    expected = impl.dropout(x, 0.2, key=8)
-    out = np.full_like(x, 9)
-    assert impl.dropout(x, 0.2, key=8, out=out) is out
-    assert_same_bits(out, expected)
-    for arguments in ({"p": 0.2}, {"p": 0}, {"p": 1}, {"p": 0.2, "training": False}):
-        out = x.copy()
-        impl.dropout(out, key=8, out=out, **arguments)
-        assert_same_bits(out, impl.dropout(x, key=8, **arguments))
-
-
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0), (1,), (2, 3, 4)])
 def test_any_shape_is_taken(impl, dtype, shape):
     x = np.ones(shape, dtype)
@@ -143,8 +124,3 @@ def test_any_shape_is_taken(impl, dtype, shape):
     assert (type(y), y.shape, y.dtype) == (np.ndarray, shape, np.dtype(dtype))
     assert_same_bits(impl.dropout_mask(shape, 0.5, key=4), y != 0)
     assert impl.dropout_mask(5, 0.5, key=4).shape == (5,)
-
-
-def test_keys_may_be_any_integer_type(impl):
-    expected = impl.dropout_mask(50, 0.5, key=7, offset=3)
-    assert_same_bits(impl.dropout_mask(50, 0.5, key=np.uint64(7), offset=np.int8(3)), expected)

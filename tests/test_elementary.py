@@ -70,7 +70,7 @@ def test_exp_of_known_values(impl):
     np.testing.assert_allclose(exponential(impl, np.array([-1.0, -2.0])), expected, rtol=2e-16, atol=0)
 
 
-# What follows is held in the reference alone, whose bits the compiled functions have (test_activation_dropout.py).
+# What follows is held in the reference alone, whose bits the compiled functions have (test_same_bits.py).
 
 
 # x, the normal distribution up to it, and exp(-x**2 / 2), to 20 digits: mpmath 1.3, in 40.

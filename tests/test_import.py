@@ -16,13 +16,8 @@ from pyreg import _core
 
 
 def python(code, **environment):
-    return subprocess.run(
-        [sys.executable, "-P", "-c", code],  # -P: not the checkout that pytest may run in
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-P", "-c", code]  # -P: not the checkout that pytest may run in
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
 
 
 CHOSEN = "import pyreg; print(pyreg.show_config('dicts')['isa']['chosen'])"

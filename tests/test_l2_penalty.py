@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 
+import pyreg
+
 
 def test_the_value_is_half_the_coefficient_times_the_sum_of_squares(impl, dtype):
     params = [np.array([[3, 4]], dtype), np.array([], dtype), np.array(2, dtype)]
@@ -14,6 +16,11 @@ def test_the_value_is_half_the_coefficient_times_the_sum_of_squares(impl, dtype)
     assert impl.l2_penalty(params[0], 0.5) == 0.25 * 25
     assert impl.l2_penalty([], 0.5) == 0.0
     assert type(impl.l2_penalty(params, 0)) is float
+
+
+def test_a_list_has_the_same_bits_at_every_level(level, dtype, rng):
+    params = [rng.normal(size=size).astype(dtype) for size in (100_003, 7, 0, 16_385)]
+    assert pyreg.l2_penalty(params, 0.1) == pyreg.reference.l2_penalty(params, 0.1)
 
 
 @pytest.mark.parametrize("size", [1, 15, 16, 17, 1000, 2**14, 2**14 + 1, 100_000])

@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 from bits import assert_same_bits
 
-import pyreg
-
 
 def mathematics(x, weight, dy, eps=1e-5):
     """y, dx and dweight in double, by the plain formulas."""
@@ -70,70 +68,3 @@ def test_a_row_with_nan_or_inf_leaves_its_neighbours_alone(impl, dtype, rng):
     assert np.isnan(y[2, 49])  # infinity over infinity
     assert (y[2, :49] == 0).all()
     assert_same_bits(y[[0, 3]], clean[[0, 3]])
-
-
-def test_normalized_shape_takes_several_axes(impl, rng):
-    x, weight = rng.normal(size=(3, 4, 5)), rng.normal(size=(4, 5))
-    flat = impl.rms_norm(x.reshape(3, 20), weight.ravel()).reshape(x.shape)
-    assert_same_bits(impl.rms_norm(x, weight), flat)
-    assert_same_bits(impl.rms_norm(x, weight, normalized_shape=(4, 5)), flat)
-    y, rstd = impl.rms_norm_forward(x, weight)
-    assert (y.shape, rstd.shape) == ((3, 4, 5), (3,))
-    dx, dweight = impl.rms_norm_backward(x, x, rstd, weight)
-    assert (dx.shape, dweight.shape) == ((3, 4, 5), (4, 5))
-
-
-def test_backward_matches_finite_differences(impl, rng):
-    x, dy, weight = rng.normal(size=(5, 37)), rng.normal(size=(5, 37)), rng.normal(size=37)
-    _, rstd = impl.rms_norm_forward(x, weight)
-    gradients = impl.rms_norm_backward(dy, x, rstd, weight)
-    # As in test_layer_norm.py: h**2 / 6 times a third derivative, and the rounding of the loss over h.
-    h = 1e-5
-    for array, gradient in zip((x, weight), gradients, strict=True):
-        for i in np.ndindex(array.shape):
-            kept = array[i]
-            array[i] = kept + h
-            above = (impl.rms_norm(x, weight) * dy).sum()
-            array[i] = kept - h
-            below = (impl.rms_norm(x, weight) * dy).sum()
-            array[i] = kept
-            assert abs((above - below) / (2 * h) - gradient[i]) < 1e-8
-
-
-def test_backward_without_weight_gives_dx_alone(impl, rng):
-    x, dy = rng.normal(size=(2, 3, 8))
-    _, rstd = impl.rms_norm_forward(x)
-    dx, dweight = impl.rms_norm_backward(dy, x, rstd)
-    assert dweight is None
-    assert_same_bits(dx, impl.rms_norm_backward(dy, x, rstd, np.ones(8))[0])
-
-
-def test_out_is_written_and_returned_and_may_be_the_input(impl, dtype, rng):
-    x, dy = rng.normal(size=(2, 9, 40)).astype(dtype)
-    weight = rng.normal(size=40).astype(dtype)
-    y, rstd = impl.rms_norm_forward(x, weight)
-    gradients = impl.rms_norm_backward(dy, x, rstd, weight)
-    out = np.empty_like(x)
-    assert impl.rms_norm(x, weight, out=out) is out
-    assert_same_bits(out, y)
-    out = x.copy()
-    assert_same_bits(impl.rms_norm_forward(out, weight, out=out), (y, rstd))
-    for source in (x, dy):
-        out = source.copy()
-        arguments = (out, x) if source is dy else (dy, out)
-        assert_same_bits(impl.rms_norm_backward(*arguments, rstd, weight, out=out), gradients)
-
-
-@pytest.mark.parametrize("shape", [(0, 5), (0,), (3, 0), (2, 0, 4)])
-def test_arrays_without_elements_give_arrays_without_elements(impl, dtype, shape):
-    x, weight = np.empty(shape, dtype), np.ones(shape[-1], dtype)
-    y, rstd = impl.rms_norm_forward(x, weight)
-    assert (y.shape, rstd.shape) == (shape, shape[:-1])
-    dx, dweight = impl.rms_norm_backward(x, x, rstd, weight)
-    assert dx.shape == shape
-    assert_same_bits(dweight, np.zeros(shape[-1], dtype))
-
-
-def test_rms_norm_is_the_y_of_rms_norm_forward(rng, level):
-    x = rng.normal(size=(70, 100)).astype(np.float32)
-    assert_same_bits(pyreg.rms_norm(x), pyreg.rms_norm_forward(x)[0])

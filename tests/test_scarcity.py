@@ -6,53 +6,34 @@ import sys
 
 import pytest
 
+from pyreg._cases import Of
+
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits and /proc of Linux")
 
 
 def run(code, *arguments):
-    made = subprocess.run(
-        [sys.executable, "-P", "-c", code, *arguments], capture_output=True, text=True, check=False, timeout=300
-    )
+    command = [sys.executable, "-P", "-c", code, *arguments]
+    made = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert made.returncode == 0, f"status {made.returncode}\n{made.stderr[-2000:]}"
     return made.stdout
 
 
-# Everything is updated in place.
-CALLS = {
-    "layer_norm": "x, weight, out=x",
-    "layer_norm_backward": "dy, x, mean, rstd, weight, out=x",
-    "rms_norm": "x, weight, out=x",
-    "rms_norm_backward": "dy, x, rstd, weight, out=x",
-    "dropout": "x, 0.1, key=3, out=x",
-    "drop_path": "x, 0.1, key=3, out=x",
-    "softmax_dropout_forward": "x, p=0.1, key=3, out=x",
-    "softmax_dropout_backward": "dy, x, maximum, rsum, p=0.1, key=3, out=x",
-    "gelu_dropout_forward": "x, weight, p=0.1, key=3, out=x",
-    "gelu_dropout_backward": "dy, x, weight, p=0.1, key=3, out=x",
-    "dropout_add_layer_norm_forward": "x, dy, weight, p=0.1, key=3, out=x, z_out=dy",
-    "dropout_add_layer_norm_backward": "dy, None, x, mean, rstd, weight, p=0.1, key=3, out=x, dresidual_out=dy",
-    "dropout_add_rms_norm_forward": "x, dy, weight, p=0.1, key=3, out=x, z_out=dy",
-    "dropout_add_rms_norm_backward": "dy, None, x, rstd, weight, p=0.1, key=3, out=x, dresidual_out=dy",
-    "sgd_update": "x, dy, step=1",
-    "adamw_update": "x, dy, exp_avg, exp_avg_sq, step=1",
-}
-
-# Two rows, so that two threads take one each, whose scratch is megabytes.
+# Two rows, so that two threads take one each, whose scratch is megabytes. What can be is written over the inputs.
 MEMORY = """
 import resource, sys
 import numpy as np
 import pyreg
+from pyreg._cases import CASES
 
 KiB, MiB = 1024, 2**20
 pyreg.set_num_threads(2)
-x, dy = np.random.default_rng(0).standard_normal((2, 2, 1_500_000), dtype=np.float32)
-weight = np.ones_like(x[0])
-exp_avg, exp_avg_sq = np.zeros_like(x), np.zeros_like(x)
-_, mean, rstd = pyreg.layer_norm_forward(x, weight)
-_, maximum, rsum = pyreg.softmax_dropout_forward(x, p=0.1, key=3)
-arrays = x, dy, weight, exp_avg, exp_avg_sq, mean, rstd, maximum, rsum
-name, arguments = sys.argv[1:]
-call = eval(f"lambda: pyreg.{name}({arguments})")
+case = CASES[sys.argv[1]]
+arguments = case.arguments((2, 600_000), np.float32)
+arguments |= {out: arguments[name] for out, name in zip(case.outs, case.over)}
+arrays = [value for value in arguments.values() if isinstance(value, np.ndarray)]
+
+def call():
+    getattr(pyreg, case.name)(**arguments)
 
 def contents():
     return [array.tobytes() for array in arrays]
@@ -68,7 +49,7 @@ before = contents()
 call()  # starts the workers
 after = contents()
 refused = 0
-for slack in (0, 64 * KiB, 256 * KiB, *(n * MiB for n in (1, 2, 3, 5, 7, 8, 11, 13, 16, 20, 24, 32, 48))):
+for slack in (0, 64 * KiB, 256 * KiB, *(n * MiB for n in (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20))):
     put_back(before)
     limits = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (size() + slack, limits[1]))
@@ -83,14 +64,17 @@ for slack in (0, 64 * KiB, 256 * KiB, *(n * MiB for n in (1, 2, 3, 5, 7, 8, 11, 
     assert contents() == expected, f"{'refused' if expected is before else 'done'} with {slack} bytes to spare"
 print(refused)
 """
-# Each of these takes memory as large as a row; softmax, one of the fused functions and gradients of weights.
-TAKE_MEMORY = {name for name in CALLS if "softmax" in name or "add" in name or "backward" in name}
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_memory_that_runs_out_is_a_memory_error_that_changes_nothing(name):
-    refused = int(run(MEMORY, name, CALLS[name]))
-    assert refused > 0 or name not in TAKE_MEMORY
+def takes_memory(case):
+    """As large as a row: for results that are no out, or as softmax and the fused functions do."""
+    result = Of.COLUMN in case.results.values() or "shape" in case.numbers
+    return result or case.name.startswith(("softmax_dropout", "dropout_add"))
+
+
+def test_memory_that_runs_out_is_a_memory_error_that_changes_nothing(case):
+    refused = int(run(MEMORY, case.name))
+    assert refused > 0 or not takes_memory(case)
 
 
 # Root is exempt from the limit.

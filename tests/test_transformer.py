@@ -5,6 +5,7 @@ import pytest
 import train_run
 import transformer_unfused
 from bits import assert_same_bits
+from test_gradients import finite_differences
 from transformer import Transformer
 from transformer_adamw import AdamW, decays
 from transformer_layers import Config
@@ -36,19 +37,6 @@ def tiny_batch(config, size=3):
     return x, rng.integers(config.num_classes, size=size)
 
 
-def finite_differences(loss, param, h=6e-6):
-    """Central differences for every entry of `param`; h is near eps**(1/3), their best step."""
-    slopes = np.empty_like(param)
-    for index in np.ndindex(param.shape):
-        value = param[index]
-        param[index] = value + h
-        above = loss()
-        param[index] = value - h
-        slopes[index] = (above - loss()) / (2 * h)
-        param[index] = value
-    return slopes
-
-
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("layer_norm", [True, False], ids=["norm", "identity"])
 @pytest.mark.parametrize("norm_position", ["pre", "post"])
@@ -63,7 +51,7 @@ def test_every_entry_of_the_gradient_equals_finite_differences(norm_position, la
     grads = model.backward(saved)
     assert grads.keys() == model.params.keys()
     for name, param in model.params.items():
-        expected = finite_differences(lambda: forward()[0], param)
+        expected = finite_differences(lambda: forward()[0], param, h=6e-6)  # near eps**(1/3), their best step
         # Both errors of central differences, h**2 and eps / h, are near 4e-11 here, and the
         # largest entry of every array is above 1e-3: 1e-6 leaves room for a large third
         # derivative, and a wrong term in a backward is off by far more.

@@ -1,6 +1,6 @@
 """What is shipped: an sdist that builds, and a small wheel, as good as the checkout wherever it is installed.
 
-Slow: `pytest -m slow`. Builds the wheel, and runs the suite against it three times.
+Slow: `pytest -m slow`. Builds the wheel, and runs the suite against it, and parts of it twice more.
 """
 
 import os
@@ -127,12 +127,14 @@ def test_the_suite_passes_on_the_installed_wheel(python, sdist, tmp_path):
     run_suite(python, "import pyreg; assert 'site-packages' in pyreg.__file__", sdist, tmp_path)
 
 
+# Two OpenMP runtimes in one process, and the threads of both libraries at work: what has to do with threads, and the
+# same bits of some shapes on several of them.
+BESIDE_PYTORCH = "test_threads or test_transformer or every_thread_count or past_the_caches or test_properties"
+
+
 @pytest.mark.parametrize("first", ["import torch, pyreg", "import pyreg, torch"])
-def test_the_suite_passes_beside_pytorch(python_with_torch, sdist, tmp_path, first):
-    # Two OpenMP runtimes in one process, and the threads of both libraries at work. Neither the lengths of rows nor
-    # the limits of tests/test_scarcity.py, which are put on processes of their own, have to do with them.
-    code = f"{first}; torch.ones(10**7).exp().sum()"
-    run_suite(python_with_torch, code, sdist, tmp_path, "-k", "not at_every_length and not test_scarcity")
+def test_what_threads_have_to_do_with_passes_beside_pytorch(python_with_torch, sdist, tmp_path, first):
+    run_suite(python_with_torch, f"{first}; torch.ones(10**7).exp().sum()", sdist, tmp_path, "-k", BESIDE_PYTORCH)
 
 
 def test_the_sdist_holds_the_sources_and_the_tests(sdist):

@@ -138,19 +138,10 @@ PYREG_INLINE void nontemporal_fence() {
 #endif
 }
 
-constexpr int kLineBytes = 64;
-
 // How many elements there are from p to the next cache line.
 template <typename T>
 PYREG_INLINE int64_t to_next_line(const T* p) {
   return static_cast<int64_t>(-reinterpret_cast<uintptr_t>(p) % kLineBytes / sizeof(T));
-}
-
-// The elements of a row of n that is followed by another one at the start of a line.
-template <typename T>
-constexpr int64_t whole_lines(int64_t n) {
-  constexpr int64_t kLine = kLineBytes / sizeof(T);
-  return (n + kLine - 1) / kLine * kLine;
 }
 
 // A group: how many lanes it has, how many of them are a vector, and how many vectors that makes.

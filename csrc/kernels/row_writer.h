@@ -108,7 +108,8 @@ class RowWriter {
 template <typename T, typename Run>
 PYREG_INLINE void choose_stores(bool nontemporal, int64_t rows, int64_t n, Run run) {
   constexpr int kLeastLines = 4;  // so that a row's first and last lines are not the same one
-  nontemporal&& rows > 0 && n * sizeof(T) >= kLeastLines* kLineBytes ? run(Flag<true>{}) : run(Flag<false>{});
+  if (rows == 0 || n * sizeof(T) < kLeastLines * kLineBytes) nontemporal = false;
+  nontemporal ? run(Flag<true>{}) : run(Flag<false>{});
 }
 
 }  // namespace

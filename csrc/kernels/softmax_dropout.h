@@ -15,11 +15,6 @@
 namespace pyreg {
 namespace {
 
-template <typename T>
-constexpr int64_t whole_groups(int64_t n) {
-  return (n + Group<T>::kCount - 1) / Group<T>::kCount * Group<T>::kCount;
-}
-
 // The larger of two scores, or vectors of them; `other` where `score` is a NaN.
 template <typename Score>
 PYREG_INLINE Score larger(Score score, Score other) {
@@ -130,13 +125,20 @@ PYREG_NOINLINE double exponentials(int64_t n, T* scores, T maximum) {
   });
 }
 
-// The weights are written over the scores. Returns the sum of their products with dprob.
-template <typename T>
+// The weights are written over the scores. Returns the sum of their products with dprob. kInfinite: of an rsum that
+// no forward pass returns, with which the zeros behind a row's end would become NaN.
+template <bool kInfinite, typename T>
 PYREG_NOINLINE double probabilities(int64_t n, T* scores, T maximum, T rsum, const T* dprob) {
   return sum_of_exponentials(n, scores, maximum, [&](auto vector, auto e) PYREG_LAMBDA {
     const auto prob = e * rsum;
     vector.store(scores, prob);
-    return prob * vector.load(dprob);
+    const auto product = prob * vector.load(dprob);
+    if constexpr (kInfinite) {
+      const int64_t left = n - vector.at < Group<T>::kWidth ? n - vector.at : Group<T>::kWidth;
+      return first_lanes<T>(static_cast<int>(left)) ? product : decltype(product){};
+    } else {
+      return product;
+    }
   });
 }
 
@@ -208,7 +210,9 @@ void softmax_dropout_backward_rows(const SoftmaxDropoutBackward<T>& a) {
     const int64_t count = rows.count();
     rows.make(prob);
     drop_row(n, count, dy, masks, keep_scale, dprob);
-    const T mean = static_cast<T>(probabilities(count, prob, a.maximum[r], a.rsum[r], dprob));
+    const T rsum = a.rsum[r];
+    const auto sum = rsum - rsum == 0 ? probabilities<false, T> : probabilities<true, T>;
+    const T mean = static_cast<T>(sum(count, prob, a.maximum[r], rsum, dprob));
     fill_zeros(prob, count, n);
     results.write_row([](int64_t, const MovedChunk&) PYREG_LAMBDA {},
                       [&](auto vector)

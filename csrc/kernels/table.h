@@ -76,8 +76,22 @@ struct ActivationDropout {
   bool nontemporal;
 };
 
+constexpr int kLineBytes = 64;  // of the cache
 // A group of lanes, in which rows are summed: kernels/lanes.h.
 constexpr int kGroupBytes = 128;
+
+// The elements of a row of n that is followed by another one at the start of a line, or of a group.
+template <typename T>
+constexpr int64_t whole_lines(int64_t n) {
+  constexpr int64_t kLine = kLineBytes / sizeof(T);
+  return (n + kLine - 1) / kLine * kLine;
+}
+
+template <typename T>
+constexpr int64_t whole_groups(int64_t n) {
+  constexpr int64_t kGroup = kGroupBytes / sizeof(T);
+  return (n + kGroup - 1) / kGroup * kGroup;
+}
 
 constexpr int kMaxAxes = 64;  // of an array of NumPy
 

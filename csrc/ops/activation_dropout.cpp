@@ -1,45 +1,47 @@
 #include <algorithm>
 #include <cstdint>
-#include <string>
-#include <utility>
+#include <memory>
+#include <string_view>
 
 #include "dispatch.h"
+#include "functions.h"
 #include "neutral_rows.h"
-#include "ops/ops.h"
 #include "row_blocks.h"
 
 namespace pyreg {
 namespace {
 
-constexpr int64_t kTile = 1024;  // elements of a row where nothing depends on how long it is
+const NamedTuple backward_result("ActivationDropoutBackward");
 
-Activation activation_named(const std::string& name) {
-  using Named = std::pair<const char*, Activation>;
-  for (const auto& [known, activation] : {Named{"relu", Activation::relu}, Named{"silu", Activation::silu},
-                                          Named{"gelu", Activation::gelu}, Named{"gelu_tanh", Activation::gelu_tanh}})
-    if (name == known) return activation;
+Activation activation_named(std::string_view name) {
+  if (name == "relu") return Activation::relu;
+  if (name == "silu") return Activation::silu;
+  if (name == "gelu") return Activation::gelu;
+  if (name == "gelu_tanh") return Activation::gelu_tanh;
   throw py::type_error("_core: no such activation");
 }
 
-// The bias, repeated until it is a row that is worth a loop; or a row that changes nothing.
+// The bias, a short one repeated until it is a row that is worth a loop; or a row that changes nothing.
 template <typename T>
 class TiledBias {
  public:
-  TiledBias(const T* bias, int64_t n) : row_(bias), length_(n) {
-    if (bias && n >= kTile) return;
-    length_ = bias && n > 0 ? kTile / n * n : kTile;
-    memory_.reset(new T[length_]);
-    if (bias && n > 0)
-      for (int64_t i = 0; i < length_; ++i) memory_[i] = bias[i % n];
-    else
-      std::fill_n(memory_.get(), length_, static_cast<T>(kAddsNothing));
-    row_ = memory_.get();
+  TiledBias(const T* bias, int64_t n) : neutral_(0, kAddsNothing), row_(bias), length_(n) {
+    if (!bias || n == 0) {
+      row_ = neutral_.get(), length_ = kShortRow;
+    } else if (2 * n <= kShortRow) {
+      length_ = kShortRow / n * n;
+      memory_.reset(new T[length_]);
+      std::copy_n(bias, n, &memory_[0]);
+      for (int64_t at = n; at < length_; at *= 2) std::copy_n(&memory_[0], std::min(at, length_ - at), &memory_[at]);
+      row_ = memory_.get();
+    }
   }
 
   const T* row() const { return row_; }
   int64_t length() const { return length_; }
 
  private:
+  NeutralRow<T> neutral_;
   const T* row_;
   int64_t length_;
   std::unique_ptr<T[]> memory_;
@@ -66,84 +68,92 @@ void run_elementwise(ActivationDropout<T> a, int64_t size, int64_t bias_size, in
   });
 }
 
-// x, y: rows of the bias's n; without a bias, of any length.
-void activation_dropout_forward(const std::string& activation, const py::array& x_array,
-                                const OptionalArray& bias_array, uint64_t threshold, uint64_t key, uint64_t offset,
-                                py::array y_array) {
-  with_dtype(x_array, [&](auto zero) {
-    using T = decltype(zero);
-    const int64_t size = x_array.size(), n = bias_array ? bias_array->size() : 1;
-    require(n > 0 ? size % n == 0 : size == 0, "_core: x is not rows of the bias's length");
-    const T* x = in<T>(x_array, size);
-    T* y = out<T>(y_array, size);
-    const int64_t bytes = 2 * size * sizeof(T);
-    const ActivationDropout<T> a = {.activation = activation_named(activation),
-                                    .rows = 0,
-                                    .n = 0,
-                                    .threshold = threshold,
-                                    .key = key,
-                                    .offset = offset,
-                                    .dy = nullptr,
-                                    .x = x,
-                                    .bias = in<T>(bias_array, n),
-                                    .y = y,
-                                    .dbias = nullptr,
-                                    .nontemporal = outgrows_cache(bytes) && y != x};
-
-    const ReleasedGil released;
-    run_elementwise(a, size, n, bytes);
-  });
+// The bias has the length of x's last axis.
+void require_bias(Arguments& a, const Array& x, const Array& bias) {
+  if (!bias) return;
+  a.require(x.axes > 0);
+  if (x.axes > 0) a.require_shape(bias, 1, x.shape + x.axes - 1);
 }
 
-// dy, x, dx: rows of the bias's n; bias, dbias (n), or neither of them.
-void activation_dropout_backward(const std::string& activation, const py::array& dy_array, const py::array& x_array,
-                                 const OptionalArray& bias_array, uint64_t threshold, uint64_t key, uint64_t offset,
-                                 py::array dx_array, OptionalArray dbias_array) {
-  with_dtype(x_array, [&](auto zero) {
-    using T = decltype(zero);
-    const int64_t size = x_array.size(), n = bias_array ? bias_array->size() : 1;
-    require(n > 0 ? size % n == 0 : size == 0, "_core: x is not rows of the bias's length");
-    const T *dy = in<T>(dy_array, size), *x = in<T>(x_array, size), *bias = in<T>(bias_array, n);
-    T *dx = out<T>(dx_array, size), *dbias = out<T>(dbias_array, n);
-    require(!dbias == !bias, "_core: dbias goes with bias");
-    const int64_t bytes = 3 * size * sizeof(T);
-    const ActivationDropout<T> a = {.activation = activation_named(activation),
-                                    .rows = 0,
-                                    .n = n,
-                                    .threshold = threshold,
-                                    .key = key,
-                                    .offset = offset,
-                                    .dy = dy,
-                                    .x = x,
-                                    .bias = bias,
-                                    .y = dx,
-                                    .dbias = nullptr,
-                                    .nontemporal = outgrows_cache(bytes) && dx != x && dx != dy};
+// activation, and the arguments of the public functions of its name. x, y: rows of the bias's n; without a bias, of
+// any length.
+Reference forward(Arguments& a) {
+  const char* activation = a.text();
+  const Array x = a.array(), bias = a.optional_array();
+  require_bias(a, x, bias);
+  const DropoutArguments dropout = a.dropout_in_training(x.size);
+  const Array out = a.out({x}, {bias});
+  if (!a.good()) return {};
 
+  const Activation which = activation_named(activation);
+  Result y = result(out, x);
+  with_dtype(x, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t bytes = 2 * x.bytes;
+    const ActivationDropout<T> all = {.activation = which,
+                                      .rows = 0,
+                                      .n = 0,
+                                      .threshold = dropout.threshold,
+                                      .key = dropout.key,
+                                      .offset = dropout.offset,
+                                      .dy = nullptr,
+                                      .x = x.as<T>(),
+                                      .bias = bias.as<T>(),
+                                      .y = y.as<T>(),
+                                      .dbias = nullptr,
+                                      .nontemporal = outgrows_cache(bytes) && !y.replaces({x})};
     const ReleasedGil released;
-    if (!bias) return run_elementwise(a, size, n, bytes);
-    const int64_t rows = n > 0 ? size / n : 0, blocks = blocks_of(rows, kBackwardBlockRows);
-    const BlockSums<T> dbiases(blocks, n, dx);
+    run_elementwise(all, x.size, bias.size, bytes);
+  });
+  return std::move(y.reference);
+}
+
+// The same of the gradient. dy, x, dx: rows of the bias's n; bias, dbias (n), or neither of them.
+Reference backward(Arguments& a) {
+  const char* activation = a.text();
+  const Array dy = a.array(), x = a.array(), bias = a.optional_array();
+  a.require_shape(dy, x);
+  require_bias(a, x, bias);
+  const DropoutArguments dropout = a.dropout(x.size);
+  const Array out = a.out({x, dy}, {bias});
+  if (!a.good()) return {};
+
+  const Activation which = activation_named(activation);
+  Result dx = result(out, x), dbias = gradient_of(bias);
+  with_dtype(x, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t n = bias.size, bytes = 3 * x.bytes;
+    const ActivationDropout<T> all = {.activation = which,
+                                      .rows = 0,
+                                      .n = n,
+                                      .threshold = dropout.threshold,
+                                      .key = dropout.key,
+                                      .offset = dropout.offset,
+                                      .dy = dy.as<T>(),
+                                      .x = x.as<T>(),
+                                      .bias = bias.as<T>(),
+                                      .y = dx.as<T>(),
+                                      .dbias = nullptr,
+                                      .nontemporal = outgrows_cache(bytes) && !dx.replaces({x, dy})};
+    const ReleasedGil released;
+    if (!bias) return run_elementwise(all, x.size, n, bytes);
+    const int64_t rows = n > 0 ? x.size / n : 0, blocks = blocks_of(rows, kBackwardBlockRows);
+    const BlockSums<T> dbiases(blocks, n, dx.as<T>(), dbias.as<T>());
     const auto kernel = kernels<T>().activation_dropout;
     parallel_blocks(rows, kBackwardBlockRows, bytes, [&](int64_t begin, int64_t end) {
-      ActivationDropout<T> part = a;
+      ActivationDropout<T> part = all;
       part.rows = end - begin, part.offset += begin * n;
       part.x += begin * n, part.dy += begin * n, part.y += begin * n;
       part.dbias = dbiases[begin / kBackwardBlockRows];
       kernel(part);
     });
-    dbiases.sum(blocks, dbias);
+    dbiases.finish();
   });
+  return backward_result.of({&dx, &dbias});
 }
+
+const Functions functions{named<forward>("activation_dropout_forward"),
+                          named<backward>("activation_dropout_backward")};
 
 }  // namespace
-
-void bind_activation_dropout(py::module_& m) {
-  m.def("activation_dropout_forward", activation_dropout_forward, py::arg("activation"), py::arg("x"),
-        py::arg("bias"), py::arg("threshold"), py::arg("key"), py::arg("index"), py::arg("y"));
-  m.def("activation_dropout_backward", activation_dropout_backward, py::arg("activation"), py::arg("dy"),
-        py::arg("x"), py::arg("bias"), py::arg("threshold"), py::arg("key"), py::arg("index"), py::arg("dx"),
-        py::arg("dbias"));
-}
-
 }  // namespace pyreg

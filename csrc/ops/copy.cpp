@@ -1,50 +1,50 @@
+// What the machine can do, for the benchmark to compare with.
+
 #include "cache.h"
 #include "dispatch.h"
-#include "ops/ops.h"
+#include "functions.h"
 #include "parallel.h"
 
 namespace pyreg {
 namespace {
 
-void copy(const py::array& source_array, py::array target_array, bool nontemporal) {
-  with_dtype(source_array, [&](auto zero) {
-    using T = decltype(zero);
-    const int64_t size = source_array.size();
-    const T* source = in<T>(source_array, size);
-    T* target = out<T>(target_array, size);
+// source, target, nontemporal
+Reference copy(Arguments& a) {
+  const Array source = a.array(), target = a.updated(source);
+  const bool nontemporal = a.flag();
+  if (!a.good()) return {};
 
+  with_dtype(source, [&](auto zero) {
+    using T = decltype(zero);
     const ReleasedGil released;
     const auto kernel = kernels<T>().copy;
-    parallel_blocks(size, block_elements<T>(nontemporal), 2 * size * sizeof(T), [=](int64_t begin, int64_t end) {
-      kernel(end - begin, source + begin, target + begin, nontemporal);
+    parallel_blocks(source.size, block_elements<T>(nontemporal), 2 * source.bytes, [&](int64_t begin, int64_t end) {
+      kernel(end - begin, source.as<T>() + begin, target.as<T>() + begin, nontemporal);
     });
   });
+  return none();
 }
 
-void update_loop(py::array param_array, const py::array& grad_array, py::array exp_avg_array,
-                 py::array exp_avg_sq_array) {
-  with_dtype(param_array, [&](auto zero) {
-    using T = decltype(zero);
-    const int64_t size = param_array.size();
-    T* param = out<T>(param_array, size);
-    const T* grad = in<T>(grad_array, size);
-    T* exp_avg = out<T>(exp_avg_array, size);
-    T* exp_avg_sq = out<T>(exp_avg_sq_array, size);
+// param, grad, exp_avg, exp_avg_sq
+Reference update_loop(Arguments& a) {
+  const Array param = a.updated(), grad = a.array(), exp_avg = a.updated(param), exp_avg_sq = a.updated(param);
+  a.require_shape(grad, param);
+  if (!a.good()) return {};
 
+  with_dtype(param, [&](auto zero) {
+    using T = decltype(zero);
     const ReleasedGil released;
     const auto kernel = kernels<T>().update_loop;
-    const int64_t bytes = 7 * size * sizeof(T);
-    parallel_blocks(size, update_block(bytes), bytes, [=](int64_t begin, int64_t end) {
-      kernel(end - begin, param + begin, grad + begin, exp_avg + begin, exp_avg_sq + begin);
+    const int64_t bytes = 7 * param.bytes;
+    parallel_blocks(param.size, update_block(bytes), bytes, [&](int64_t begin, int64_t end) {
+      kernel(end - begin, param.as<T>() + begin, grad.as<T>() + begin, exp_avg.as<T>() + begin,
+             exp_avg_sq.as<T>() + begin);
     });
   });
+  return none();
 }
+
+const Functions functions{named_plain<copy>("copy"), named_plain<update_loop>("update_loop")};
 
 }  // namespace
-
-void bind_copy(py::module_& m) {
-  m.def("copy", copy, py::arg("source"), py::arg("target"), py::arg("streaming"));
-  m.def("update_loop", update_loop, py::arg("param"), py::arg("grad"), py::arg("exp_avg"), py::arg("exp_avg_sq"));
-}
-
 }  // namespace pyreg

@@ -1,47 +1,60 @@
 #include "cache.h"
 #include "dispatch.h"
-#include "ops/ops.h"
+#include "functions.h"
 #include "parallel.h"
 
 namespace pyreg {
 namespace {
 
-// offset: the place of the first element in the random stream.
-void dropout(const py::array& x_array, uint64_t threshold, uint64_t key, uint64_t offset, py::array y_array) {
-  with_dtype(x_array, [&](auto zero) {
-    using T = decltype(zero);
-    const int64_t size = x_array.size();
-    const T* x = in<T>(x_array, size);
-    T* y = out<T>(y_array, size);
+Reference dropout(Arguments& a) {
+  const Array x = a.array();
+  const auto [threshold, key, offset] = a.dropout_in_training(x.size);
+  const Array out = a.out({x});
+  if (!a.good()) return {};
 
+  Result y = result(out, x);
+  with_dtype(x, [&, threshold = threshold, key = key, offset = offset](auto zero) {
+    using T = decltype(zero);
     const ReleasedGil released;
     const auto kernel = kernels<T>().dropout;
-    const int64_t bytes = 2 * size * sizeof(T);
-    const bool nontemporal = outgrows_cache(bytes) && y != x;
-    const int64_t block = block_elements<T>(nontemporal);
-    parallel_blocks(size, block, bytes, [=](int64_t begin, int64_t end) {
-      kernel(end - begin, x + begin, threshold, key, offset + begin, y + begin, nontemporal);
+    const bool nontemporal = outgrows_cache(2 * x.bytes) && !y.replaces({x});
+    parallel_blocks(x.size, block_elements<T>(nontemporal), 2 * x.bytes, [&](int64_t begin, int64_t end) {
+      kernel(end - begin, x.as<T>() + begin, threshold, key, offset + begin, y.as<T>() + begin, nontemporal);
     });
   });
+  return std::move(y.reference);
 }
 
-void dropout_mask(py::array kept_array, uint64_t threshold, uint64_t key, uint64_t offset) {
-  const int64_t size = kept_array.size();
-  auto* kept = reinterpret_cast<uint8_t*>(out<bool>(kept_array, size));
+Reference dropout_mask(Arguments& a) {
+  Py_ssize_t lengths[kMaxAxes];
+  PyObject* const shape = a.object();
+  const bool is_tuple = PyTuple_CheckExact(shape);
+  const Py_ssize_t axes = is_tuple ? PyTuple_GET_SIZE(shape) : 1;
+  int64_t size = 1;
+  for (Py_ssize_t axis = 0; axis < axes && axis < kMaxAxes; ++axis) {
+    Arguments length(is_tuple ? &PyTuple_GET_ITEM(shape, axis) : &shape, 1);
+    lengths[axis] = length.integer(0);
+    a.require(length.good());
+    if (__builtin_mul_overflow(size, lengths[axis], &size)) size = std::numeric_limits<int64_t>::max();
+  }
+  a.require(axes <= kMaxAxes && size < std::numeric_limits<int64_t>::max());
+  const auto [threshold, key, offset] = a.dropout(size);
+  if (!a.good()) return {};
 
-  const ReleasedGil released;
-  const auto kernel = kernels<float>().dropout_mask;
-  const int64_t work = 8 * size;  // a byte of a mask takes about as long as moving eight
-  parallel_blocks(size, block_elements<uint8_t>(false), work, [=](int64_t begin, int64_t end) {
-    kernel(end - begin, threshold, key, offset + begin, kept + begin);
-  });
+  Result kept = new_array(Type::boolean, static_cast<int>(axes), lengths);
+  {
+    const ReleasedGil released;
+    const auto kernel = kernels<float>().dropout_mask;
+    const int64_t work = 8 * size;  // a byte of a mask takes about as long as moving eight
+    parallel_blocks(size, block_elements<uint8_t>(false), work,
+                    [&, threshold = threshold, key = key, offset = offset](int64_t begin, int64_t end) {
+                      kernel(end - begin, threshold, key, offset + begin, kept.as<uint8_t>() + begin);
+                    });
+  }
+  return std::move(kept.reference);
 }
+
+const Functions functions{named<dropout>("dropout"), named<dropout_mask>("dropout_mask")};
 
 }  // namespace
-
-void bind_dropout(py::module_& m) {
-  m.def("dropout", dropout, py::arg("x"), py::arg("threshold"), py::arg("key"), py::arg("index"), py::arg("y"));
-  m.def("dropout_mask", dropout_mask, py::arg("kept"), py::arg("threshold"), py::arg("key"), py::arg("index"));
-}
-
 }  // namespace pyreg

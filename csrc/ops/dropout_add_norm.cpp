@@ -1,17 +1,15 @@
 #include <cstdint>
 
 #include "dispatch.h"
+#include "functions.h"
 #include "neutral_rows.h"
-#include "ops/ops.h"
 #include "row_blocks.h"
 
 namespace pyreg {
 namespace {
 
-template <typename T>
-T* advanced(T* pointer, int64_t elements) {
-  return pointer ? pointer + elements : nullptr;
-}
+const NamedTuple layer_forward("DropoutAddLayerNormForward"), layer_backward("DropoutAddLayerNormBackward"),
+    rms_forward("DropoutAddRmsNormForward"), rms_backward("DropoutAddRmsNormBackward");
 
 // The scales of a branch: both where one is given, so that a kernel has only one case besides the common one.
 template <typename T>
@@ -22,8 +20,11 @@ class BranchScales {
         row_scale_(row_scale),
         layer_scale_(layer_scale, given_ ? n : 0, kMultipliesByOne) {}
 
-  const T* of_layer() const { return given_ ? layer_scale_.from(0) : nullptr; }
-  const T* of_rows(int64_t begin) const { return advanced(row_scale_, begin); }
+  // The dropout of the rows from `begin` on.
+  BranchDropout<T> of_block(const DropoutArguments& dropout, int64_t begin, int64_t n) const {
+    return {dropout.threshold, dropout.key, dropout.offset + begin * n, given_ ? layer_scale_.from(0) : nullptr,
+            row_scale_ ? row_scale_ + begin : nullptr};
+  }
 
  private:
   bool given_;
@@ -32,134 +33,127 @@ class BranchScales {
 };
 
 // x, residual, y, z: rows of n; weight, bias, layer_scale (n); row_scale, mean, rstd: one per row. Of the inputs, x
-// alone has to be given; z is none where it is not wanted. mean: LayerNorm, else RMSNorm, which has no bias either.
-void dropout_add_norm_forward(const py::array& x_array, const OptionalArray& residual_array,
-                              const OptionalArray& weight_array, const OptionalArray& bias_array,
-                              const OptionalArray& row_scale_array, const OptionalArray& layer_scale_array, int64_t n,
-                              uint64_t threshold, uint64_t key, uint64_t offset, double eps, py::array y_array,
-                              OptionalArray z_array, OptionalArray mean_array, py::array rstd_array) {
-  with_dtype(x_array, [&](auto zero) {
-    using T = decltype(zero);
-    const int64_t size = x_array.size(), rows = rstd_array.size();
-    require(rows * n == size && n >= 0, "_core: x is not rows of n");
-    const T* x = in<T>(x_array, size);
-    const T* residual = in<T>(residual_array, size);
-    const T* row_scale = in<T>(row_scale_array, rows);
-    T* y = out<T>(y_array, size);
-    T* z = out<T>(z_array, size);
-    double* mean = out<double>(mean_array, rows);
-    T* rstd = out<T>(rstd_array, rows);
-    require(!bias_array || mean, "_core: bias goes with mean");
-    const T *weight = in<T>(weight_array, n), *bias = in<T>(bias_array, n),
-            *layer_scale = in<T>(layer_scale_array, n);
+// alone has to be given. kCentred: LayerNorm, else RMSNorm, which has no bias and no mean.
+template <bool kCentred>
+Reference forward(Arguments& a) {
+  const Array x = a.array(), residual = a.optional_array(), weight = a.optional_array(),
+              bias = kCentred ? a.optional_array() : Array{};
+  a.require_shape(residual, x);
+  const DropoutArguments dropout = a.dropout_in_training(x.size);
+  const Rows rows = a.normalized_rows(x, {weight, bias});
+  const double eps = a.number();
+  const Array row_scale = a.optional_array(), layer_scale = a.optional_array();
+  a.require_shape(row_scale, x.axes - rows.axes, x.shape);
+  a.require_shape(layer_scale, rows.axes, x.shape + (x.axes - rows.axes));
+  const bool return_z = a.flag();
+  const Array out = a.out({x, residual}, {weight, bias, row_scale, layer_scale});
+  const Array z_out = a.out({x, residual}, {weight, bias, row_scale, layer_scale, out});
+  a.require(return_z || !z_out);
+  if (!a.good()) return {};
 
+  Result y = result(out, x), z = result_if(return_z, z_out, x), mean, rstd = statistic(x.type, x, rows);
+  if constexpr (kCentred) mean = statistic(Type::float64, x, rows);
+  with_dtype(x, [&](auto zero) {
+    using T = decltype(zero);
     const ReleasedGil released;
-    const RowsOrNeutral<T> residuals(residual, n, kAddsNothing), weights(weight, n, kMultipliesByOne),
-        biases(bias, n, kAddsNothing);
-    const BranchScales<T> scales(row_scale, layer_scale, n);
+    const int64_t n = rows.n;
+    const RowsOrNeutral<T> residuals(residual.as<T>(), n, kAddsNothing), weights(weight.as<T>(), n, kMultipliesByOne),
+        biases(bias.as<T>(), n, kAddsNothing);
+    const BranchScales<T> scales(row_scale.as<T>(), layer_scale.as<T>(), n);
     const auto kernel =
-        mean ? kernels<T>().dropout_add_layer_norm_forward : kernels<T>().dropout_add_rms_norm_forward;
-    const int64_t bytes = (2 + (residual != nullptr) + (z != nullptr)) * size * sizeof(T);
-    const bool nontemporal = outgrows_cache(bytes) && y != x && y != residual && (!z || (z != x && z != residual));
-    const int64_t two_rows = 2 * (n + kLineBytes / sizeof(T));
-    parallel_blocks_with_scratch<T>(rows, forward_block_rows<T>(n, nontemporal), bytes, two_rows,
+        kCentred ? kernels<T>().dropout_add_layer_norm_forward : kernels<T>().dropout_add_rms_norm_forward;
+    const int64_t bytes = (2 + bool{residual} + return_z) * x.bytes;
+    const bool nontemporal = outgrows_cache(bytes) && !y.replaces({x, residual}) && !z.replaces({x, residual});
+    parallel_blocks_with_scratch<T>(rows.count, forward_block_rows<T>(n, nontemporal), bytes, 2 * whole_lines<T>(n),
                                     [&](int64_t begin, int64_t end, T* scratch) {
-                                      const BranchDropout<T> dropout{threshold, key, offset + begin * n,
-                                                                     scales.of_layer(), scales.of_rows(begin)};
                                       kernel({.rows = end - begin,
                                               .n = n,
-                                              .dropout = dropout,
-                                              .x = x + begin * n,
+                                              .dropout = scales.of_block(dropout, begin, n),
+                                              .x = x.as<T>() + begin * n,
                                               .residual = residuals.from(begin),
                                               .residual_step = residuals.step(),
                                               .weight = weights.from(0),
                                               .bias = biases.from(0),
                                               .eps = eps,
-                                              .y = y + begin * n,
-                                              .z = advanced(z, begin * n),
-                                              .mean = advanced(mean, begin),
-                                              .rstd = rstd + begin,
+                                              .y = y.as<T>() + begin * n,
+                                              .z = z.from<T>(begin * n),
+                                              .mean = mean.from<double>(begin),
+                                              .rstd = rstd.as<T>() + begin,
                                               .scratch = scratch,
                                               .nontemporal = nontemporal});
                                     });
   });
+  return kCentred ? layer_forward.of({&y, &z, &mean, &rstd}) : rms_forward.of({&y, &z, &rstd});
 }
 
 // dy, dz, z, x, dx, dresidual: rows of n; mean, rstd, row_scale: one per row; weight, layer_scale and their gradients
-// (n). Of the inputs, dy, z and rstd have to be given; x and dlayer_scale go with layer_scale; dresidual is none
-// where it is not wanted. mean: LayerNorm, else RMSNorm, which has no dbias either.
-void dropout_add_norm_backward(const py::array& dy_array, const OptionalArray& dz_array, const py::array& z_array,
-                               const OptionalArray& mean_array, const py::array& rstd_array,
-                               const OptionalArray& weight_array, const OptionalArray& row_scale_array,
-                               const OptionalArray& layer_scale_array, const OptionalArray& x_array, int64_t n,
-                               uint64_t threshold, uint64_t key, uint64_t offset, py::array dx_array,
-                               OptionalArray dresidual_array, OptionalArray dweight_array, OptionalArray dbias_array,
-                               OptionalArray dlayer_scale_array) {
-  with_dtype(dy_array, [&](auto zero) {
-    using T = decltype(zero);
-    const int64_t size = dy_array.size(), rows = rstd_array.size();
-    require(rows * n == size && n >= 0, "_core: dy is not rows of n");
-    const T *dy = in<T>(dy_array, size), *dz = in<T>(dz_array, size), *z = in<T>(z_array, size),
-            *x = in<T>(x_array, size), *rstd = in<T>(rstd_array, rows), *row_scale = in<T>(row_scale_array, rows),
-            *weight = in<T>(weight_array, n), *layer_scale = in<T>(layer_scale_array, n);
-    const double* mean = in<double>(mean_array, rows);
-    T *dx = out<T>(dx_array, size), *dresidual = out<T>(dresidual_array, size), *dweight = out<T>(dweight_array, n),
-      *dbias = out<T>(dbias_array, n), *dlayer_scale = out<T>(dlayer_scale_array, n);
-    require(!dweight == !weight && !dbias == !(weight && mean), "_core: dweight and dbias go with weight");
-    require(!dlayer_scale == !layer_scale && !x == !layer_scale, "_core: x and dlayer_scale go with layer_scale");
+// (n). Of the inputs, dy, z and rstd have to be given; x goes with layer_scale.
+template <bool kCentred>
+Reference backward(Arguments& a) {
+  const Array dy = a.array(), dz = a.optional_array(), z = a.array(),
+              mean = kCentred ? a.array(Type::float64) : Array{}, rstd = a.array(), weight = a.optional_array();
+  const DropoutArguments dropout = a.dropout(z.size);
+  const Array row_scale = a.optional_array(), layer_scale = a.optional_array();
+  const Array x = layer_scale ? a.array() : a.ignored();  // for its gradient alone
+  const Rows rows = a.rows_of(z, rstd, {weight, layer_scale});
+  for (const Array& array : {dy, dz, x}) a.require_shape(array, z);
+  for (const Array& array : {mean, row_scale}) a.require_shape(array, rstd);
+  const bool return_dresidual = a.flag();
+  const Array out = a.out({z, dy, dz, x}, {mean, rstd, weight, row_scale, layer_scale});
+  const Array dresidual_out = a.out({z, dy, dz, x}, {mean, rstd, weight, row_scale, layer_scale, out});
+  a.require(return_dresidual || !dresidual_out);
+  if (!a.good()) return {};
 
+  Result dx = result(out, z), dresidual = result_if(return_dresidual, dresidual_out, z),
+         dweight = gradient_of(weight), dbias = kCentred ? gradient_of(weight) : Result{},
+         dlayer_scale = gradient_of(layer_scale);
+  with_dtype(z, [&](auto zero) {
+    using T = decltype(zero);
     const ReleasedGil released;
-    const RowsOrNeutral<T> dzs(dz, n, kAddsNothing), weights(weight, n, kMultipliesByOne);
-    const BranchScales<T> scales(row_scale, layer_scale, n);
-    const int64_t blocks = blocks_of(rows, kBackwardBlockRows);
-    const BlockSums<T> dweights(blocks, n, dx), dbiases(mean ? blocks : 0, n, dx),
-        dlayer_scales(dlayer_scale ? blocks : 0, n, dx);
+    const int64_t n = rows.n, blocks = blocks_of(rows.count, kBackwardBlockRows);
+    const RowsOrNeutral<T> dzs(dz.as<T>(), n, kAddsNothing), weights(weight.as<T>(), n, kMultipliesByOne);
+    const BranchScales<T> scales(row_scale.as<T>(), layer_scale.as<T>(), n);
+    // The kernel sums the gradients of weight and bias in any case.
+    const BlockSums<T> dweights(blocks, n, dx.as<T>(), dweight.as<T>()),
+        dbiases(kCentred ? blocks : 0, n, dx.as<T>(), dbias.as<T>()),
+        dlayer_scales(layer_scale ? blocks : 0, n, dx.as<T>(), dlayer_scale.as<T>());
     const auto kernel =
-        mean ? kernels<T>().dropout_add_layer_norm_backward : kernels<T>().dropout_add_rms_norm_backward;
-    const int64_t bytes = (3 + (dz != nullptr) + (x != nullptr) + (dresidual != nullptr)) * size * sizeof(T);
-    const auto is_input = [&](const T* p) {
-      return p && (p == dy || p == dz || p == z || p == x);
-    };
-    const bool nontemporal = outgrows_cache(bytes) && !is_input(dx) && !is_input(dresidual) &&
-                             (!dresidual || place_in_line(dx) == place_in_line(dresidual));
-    parallel_blocks(rows, kBackwardBlockRows, bytes, [&](int64_t begin, int64_t end) {
+        kCentred ? kernels<T>().dropout_add_layer_norm_backward : kernels<T>().dropout_add_rms_norm_backward;
+    const int64_t bytes = (3 + bool{dz} + bool{x} + return_dresidual) * z.bytes;
+    const bool nontemporal =
+        outgrows_cache(bytes) && !dx.replaces({dy, dz, z, x}) && !dresidual.replaces({dy, dz, z, x}) &&
+        (!return_dresidual || place_in_line(dx.as<const T>()) == place_in_line(dresidual.as<const T>()));
+    parallel_blocks(rows.count, kBackwardBlockRows, bytes, [&](int64_t begin, int64_t end) {
       const int64_t block = begin / kBackwardBlockRows;
-      const BranchDropout<T> dropout{threshold, key, offset + begin * n, scales.of_layer(), scales.of_rows(begin)};
       kernel({.rows = end - begin,
               .n = n,
-              .dropout = dropout,
-              .dy = dy + begin * n,
+              .dropout = scales.of_block(dropout, begin, n),
+              .dy = dy.as<T>() + begin * n,
               .dz = dzs.from(begin),
-              .z = z + begin * n,
+              .z = z.as<T>() + begin * n,
               .dz_step = dzs.step(),
-              .mean = advanced(mean, begin),
-              .rstd = rstd + begin,
+              .mean = mean.from<double>(begin),
+              .rstd = rstd.as<T>() + begin,
               .weight = weights.from(0),
-              .x = advanced(x, begin * n),
-              .dx = dx + begin * n,
-              .dresidual = advanced(dresidual, begin * n),
+              .x = x.from<T>(begin * n),
+              .dx = dx.as<T>() + begin * n,
+              .dresidual = dresidual.from<T>(begin * n),
               .dweight = dweights[block],
-              .dbias = mean ? dbiases[block] : nullptr,
-              .dlayer_scale = dlayer_scale ? dlayer_scales[block] : nullptr,
+              .dbias = dbiases[block],
+              .dlayer_scale = dlayer_scales[block],
               .nontemporal = nontemporal});
     });
-    if (dweight) dweights.sum(blocks, dweight);
-    if (dbias) dbiases.sum(blocks, dbias);
-    if (dlayer_scale) dlayer_scales.sum(blocks, dlayer_scale);
+    dweights.finish();
+    dbiases.finish();
+    dlayer_scales.finish();
   });
+  return kCentred ? layer_backward.of({&dx, &dresidual, &dweight, &dbias, &dlayer_scale})
+                  : rms_backward.of({&dx, &dresidual, &dweight, &dlayer_scale});
 }
+
+const Functions functions{
+    named<forward<true>>("dropout_add_layer_norm_forward"), named<backward<true>>("dropout_add_layer_norm_backward"),
+    named<forward<false>>("dropout_add_rms_norm_forward"), named<backward<false>>("dropout_add_rms_norm_backward")};
 
 }  // namespace
-
-void bind_dropout_add_norm(py::module_& m) {
-  m.def("dropout_add_norm_forward", dropout_add_norm_forward, py::arg("x"), py::arg("residual"), py::arg("weight"),
-        py::arg("bias"), py::arg("row_scale"), py::arg("layer_scale"), py::arg("n"), py::arg("threshold"),
-        py::arg("key"), py::arg("index"), py::arg("eps"), py::arg("y"), py::arg("z"), py::arg("mean"),
-        py::arg("rstd"));
-  m.def("dropout_add_norm_backward", dropout_add_norm_backward, py::arg("dy"), py::arg("dz"), py::arg("z"),
-        py::arg("mean"), py::arg("rstd"), py::arg("weight"), py::arg("row_scale"), py::arg("layer_scale"),
-        py::arg("x"), py::arg("n"), py::arg("threshold"), py::arg("key"), py::arg("index"), py::arg("dx"),
-        py::arg("dresidual"), py::arg("dweight"), py::arg("dbias"), py::arg("dlayer_scale"));
-}
-
 }  // namespace pyreg

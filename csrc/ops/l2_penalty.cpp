@@ -1,7 +1,7 @@
 #include <vector>
 
 #include "dispatch.h"
-#include "ops/ops.h"
+#include "functions.h"
 #include "parallel.h"
 
 namespace pyreg {
@@ -10,25 +10,39 @@ namespace {
 // Part of the result: elements summed together, before the sums are added in order.
 constexpr int64_t kBlock = 16 * 1024;
 
-double sum_of_squares(const py::array& x_array) {
-  return with_dtype(x_array, [&](auto zero) {
+double summed(const Array& x) {
+  return with_dtype(x, [&](auto zero) {
     using T = decltype(zero);
-    const int64_t size = x_array.size();
-    const T* x = in<T>(x_array, size);
-
     const ReleasedGil released;
     const auto kernel = kernels<T>().l2_penalty;
-    std::vector<double> sums(blocks_of(size, kBlock));
-    parallel_blocks(size, kBlock, size * sizeof(T),
-                    [&](int64_t begin, int64_t end) { sums[begin / kBlock] = kernel(end - begin, x + begin); });
+    std::vector<double> sums(blocks_of(x.size, kBlock));
+    parallel_blocks(x.size, kBlock, x.bytes, [&](int64_t begin, int64_t end) {
+      sums[begin / kBlock] = kernel(end - begin, x.as<T>() + begin);
+    });
     double total = 0;
     for (const double sum : sums) total += sum;
     return total;
   });
 }
 
+// An array, or a list of them; the penalty of all.
+Reference l2_penalty(Arguments& a) {
+  PyObject* params = a.object();
+  const double weight_decay = a.number();
+  // Of a list, which somebody may change meanwhile, its arrays are kept.
+  const Reference listed(PyList_CheckExact(params) ? PyList_AsTuple(params) : nullptr);
+  if (!listed && PyErr_Occurred()) throw py::error_already_set();
+  std::vector<Array> arrays;
+  for (Py_ssize_t i = 0, count = listed ? PyTuple_GET_SIZE(listed.get()) : 1; i < count; ++i)
+    arrays.push_back(a.array_of(listed ? PyTuple_GET_ITEM(listed.get(), i) : params, Type::none));
+  if (!a.good()) return {};
+
+  double total = 0;
+  for (const Array& array : arrays) total += summed(array);
+  return Reference(PyFloat_FromDouble(weight_decay / 2 * total));
+}
+
+const Functions functions{named<l2_penalty>("l2_penalty")};
+
 }  // namespace
-
-void bind_l2_penalty(py::module_& m) { m.def("sum_of_squares", sum_of_squares, py::arg("x")); }
-
 }  // namespace pyreg

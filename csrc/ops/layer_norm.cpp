@@ -1,82 +1,75 @@
 #include "dispatch.h"
+#include "functions.h"
 #include "neutral_rows.h"
-#include "ops/ops.h"
 #include "row_blocks.h"
 
 namespace pyreg {
 namespace {
 
-// x, y: rows of n; weight, bias (n); mean, rstd: one per row, or none of them where not wanted.
-void layer_norm_forward(const py::array& x_array, int64_t n, const OptionalArray& weight_array,
-                        const OptionalArray& bias_array, double eps, py::array y_array, OptionalArray mean_array,
-                        OptionalArray rstd_array) {
-  with_dtype(x_array, [&](auto zero) {
-    using T = decltype(zero);
-    const int64_t size = x_array.size();
-    const int64_t rows = n > 0 ? size / n : mean_array ? mean_array->size() : 0;
-    require(rows * n == size && n >= 0, "_core: x is not rows of n");
-    const T* x = in<T>(x_array, size);
-    const T* weight = in<T>(weight_array, n);
-    const T* bias = in<T>(bias_array, n);
-    T* y = out<T>(y_array, size);
-    double* mean = out<double>(mean_array, rows);
-    T* rstd = out<T>(rstd_array, rows);
+const NamedTuple forward_result("LayerNormForward"), backward_result("LayerNormBackward");
 
+// x, y: rows of n; weight, bias (n); mean, rstd: one per row.
+template <bool kStatistics>
+Reference forward(Arguments& a) {
+  const Array x = a.array(), weight = a.optional_array(), bias = a.optional_array();
+  const Rows rows = a.normalized_rows(x, {weight, bias});
+  const double eps = a.number();
+  const Array out = a.out({x}, {weight, bias});
+  if (!a.good()) return {};
+
+  Result y = result(out, x), mean, rstd;
+  if constexpr (kStatistics) mean = statistic(Type::float64, x, rows), rstd = statistic(x.type, x, rows);
+  with_dtype(x, [&](auto zero) {
+    using T = decltype(zero);
     const ReleasedGil released;
-    const RowsOrNeutral<T> weights(weight, n, kMultipliesByOne), biases(bias, n, kAddsNothing);
+    if (!kStatistics && x.size == 0) return;
+    const int64_t n = rows.n;
+    const RowsOrNeutral<T> weights(weight.as<T>(), n, kMultipliesByOne), biases(bias.as<T>(), n, kAddsNothing);
     const auto kernel = kernels<T>().layer_norm_forward;
-    const int64_t bytes = 2 * size * sizeof(T);
-    const bool nontemporal = outgrows_cache(bytes) && y != x;
-    parallel_blocks(rows, forward_block_rows<T>(n, nontemporal), bytes, [&](int64_t begin, int64_t end) {
-      kernel(end - begin, n, x + begin * n, weights.from(0), biases.from(0), eps, y + begin * n,
-             mean ? mean + begin : nullptr, rstd ? rstd + begin : nullptr, nontemporal);
+    const bool nontemporal = outgrows_cache(2 * x.bytes) && !y.replaces({x});
+    const int64_t block = forward_block_rows<T>(n, nontemporal);
+    parallel_blocks(rows.count, block, 2 * x.bytes, [&](int64_t begin, int64_t end) {
+      kernel(end - begin, n, x.as<T>() + begin * n, weights.from(0), biases.from(0), eps, y.as<T>() + begin * n,
+             mean.from<double>(begin), rstd.from<T>(begin), nontemporal);
     });
   });
+  return kStatistics ? forward_result.of({&y, &mean, &rstd}) : std::move(y.reference);
 }
 
 // dy, x, dx: rows of n; mean, rstd: one per row; weight, dweight, dbias (n), or none of them.
-void layer_norm_backward(const py::array& dy_array, const py::array& x_array, const py::array& mean_array,
-                         const py::array& rstd_array, const OptionalArray& weight_array, int64_t n,
-                         py::array dx_array, OptionalArray dweight_array, OptionalArray dbias_array) {
-  with_dtype(x_array, [&](auto zero) {
-    using T = decltype(zero);
-    const int64_t size = x_array.size(), rows = mean_array.size();
-    require(rows * n == size && n >= 0, "_core: x is not rows of n");
-    const T* dy = in<T>(dy_array, size);
-    const T* x = in<T>(x_array, size);
-    const double* mean = in<double>(mean_array, rows);
-    const T* rstd = in<T>(rstd_array, rows);
-    const T* weight = in<T>(weight_array, n);
-    T* dx = out<T>(dx_array, size);
-    T* dweight = out<T>(dweight_array, n);
-    T* dbias = out<T>(dbias_array, n);
-    require(!weight || (dweight && dbias), "_core: dweight and dbias go with weight");
+Reference backward(Arguments& a) {
+  const Array dy = a.array(), x = a.array(), mean = a.array(Type::float64), rstd = a.array(),
+              weight = a.optional_array();
+  const Rows rows = a.rows_of(x, mean, {weight});
+  a.require_shape(dy, x);
+  a.require_shape(rstd, mean);
+  const Array out = a.out({x, dy}, {mean, rstd, weight});
+  if (!a.good()) return {};
 
+  Result dx = result(out, x), dweight = gradient_of(weight), dbias = gradient_of(weight);
+  with_dtype(x, [&](auto zero) {
+    using T = decltype(zero);
     const ReleasedGil released;
-    const int64_t blocks = blocks_of(rows, kBackwardBlockRows);
-    const BlockSums<T> dweights(weight ? blocks : 0, n, dx), dbiases(weight ? blocks : 0, n, dx);
+    const int64_t n = rows.n, blocks = blocks_of(rows.count, kBackwardBlockRows);
+    const int64_t summed = weight ? blocks : 0;
+    const BlockSums<T> dweights(summed, n, dx.as<T>(), dweight.as<T>()),
+        dbiases(summed, n, dx.as<T>(), dbias.as<T>());
     const auto kernel = kernels<T>().layer_norm_backward;
-    const int64_t bytes = 3 * size * sizeof(T);
-    const bool nontemporal = outgrows_cache(bytes) && dx != x && dx != dy;
-    parallel_blocks(rows, kBackwardBlockRows, bytes, [&](int64_t begin, int64_t end) {
+    const bool nontemporal = outgrows_cache(3 * x.bytes) && !dx.replaces({x, dy});
+    parallel_blocks(rows.count, kBackwardBlockRows, 3 * x.bytes, [&](int64_t begin, int64_t end) {
       const int64_t block = begin / kBackwardBlockRows;
-      kernel(end - begin, n, dy + begin * n, x + begin * n, mean + begin, rstd + begin, weight, dx + begin * n,
-             weight ? dweights[block] : nullptr, weight ? dbiases[block] : nullptr, nontemporal);
+      kernel(end - begin, n, dy.as<T>() + begin * n, x.as<T>() + begin * n, mean.as<double>() + begin,
+             rstd.as<T>() + begin, weight.as<T>(), dx.as<T>() + begin * n, dweights[block], dbiases[block],
+             nontemporal);
     });
-    if (weight) {
-      dweights.sum(blocks, dweight);
-      dbiases.sum(blocks, dbias);
-    }
+    dweights.finish();
+    dbiases.finish();
   });
+  return backward_result.of({&dx, &dweight, &dbias});
 }
+
+const Functions functions{named<forward<false>>("layer_norm"), named<forward<true>>("layer_norm_forward"),
+                          named<backward>("layer_norm_backward")};
 
 }  // namespace
-
-void bind_layer_norm(py::module_& m) {
-  m.def("layer_norm_forward", layer_norm_forward, py::arg("x"), py::arg("n"), py::arg("weight"), py::arg("bias"),
-        py::arg("eps"), py::arg("y"), py::arg("mean"), py::arg("rstd"));
-  m.def("layer_norm_backward", layer_norm_backward, py::arg("dy"), py::arg("x"), py::arg("mean"), py::arg("rstd"),
-        py::arg("weight"), py::arg("n"), py::arg("dx"), py::arg("dweight"), py::arg("dbias"));
-}
-
 }  // namespace pyreg

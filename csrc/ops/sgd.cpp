@@ -1,22 +1,24 @@
 #include "cache.h"
 #include "dispatch.h"
-#include "ops/ops.h"
+#include "functions.h"
 #include "parallel.h"
 
 namespace pyreg {
 namespace {
 
-// first_step: the momentum buffer holds nothing yet.
-void sgd(py::array param_array, const py::array& grad_array, OptionalArray momentum_buffer_array, bool first_step,
-         double lr, double momentum, double dampening, double weight_decay, bool nesterov, bool maximize) {
-  with_dtype(param_array, [&](auto zero) {
-    using T = decltype(zero);
-    const int64_t size = param_array.size();
-    T* param = out<T>(param_array, size);
-    const T* grad = in<T>(grad_array, size);
-    T* momentum_buffer = out<T>(momentum_buffer_array, size);
-    require(momentum == 0 || momentum_buffer, "_core: momentum needs momentum_buffer");
+Reference update(Arguments& a) {
+  const Array param = a.updated(), grad = a.array(), momentum_buffer = a.optional_updated(param);
+  a.require_shape(grad, param);
+  a.require_disjoint({param, grad, momentum_buffer});
+  const int64_t step = a.integer(1);
+  const double lr = a.number(), momentum = a.number(), dampening = a.number(), weight_decay = a.number();
+  const bool nesterov = a.flag(), maximize = a.flag();
+  a.require(momentum == 0 || momentum_buffer);
+  a.require(!nesterov || (momentum != 0 && dampening == 0));
+  if (!a.good()) return {};
 
+  with_dtype(param, [&](auto zero) {
+    using T = decltype(zero);
     const SgdScalars<T> scalars = {
         .grad_sign = static_cast<T>(maximize ? -1 : 1),
         .lr = static_cast<T>(lr),
@@ -25,24 +27,21 @@ void sgd(py::array param_array, const py::array& grad_array, OptionalArray momen
         .decay = static_cast<T>(weight_decay),
         .nesterov = nesterov,
     };
-    const Momentum use = momentum == 0 ? Momentum::none : first_step ? Momentum::first : Momentum::next;
+    // At the first step the momentum buffer holds nothing yet.
+    const Momentum use = momentum == 0 ? Momentum::none : step == 1 ? Momentum::first : Momentum::next;
 
     const ReleasedGil released;
     const auto kernel = kernels<T>().sgd;
-    const int64_t bytes = (use == Momentum::none ? 3 : 5) * size * sizeof(T);
-    parallel_blocks(size, update_block(bytes), bytes, [&](int64_t begin, int64_t end) {
-      kernel(end - begin, scalars, weight_decay != 0, use, param + begin, grad + begin,
-             momentum_buffer ? momentum_buffer + begin : nullptr);
+    const int64_t bytes = (use == Momentum::none ? 3 : 5) * param.bytes;
+    parallel_blocks(param.size, update_block(bytes), bytes, [&](int64_t begin, int64_t end) {
+      kernel(end - begin, scalars, weight_decay != 0, use, param.as<T>() + begin, grad.as<T>() + begin,
+             momentum_buffer.from<T>(begin));
     });
   });
+  return none();
 }
+
+const Functions functions{named<update>("sgd_update")};
 
 }  // namespace
-
-void bind_sgd(py::module_& m) {
-  m.def("sgd", sgd, py::arg("param"), py::arg("grad"), py::arg("momentum_buffer"), py::arg("first_step"),
-        py::arg("lr"), py::arg("momentum"), py::arg("dampening"), py::arg("weight_decay"), py::arg("nesterov"),
-        py::arg("maximize"));
-}
-
 }  // namespace pyreg

@@ -1,58 +1,52 @@
-"""Every function of pyreg on arrays in Python and NumPy, to be read and to be held against.
+"""Every function on arrays in Python and NumPy, to be read and to be held against.
 
-Same names, same arguments, same errors, and the same bits. Each file here mirrors the one of its name in
-csrc/kernels: same functions, same order of arithmetic.
+`pyreg.reference.layer_norm` is `pyreg.layer_norm` with another core behind it: signature, docstring and checks are
+the same, and the mathematics is that of this folder. Each op's file mirrors the one of its name in csrc/kernels: the
+same order of arithmetic, and with it the same bits. To read it, open the file: help() shows the public function.
 """
 
-from pyreg._random_key import random_key
-from pyreg.reference.activation_dropout import (
-    gelu_dropout_backward,
-    gelu_dropout_forward,
-    relu_dropout_backward,
-    relu_dropout_forward,
-    silu_dropout_backward,
-    silu_dropout_forward,
-)
-from pyreg.reference.adam import adam_update, adamw_update
-from pyreg.reference.drop_path import drop_path
-from pyreg.reference.dropout import dropout, dropout_mask
-from pyreg.reference.dropout_add_norm import (
-    dropout_add_layer_norm_backward,
-    dropout_add_layer_norm_forward,
-    dropout_add_rms_norm_backward,
-    dropout_add_rms_norm_forward,
-)
-from pyreg.reference.l2_penalty import l2_penalty
-from pyreg.reference.layer_norm import layer_norm, layer_norm_backward, layer_norm_forward
-from pyreg.reference.rms_norm import rms_norm, rms_norm_backward, rms_norm_forward
-from pyreg.reference.sgd import sgd_update
-from pyreg.reference.softmax_dropout import softmax_dropout_backward, softmax_dropout_forward
+from collections.abc import Callable
+from importlib import import_module
+from pkgutil import iter_modules
+from types import FunctionType, SimpleNamespace
+from typing import Any
 
-__all__ = [
-    "adam_update",
-    "adamw_update",
-    "drop_path",
-    "dropout",
-    "dropout_add_layer_norm_backward",
-    "dropout_add_layer_norm_forward",
-    "dropout_add_rms_norm_backward",
-    "dropout_add_rms_norm_forward",
-    "dropout_mask",
-    "gelu_dropout_backward",
-    "gelu_dropout_forward",
-    "l2_penalty",
-    "layer_norm",
-    "layer_norm_backward",
-    "layer_norm_forward",
-    "random_key",
-    "relu_dropout_backward",
-    "relu_dropout_forward",
-    "rms_norm",
-    "rms_norm_backward",
-    "rms_norm_forward",
-    "sgd_update",
-    "silu_dropout_backward",
-    "silu_dropout_forward",
-    "softmax_dropout_backward",
-    "softmax_dropout_forward",
-]
+import numpy as np
+
+from pyreg import _functions
+from pyreg._functions import *  # noqa: F403 - for their names and types: they are replaced below
+
+
+def _behind_its_check(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, to be called as the compiled core's are: the last argument checks the others."""
+
+    def call(*arguments: Any) -> Any:
+        *others, check = arguments
+        with np.errstate(all="ignore"):
+            return function(*check(*others))
+
+    return call
+
+
+_files = [import_module(f"{__name__}.{file.name}") for file in iter_modules(__path__)]  # noqa: F405
+_core = SimpleNamespace(
+    **{
+        name: _behind_its_check(value)
+        for file in _files
+        for name, value in vars(file).items()
+        if isinstance(value, FunctionType) and value.__module__ == file.__name__
+    }
+)
+
+
+def _with_this_core(function: FunctionType) -> FunctionType:
+    """The same function, with the functions of this folder in the place of the compiled core."""
+    twin = FunctionType(function.__code__, function.__globals__ | {"_core": _core}, function.__name__)
+    twin.__defaults__, twin.__kwdefaults__ = function.__defaults__, function.__kwdefaults__
+    twin.__annotations__, twin.__doc__ = function.__annotations__, function.__doc__
+    twin.__module__ = __name__
+    return twin
+
+
+__all__ = [name for name in dir(_functions) if not name.startswith("_")]
+globals().update({name: _with_this_core(getattr(_functions, name)) for name in __all__})

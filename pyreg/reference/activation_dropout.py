@@ -8,17 +8,15 @@ tanh is SiLU of another argument.
 from __future__ import annotations
 
 import math
-from typing import Any, SupportsIndex, overload
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from pyreg._activation_dropout import checked_backward, checked_forward
-from pyreg._check import FloatArray
-from pyreg._gelu_dropout import Approximate, gelu_name
+from pyreg._results import ActivationDropoutBackward, FloatArray
 from pyreg.reference.dropout import dropout
 from pyreg.reference.elementary import constants_of, normal, sigmoid
-from pyreg.reference.norm_rows import sum_rows
+from pyreg.reference.norm_rows import as_rows, sum_rows
+from pyreg.reference.results import written
 
 TANH_SCALE = 2 * math.sqrt(2 / math.pi)
 TANH_CUBIC = TANH_SCALE * 0.044715
@@ -70,233 +68,31 @@ def gradient(activation: str, dy: FloatArray, h: FloatArray) -> Any:
             return dy * (s * (h * rest * slope + t(1)))
 
 
-def forward(
+def activation_dropout_forward(
     activation: str,
-    x: Any,
-    bias: Any,
+    x: FloatArray,
+    bias: FloatArray | None,
     p: float,
-    key: SupportsIndex,
-    offset: SupportsIndex,
+    key: int,
+    offset: int,
     training: bool,
-    out: Any,
+    out: FloatArray | None,
 ) -> FloatArray:
-    a = checked_forward(x, bias, p, key, offset, training, out)
-    with np.errstate(all="ignore"):
-        h = a.x if a.bias is None else a.x + a.bias
-        y = dropout(value(activation, h), p, key=a.key, offset=a.offset, training=training)
-    a.y[...] = y
-    return a.y
+    h = x if bias is None else x + bias
+    return dropout(value(activation, h), p, key, offset, training, out)
 
 
-def backward(
-    activation: str, dy: Any, x: Any, bias: Any, p: float, key: SupportsIndex, offset: SupportsIndex, out: Any
-) -> tuple[FloatArray, Any]:
-    a = checked_backward(dy, x, bias, p, key, offset, out)
-    with np.errstate(all="ignore"):
-        h = a.x if a.bias is None else a.x + a.bias
-        dx = dropout(gradient(activation, a.dy, h), p, key=a.key, offset=a.offset)
-        dbias = None
-        if a.bias is not None:
-            rows = math.prod(dx.shape[:-1])
-            dbias = sum_rows(dx.reshape(rows, a.bias.size))
-    a.dx[...] = dx
-    return a.dx, dbias
-
-
-def gelu_dropout_forward(
-    x: npt.ArrayLike,
-    bias: npt.ArrayLike | None = None,
-    *,
+def activation_dropout_backward(
+    activation: str,
+    dy: FloatArray,
+    x: FloatArray,
+    bias: FloatArray | None,
     p: float,
-    key: SupportsIndex,
-    offset: SupportsIndex = 0,
-    training: bool = True,
-    approximate: Approximate = "none",
-    out: FloatArray | None = None,
-) -> FloatArray:
-    """`pyreg.gelu_dropout_forward`, in Python.
-
-    Examples
-    --------
-    >>> import numpy as np, pyreg
-    >>> pyreg.reference.gelu_dropout_forward(np.array([-1.0, 0.0, 1.0]), p=0.0, key=1).round(3)
-    array([-0.159,  0.   ,  0.841])
-    """
-    return forward(gelu_name(approximate), x, bias, p, key, offset, training, out)
-
-
-@overload
-def gelu_dropout_backward(
-    dy: npt.ArrayLike,
-    x: npt.ArrayLike,
-    bias: None = None,
-    *,
-    p: float,
-    key: SupportsIndex,
-    offset: SupportsIndex = 0,
-    approximate: Approximate = "none",
-    out: FloatArray | None = None,
-) -> tuple[FloatArray, None]: ...
-@overload
-def gelu_dropout_backward(
-    dy: npt.ArrayLike,
-    x: npt.ArrayLike,
-    bias: npt.ArrayLike,
-    *,
-    p: float,
-    key: SupportsIndex,
-    offset: SupportsIndex = 0,
-    approximate: Approximate = "none",
-    out: FloatArray | None = None,
-) -> tuple[FloatArray, FloatArray]: ...
-def gelu_dropout_backward(
-    dy: npt.ArrayLike,
-    x: npt.ArrayLike,
-    bias: npt.ArrayLike | None = None,
-    *,
-    p: float,
-    key: SupportsIndex,
-    offset: SupportsIndex = 0,
-    approximate: Approximate = "none",
-    out: FloatArray | None = None,
-) -> tuple[FloatArray, FloatArray | None]:
-    """`pyreg.gelu_dropout_backward`, in Python.
-
-    Examples
-    --------
-    >>> import numpy as np, pyreg
-    >>> dx, _ = pyreg.reference.gelu_dropout_backward(np.ones(3), np.array([-1.0, 0.0, 1.0]), p=0.0, key=1)
-    >>> dx.round(3)
-    array([-0.083,  0.5  ,  1.083])
-    """
-    return backward(gelu_name(approximate), dy, x, bias, p, key, offset, out)
-
-
-def relu_dropout_forward(
-    x: npt.ArrayLike,
-    bias: npt.ArrayLike | None = None,
-    *,
-    p: float,
-    key: SupportsIndex,
-    offset: SupportsIndex = 0,
-    training: bool = True,
-    out: FloatArray | None = None,
-) -> FloatArray:
-    """`pyreg.relu_dropout_forward`, in Python.
-
-    Examples
-    --------
-    >>> import numpy as np, pyreg
-    >>> pyreg.reference.relu_dropout_forward(np.array([-1.0, 0.0, 1.0]), p=0.0, key=1)
-    array([0., 0., 1.])
-    """
-    return forward("relu", x, bias, p, key, offset, training, out)
-
-
-@overload
-def relu_dropout_backward(
-    dy: npt.ArrayLike,
-    x: npt.ArrayLike,
-    bias: None = None,
-    *,
-    p: float,
-    key: SupportsIndex,
-    offset: SupportsIndex = 0,
-    out: FloatArray | None = None,
-) -> tuple[FloatArray, None]: ...
-@overload
-def relu_dropout_backward(
-    dy: npt.ArrayLike,
-    x: npt.ArrayLike,
-    bias: npt.ArrayLike,
-    *,
-    p: float,
-    key: SupportsIndex,
-    offset: SupportsIndex = 0,
-    out: FloatArray | None = None,
-) -> tuple[FloatArray, FloatArray]: ...
-def relu_dropout_backward(
-    dy: npt.ArrayLike,
-    x: npt.ArrayLike,
-    bias: npt.ArrayLike | None = None,
-    *,
-    p: float,
-    key: SupportsIndex,
-    offset: SupportsIndex = 0,
-    out: FloatArray | None = None,
-) -> tuple[FloatArray, FloatArray | None]:
-    """`pyreg.relu_dropout_backward`, in Python.
-
-    Examples
-    --------
-    >>> import numpy as np, pyreg
-    >>> dx, _ = pyreg.reference.relu_dropout_backward(np.ones(3), np.array([-1.0, 0.0, 1.0]), p=0.0, key=1)
-    >>> dx
-    array([0., 0., 1.])
-    """
-    return backward("relu", dy, x, bias, p, key, offset, out)
-
-
-def silu_dropout_forward(
-    x: npt.ArrayLike,
-    bias: npt.ArrayLike | None = None,
-    *,
-    p: float,
-    key: SupportsIndex,
-    offset: SupportsIndex = 0,
-    training: bool = True,
-    out: FloatArray | None = None,
-) -> FloatArray:
-    """`pyreg.silu_dropout_forward`, in Python.
-
-    Examples
-    --------
-    >>> import numpy as np, pyreg
-    >>> pyreg.reference.silu_dropout_forward(np.array([-1.0, 0.0, 1.0]), p=0.0, key=1).round(3)
-    array([-0.269,  0.   ,  0.731])
-    """
-    return forward("silu", x, bias, p, key, offset, training, out)
-
-
-@overload
-def silu_dropout_backward(
-    dy: npt.ArrayLike,
-    x: npt.ArrayLike,
-    bias: None = None,
-    *,
-    p: float,
-    key: SupportsIndex,
-    offset: SupportsIndex = 0,
-    out: FloatArray | None = None,
-) -> tuple[FloatArray, None]: ...
-@overload
-def silu_dropout_backward(
-    dy: npt.ArrayLike,
-    x: npt.ArrayLike,
-    bias: npt.ArrayLike,
-    *,
-    p: float,
-    key: SupportsIndex,
-    offset: SupportsIndex = 0,
-    out: FloatArray | None = None,
-) -> tuple[FloatArray, FloatArray]: ...
-def silu_dropout_backward(
-    dy: npt.ArrayLike,
-    x: npt.ArrayLike,
-    bias: npt.ArrayLike | None = None,
-    *,
-    p: float,
-    key: SupportsIndex,
-    offset: SupportsIndex = 0,
-    out: FloatArray | None = None,
-) -> tuple[FloatArray, FloatArray | None]:
-    """`pyreg.silu_dropout_backward`, in Python.
-
-    Examples
-    --------
-    >>> import numpy as np, pyreg
-    >>> dx, _ = pyreg.reference.silu_dropout_backward(np.ones(3), np.array([-1.0, 0.0, 1.0]), p=0.0, key=1)
-    >>> dx.round(3)
-    array([0.072, 0.5  , 0.928])
-    """
-    return backward("silu", dy, x, bias, p, key, offset, out)
+    key: int,
+    offset: int,
+    out: FloatArray | None,
+) -> ActivationDropoutBackward:
+    h = x if bias is None else x + bias
+    dx = dropout(gradient(activation, dy, h), p, key, offset)
+    dbias = None if bias is None else sum_rows(as_rows(dx, x.ndim - 1))
+    return ActivationDropoutBackward(written(dx, out, x.shape), dbias)

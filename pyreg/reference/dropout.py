@@ -1,20 +1,28 @@
-"""Inverted dropout, every element's 32-bit number made in full."""
+"""Inverted dropout, every element's 32-bit number made in full.
+
+Element i of the random stream has a number U below 2**32, and p the threshold ``T = round(p * 2**32)``: the element
+is kept where U >= T, with probability ``1 - T / 2**32``. What is kept is multiplied by the inverse of that, so that
+the expectation is x to the last bit.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import SupportsIndex
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pyreg import _check
-from pyreg._check import FloatArray
+from pyreg._results import FloatArray
 from pyreg.reference.philox import philox_bytes
+from pyreg.reference.results import written
 
 DROPOUT_DOMAIN = 0
 CHUNK = 2**16  # elements at once, which bounds the memory needed
+
+
+def threshold_of(p: float) -> int:
+    return round(p * 2**32)
 
 
 def kept(size: int, threshold: int, key: int, offset: int) -> npt.NDArray[np.bool_]:
@@ -23,6 +31,8 @@ def kept(size: int, threshold: int, key: int, offset: int) -> npt.NDArray[np.boo
     U is a byte from each of four strings, the first the most significant. The compiled kernel makes the
     first byte alone, and the others where it equals the threshold's.
     """
+    if threshold in (0, 2**32):
+        return np.full(size, threshold == 0)
     result = np.empty(size, np.bool_)
     for first in range(0, size, CHUNK):
         part = result[first : first + CHUNK]
@@ -35,55 +45,20 @@ def kept(size: int, threshold: int, key: int, offset: int) -> npt.NDArray[np.boo
     return result
 
 
+def dropped(x: FloatArray, mask: Any, threshold: int) -> FloatArray:
+    """x scaled where the mask has it kept, else +0: by selection, so that NaN and infinities are dropped too."""
+    scale = 1.0 if threshold == 2**32 else 2**32 / (2**32 - threshold)
+    result: FloatArray = np.where(mask, x * x.dtype.type(scale), x.dtype.type(0))
+    return result
+
+
 def dropout(
-    x: npt.ArrayLike,
-    p: float,
-    *,
-    key: SupportsIndex,
-    offset: SupportsIndex = 0,
-    training: bool = True,
-    out: FloatArray | None = None,
+    x: FloatArray, p: float, key: int, offset: int, training: bool = True, out: FloatArray | None = None
 ) -> FloatArray:
-    """`pyreg.dropout`, in Python.
-
-    Examples
-    --------
-    >>> import numpy as np, pyreg
-    >>> pyreg.reference.dropout(np.ones(8), 0.5, key=1)
-    array([0., 0., 2., 2., 2., 0., 0., 2.])
-    """
-    x = _check.array("x", x)
-    threshold, key, offset = _check.dropout_arguments(p, key, offset, x.size, training)
-    y = _check.out(out, ("x",), (x,))
-    if threshold == 0:
-        y[...] = x
-    elif threshold == 2**32:
-        y[...] = 0
-    else:
-        # So that the expectation is x to the last bit: kept with probability 1 - threshold / 2**32.
-        scale = x.dtype.type(2**32 / (2**32 - threshold))
-        mask = kept(x.size, threshold, key, offset).reshape(x.shape)
-        with np.errstate(all="ignore"):
-            y[...] = np.where(mask, x * scale, x.dtype.type(0))
-    return y
+    threshold = threshold_of(p) if training else 0
+    mask = kept(x.size, threshold, key, offset).reshape(x.shape)
+    return written(dropped(x, mask, threshold), out, x.shape)
 
 
-def dropout_mask(
-    shape: SupportsIndex | Sequence[SupportsIndex],
-    p: float,
-    *,
-    key: SupportsIndex,
-    offset: SupportsIndex = 0,
-) -> npt.NDArray[np.bool_]:
-    """`pyreg.dropout_mask`, in Python.
-
-    Examples
-    --------
-    >>> import pyreg
-    >>> pyreg.reference.dropout_mask(8, 0.5, key=1)
-    array([False, False,  True,  True,  True, False, False,  True])
-    """
-    lengths = _check.shape("shape", shape)
-    size = math.prod(lengths)
-    threshold, key, offset = _check.dropout_arguments(p, key, offset, size)
-    return kept(size, threshold, key, offset).reshape(lengths)
+def dropout_mask(shape: tuple[int, ...], p: float, key: int, offset: int) -> npt.NDArray[np.bool_]:
+    return kept(math.prod(shape), threshold_of(p), key, offset).reshape(shape)

@@ -4,6 +4,8 @@
 
     z = dropout(x) * row_scale * layer_scale + residual      y = norm(z)
 
+where a row whose factor is 0 is dropped, as by `drop_path`: whatever the branch holds there, it is +0.
+
 **Backward.** The gradient for z comes from both of its uses, through the norm and past it; that of the residual is
 the same. The branch's goes back through the factors and the mask::
 
@@ -11,217 +13,114 @@ the same. The branch's goes back through the factors and the mask::
     dx           = dropout(dresidual * layer_scale * row_scale)
     dlayer_scale = sum over rows of dresidual * (dropout(x) * row_scale)
 
-A `row_scale` of 0 drops its row by selection: `dropout(x) * row_scale` and dx are +0 there, whatever x and dresidual
-are.
-
 The compiled kernels do this row by row, in the same order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from types import EllipsisType
-from typing import Any, SupportsIndex
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from pyreg._check import FloatArray, Shape
-from pyreg._dropout_add_norm import Backward, Forward, checked_backward, checked_forward
-from pyreg._layer_norm import backward_arguments as layer_norm_backward_arguments
-from pyreg._rms_norm import backward_arguments as rms_norm_backward_arguments
+from pyreg import _results
+from pyreg._results import Float64Array, FloatArray
 from pyreg.reference.dropout import dropout
 from pyreg.reference.layer_norm import layer_norm_backward, layer_norm_forward
-from pyreg.reference.norm_rows import sum_rows
+from pyreg.reference.norm_rows import as_rows, sum_rows
+from pyreg.reference.results import written
 from pyreg.reference.rms_norm import rms_norm_backward, rms_norm_forward
 
 
-def per_row(row_scale: FloatArray, normalized: Shape) -> FloatArray:
-    """Shaped to be multiplied with rows of the normalised shape."""
-    return row_scale.reshape(row_scale.shape + (1,) * len(normalized))
-
-
-def scale_rows(rows: FloatArray, row_scale: FloatArray | None, normalized: Shape) -> FloatArray:
-    """Each row times its factor, and +0 where that is 0."""
+def times_row_scale(branch: FloatArray, row_scale: FloatArray | None) -> FloatArray:
     if row_scale is None:
-        return rows
-    factors = per_row(row_scale, normalized)
-    return np.where(factors == 0, rows.dtype.type(0), rows * factors)
+        return branch
+    factor = row_scale.reshape(row_scale.shape + (1,) * (branch.ndim - row_scale.ndim))
+    result: FloatArray = np.where(factor == 0, branch.dtype.type(0), branch * factor)
+    return result
 
 
-def branch_sum(a: Forward, p: float, training: bool) -> FloatArray:
-    """What dropout leaves of the branch, scaled, and the residual: z."""
-    with np.errstate(all="ignore"):
-        z = dropout(a.x, p, key=a.key, offset=a.offset, training=training)
-        z = scale_rows(z, a.row_scale, a.normalized)
-        if a.layer_scale is not None:
-            z = z * a.layer_scale
-        if a.residual is not None:
-            z = z + a.residual
-    return z
-
-
-def write(a: Forward, y: FloatArray, z: FloatArray) -> None:
-    a.y[...] = y
-    if a.z is not None:
-        a.z[...] = z
+def branch_sum(
+    x: FloatArray,
+    residual: FloatArray | None,
+    p: float,
+    key: int,
+    offset: int,
+    training: bool,
+    normalized_shape: tuple[int, ...],
+    eps: float,
+    row_scale: FloatArray | None,
+    layer_scale: FloatArray | None,
+    return_z: bool,
+    out: FloatArray | None,
+    z_out: FloatArray | None,
+) -> tuple[FloatArray, FloatArray | None, tuple[Any, ...]]:
+    """z: what dropout leaves of the branch, scaled, and the residual; z as a result; and what its norm takes."""
+    z = times_row_scale(dropout(x, p, key, offset, training), row_scale)
+    if layer_scale is not None:
+        z = z * layer_scale
+    if residual is not None:
+        z = z + residual
+    return z, written(z, z_out, x.shape) if return_z else None, (normalized_shape, eps, out)
 
 
 def dropout_add_layer_norm_forward(
-    x: npt.ArrayLike,
-    residual: npt.ArrayLike | None = None,
-    weight: npt.ArrayLike | None = None,
-    bias: npt.ArrayLike | None = None,
-    *,
-    p: float,
-    key: SupportsIndex,
-    offset: SupportsIndex = 0,
-    training: bool = True,
-    normalized_shape: SupportsIndex | Sequence[SupportsIndex] | None = None,
-    eps: float = 1e-5,
-    row_scale: npt.ArrayLike | None = None,
-    layer_scale: npt.ArrayLike | None = None,
-    out: FloatArray | None = None,
-    z_out: FloatArray | EllipsisType | None = ...,
-) -> tuple[Any, ...]:
-    """`pyreg.dropout_add_layer_norm_forward`, in Python.
-
-    Examples
-    --------
-    >>> import numpy as np, pyreg
-    >>> y, z, _, _ = pyreg.reference.dropout_add_layer_norm_forward(np.ones(4), np.arange(4.0), p=0.5, key=1)
-    >>> z
-    array([0., 1., 4., 5.])
-    """
-    checked = checked_forward(x, residual, weight, bias, p, key, offset, training, normalized_shape, eps,
-                              row_scale, layer_scale, out, z_out)  # fmt: skip
-    z = branch_sum(checked, p, training)
-    y, mean, rstd = layer_norm_forward(
-        z, checked.weight, checked.bias, normalized_shape=checked.normalized, eps=checked.eps
-    )
-    write(checked, y, z)
-    return checked.y, checked.z, mean, rstd
+    x: FloatArray, residual: FloatArray | None, weight: FloatArray | None, bias: FloatArray | None, *others: Any
+) -> _results.DropoutAddLayerNormForward:
+    z, z_result, of_norm = branch_sum(x, residual, *others)
+    y, mean, rstd = layer_norm_forward(z, weight, bias, *of_norm)
+    return _results.DropoutAddLayerNormForward(y, z_result, mean, rstd)
 
 
 def dropout_add_rms_norm_forward(
-    x: npt.ArrayLike,
-    residual: npt.ArrayLike | None = None,
-    weight: npt.ArrayLike | None = None,
-    *,
+    x: FloatArray, residual: FloatArray | None, weight: FloatArray | None, *others: Any
+) -> _results.DropoutAddRmsNormForward:
+    z, z_result, of_norm = branch_sum(x, residual, *others)
+    y, rstd = rms_norm_forward(z, weight, *of_norm)
+    return _results.DropoutAddRmsNormForward(y, z_result, rstd)
+
+
+def branch_gradients(
+    through_norm: FloatArray,
+    dz: FloatArray | None,
+    axis: int,
     p: float,
-    key: SupportsIndex,
-    offset: SupportsIndex = 0,
-    training: bool = True,
-    normalized_shape: SupportsIndex | Sequence[SupportsIndex] | None = None,
-    eps: float = 1e-5,
-    row_scale: npt.ArrayLike | None = None,
-    layer_scale: npt.ArrayLike | None = None,
-    out: FloatArray | None = None,
-    z_out: FloatArray | EllipsisType | None = ...,
-) -> tuple[Any, ...]:
-    """`pyreg.dropout_add_rms_norm_forward`, in Python.
-
-    Examples
-    --------
-    >>> import numpy as np, pyreg
-    >>> y, z, rstd = pyreg.reference.dropout_add_rms_norm_forward(np.ones(4), np.arange(4.0), p=0.5, key=1)
-    >>> z
-    array([0., 1., 4., 5.])
-    """
-    checked = checked_forward(x, residual, weight, None, p, key, offset, training, normalized_shape, eps,
-                              row_scale, layer_scale, out, z_out)  # fmt: skip
-    z = branch_sum(checked, p, training)
-    y, rstd = rms_norm_forward(z, checked.weight, normalized_shape=checked.normalized, eps=checked.eps)
-    write(checked, y, z)
-    return checked.y, checked.z, rstd
-
-
-def branch_gradients(a: Backward, through_norm: FloatArray, p: float) -> FloatArray | None:
-    """Writes dresidual and dx; returns dlayer_scale."""
-    dlayer_scale = None
-    with np.errstate(all="ignore"):
-        d = through_norm if a.dz is None else through_norm + a.dz
-        dbranch = d
-        if a.x is not None and a.layer_scale is not None:
-            unscaled = dropout(a.x, p, key=a.key, offset=a.offset)
-            unscaled = scale_rows(unscaled, a.row_scale, a.normalized)
-            rows = (d * unscaled).reshape(a.rstd.size, a.layer_scale.size)
-            dlayer_scale = sum_rows(rows).reshape(a.normalized)
-            dbranch = dbranch * a.layer_scale
-        dbranch = scale_rows(dbranch, a.row_scale, a.normalized)
-        dx = dropout(dbranch, p, key=a.key, offset=a.offset)
-    a.dx[...] = dx
-    if a.dresidual is not None:
-        a.dresidual[...] = d
-    return dlayer_scale
+    key: int,
+    offset: int,
+    row_scale: FloatArray | None,
+    layer_scale: FloatArray | None,
+    x: FloatArray | None,
+    return_dresidual: bool,
+    out: FloatArray | None,
+    dresidual_out: FloatArray | None,
+) -> tuple[FloatArray, FloatArray | None, FloatArray | None]:
+    """dx, dresidual and dlayer_scale; the normalised axes are those from `axis` on."""
+    d = through_norm if dz is None else through_norm + dz
+    dbranch, dlayer_scale = d, None
+    if x is not None and layer_scale is not None:
+        unscaled = times_row_scale(dropout(x, p, key, offset), row_scale)
+        dlayer_scale = sum_rows(as_rows(d * unscaled, axis)).reshape(layer_scale.shape)
+        dbranch = dbranch * layer_scale
+    dx = dropout(times_row_scale(dbranch, row_scale), p, key, offset, out=out)
+    return dx, written(d, dresidual_out, d.shape) if return_dresidual else None, dlayer_scale
 
 
 def dropout_add_layer_norm_backward(
-    dy: npt.ArrayLike,
-    dz: npt.ArrayLike | None,
-    z: npt.ArrayLike,
-    mean: npt.ArrayLike,
-    rstd: npt.ArrayLike,
-    weight: npt.ArrayLike | None = None,
-    *,
-    p: float,
-    key: SupportsIndex,
-    offset: SupportsIndex = 0,
-    row_scale: npt.ArrayLike | None = None,
-    layer_scale: npt.ArrayLike | None = None,
-    x: npt.ArrayLike | None = None,
-    out: FloatArray | None = None,
-    dresidual_out: FloatArray | EllipsisType | None = ...,
-) -> tuple[Any, ...]:
-    """`pyreg.dropout_add_layer_norm_backward`, in Python.
-
-    Examples
-    --------
-    >>> import numpy as np, pyreg
-    >>> y, z, mean, rstd = pyreg.reference.dropout_add_layer_norm_forward(np.ones((1, 4)), p=0.5, key=1)
-    >>> dx, _, _, _ = pyreg.reference.dropout_add_layer_norm_backward(y, None, z, mean, rstd, p=0.5, key=1)
-    >>> bool((dx[z == 0] == 0).all())
-    True
-    """
-    dy, z, mean, rstd, weight, normalized = layer_norm_backward_arguments(dy, z, mean, rstd, weight, x="z")
-    checked = checked_backward(dy, dz, z, mean, rstd, weight, normalized, p, key, offset, row_scale, layer_scale, x,
-                               out, dresidual_out)  # fmt: skip
-    through_norm, dweight, dbias = layer_norm_backward(dy, z, mean, rstd, weight)
-    dlayer_scale = branch_gradients(checked, through_norm, p)
-    results = (checked.dx, checked.dresidual, dweight, dbias)
-    return results if dlayer_scale is None else (*results, dlayer_scale)
+    dy: FloatArray,
+    dz: FloatArray | None,
+    z: FloatArray,
+    mean: Float64Array,
+    rstd: FloatArray,
+    weight: FloatArray | None,
+    *others: Any,
+) -> _results.DropoutAddLayerNormBackward:
+    through_norm, dweight, dbias = layer_norm_backward(dy, z, mean, rstd, weight, None)
+    dx, dresidual, dlayer_scale = branch_gradients(through_norm, dz, rstd.ndim, *others)
+    return _results.DropoutAddLayerNormBackward(dx, dresidual, dweight, dbias, dlayer_scale)
 
 
 def dropout_add_rms_norm_backward(
-    dy: npt.ArrayLike,
-    dz: npt.ArrayLike | None,
-    z: npt.ArrayLike,
-    rstd: npt.ArrayLike,
-    weight: npt.ArrayLike | None = None,
-    *,
-    p: float,
-    key: SupportsIndex,
-    offset: SupportsIndex = 0,
-    row_scale: npt.ArrayLike | None = None,
-    layer_scale: npt.ArrayLike | None = None,
-    x: npt.ArrayLike | None = None,
-    out: FloatArray | None = None,
-    dresidual_out: FloatArray | EllipsisType | None = ...,
-) -> tuple[Any, ...]:
-    """`pyreg.dropout_add_rms_norm_backward`, in Python.
-
-    Examples
-    --------
-    >>> import numpy as np, pyreg
-    >>> y, z, rstd = pyreg.reference.dropout_add_rms_norm_forward(np.ones((1, 4)), p=0.5, key=1)
-    >>> dx, _, _ = pyreg.reference.dropout_add_rms_norm_backward(y, None, z, rstd, p=0.5, key=1)
-    >>> bool((dx[z == 0] == 0).all())
-    True
-    """
-    dy, z, rstd, weight, normalized = rms_norm_backward_arguments(dy, z, rstd, weight, x="z")
-    checked = checked_backward(dy, dz, z, None, rstd, weight, normalized, p, key, offset, row_scale, layer_scale, x,
-                               out, dresidual_out)  # fmt: skip
-    through_norm, dweight = rms_norm_backward(dy, z, rstd, weight)
-    dlayer_scale = branch_gradients(checked, through_norm, p)
-    results = (checked.dx, checked.dresidual, dweight)
-    return results if dlayer_scale is None else (*results, dlayer_scale)
+    dy: FloatArray, dz: FloatArray | None, z: FloatArray, rstd: FloatArray, weight: FloatArray | None, *others: Any
+) -> _results.DropoutAddRmsNormBackward:
+    through_norm, dweight = rms_norm_backward(dy, z, rstd, weight, None)
+    dx, dresidual, dlayer_scale = branch_gradients(through_norm, dz, rstd.ndim, *others)
+    return _results.DropoutAddRmsNormBackward(dx, dresidual, dweight, dlayer_scale)

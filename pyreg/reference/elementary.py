@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pyreg._check import FloatArray
+from pyreg._results import FloatArray
 
 
 class Constants(NamedTuple):

@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pyreg._check import FloatArray
+from pyreg._results import Float64Array, FloatArray
 
 # Elements of a row that are summed in its dtype, before the sums are added in double.
 SUM_BLOCK = 4096
 
 
-def row_sum(x: FloatArray) -> npt.NDArray[np.float64]:
+def row_sum(x: FloatArray) -> Float64Array:
     """The sum over the last axis, (..., 1): in x's dtype over blocks, then over the blocks in double."""
     total = np.zeros(x.shape[:-1], np.float64)
     for first in range(0, x.shape[-1], SUM_BLOCK):

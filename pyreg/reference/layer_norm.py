@@ -14,41 +14,41 @@ and the gradient for xhat is ``g = dy * weight``. A row's x acts on each xhat[i]
     d xhat[i] / d x[j] = rstd * ((i == j) - 1/n) + (x[i] - mean) * d rstd / d x[j]
     d rstd / d x[j]    = -1/2 * (var + eps)**(-3/2) * 2/n * (x[j] - mean) = -rstd**2 * xhat[j] / n
 
-directly, through the mean and through the deviation. Summed over i with weights g[i]::
+directly, through the mean and through the deviation (whose own mean does not matter: the deviations sum to 0). Summed
+over i with weights g[i]::
 
     dx[j] = rstd * (g[j] - sum(g)/n - xhat[j] * sum(g * xhat)/n)
 
-so dx is g with its components along the row of ones and along xhat taken out: those are the directions
-in which the forward pass does not see x move.
+so dx is g with its components along the row of ones and (exactly where eps is 0) along xhat taken out: those are the
+directions in which the forward pass does not see x move.
 
 **Rounding.** The mean is held as shift + lo: shift is a number of x's dtype near it, lo the mean of x - shift,
 which is what the shift missed. Even the float32 nearest to a mean around 1e6 may be off by 0.03.
 The sum of (x - shift)**2 overshoots by n * lo**2 and is corrected for that. The nearer the shift, the less there
 is to correct, and the more digits are left: it is the mean of the row's first elements, which most often is well
-within a standard deviation of the row's; where it is not, the sums are taken again about the mean.
+within a standard deviation of the row's; where it is not, the sums are taken again about the mean (Chan, Golub and
+LeVeque, "Algorithms for Computing the Sample Variance", 1983). A row whose squares overflow or underflow is first
+multiplied by a power of two, `scale`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, SupportsIndex, overload
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from pyreg import _check
-from pyreg._check import FloatArray
-from pyreg._layer_norm import backward_arguments, forward_arguments
+from pyreg._results import Float64Array, FloatArray, LayerNormBackward, LayerNormForward
 from pyreg.reference.lanes import lane_count, lane_sum, row_sum
-from pyreg.reference.norm_rows import factor, inverse_deviation, row_mean, scale_for, sum_rows
+from pyreg.reference.norm_rows import as_rows, factor, inverse_deviation, row_mean, scale_for, sum_rows
+from pyreg.reference.results import written
 
 
 class RowMoments(NamedTuple):
     """Of each row: its mean as shift + lo, and its variance. (rows, 1) each."""
 
     shift: FloatArray
-    lo: npt.NDArray[np.float64]
-    variance: npt.NDArray[np.float64]
+    lo: Float64Array
+    variance: Float64Array
 
 
 def row_moments(x: FloatArray) -> RowMoments:
@@ -71,130 +71,53 @@ def moments_about(shift: FloatArray, x: FloatArray) -> RowMoments:
 
 
 def layer_norm_forward(
-    x: npt.ArrayLike,
-    weight: npt.ArrayLike | None = None,
-    bias: npt.ArrayLike | None = None,
-    *,
-    normalized_shape: SupportsIndex | Sequence[SupportsIndex] | None = None,
-    eps: float = 1e-5,
-    out: FloatArray | None = None,
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """`pyreg.layer_norm_forward`, in Python.
+    x: FloatArray,
+    weight: FloatArray | None,
+    bias: FloatArray | None,
+    normalized_shape: tuple[int, ...],
+    eps: float,
+    out: FloatArray | None,
+) -> LayerNormForward:
+    leading = x.shape[: -len(normalized_shape)]
+    rows = as_rows(x, len(leading))
+    scale = scale_for(rows, row_moments(rows).variance, eps)
+    rows = rows * scale.astype(x.dtype)
+    shift, lo, variance = row_moments(rows)
+    inverse = inverse_deviation(variance, eps, scale)
 
-    Examples
-    --------
-    >>> import numpy as np, pyreg
-    >>> y, mean, rstd = pyreg.reference.layer_norm_forward(np.array([1.0, 2.0, 3.0]))
-    >>> y.round(3)
-    array([-1.225,  0.   ,  1.225])
-    """
-    x, weight, bias, shape, eps = forward_arguments(x, weight, bias, normalized_shape, eps)
-    y = _check.out(out, ("x", "weight", "bias"), (x, weight, bias))
-    dtype, leading = x.dtype, x.shape[: -len(shape)]
-    n = int(np.prod(shape))
-    rows = x.reshape(int(np.prod(leading)), n)
-
-    with np.errstate(all="ignore"):
-        moments = row_moments(rows)
-        scale = scale_for(rows, moments.variance, eps)
-        rows = rows * scale.astype(dtype)
-        shift, lo, variance = row_moments(rows)
-
-        inverse = inverse_deviation(variance, eps, scale)
-        xhat = ((rows - shift) - lo.astype(dtype)) * factor(inverse, dtype)
-        result = xhat
-        if weight is not None:
-            result = result * weight.reshape(n)
-        if bias is not None:
-            result = result + bias.reshape(n)
-        mean = (shift.astype(np.float64) + lo) / scale
-        rstd = (inverse * scale).astype(dtype)
-
-    y[...] = result.reshape(y.shape)
-    return y, mean.reshape(leading), rstd.reshape(leading)
+    y = ((rows - shift) - lo.astype(x.dtype)) * factor(inverse, x.dtype)
+    if weight is not None:
+        y = y * weight.reshape(-1)
+    if bias is not None:
+        y = y + bias.reshape(-1)
+    mean = (shift.astype(np.float64) + lo) / scale
+    rstd = (inverse * scale).astype(x.dtype)
+    return LayerNormForward(written(y, out, x.shape), mean.reshape(leading), rstd.reshape(leading))
 
 
-def layer_norm(
-    x: npt.ArrayLike,
-    weight: npt.ArrayLike | None = None,
-    bias: npt.ArrayLike | None = None,
-    *,
-    normalized_shape: SupportsIndex | Sequence[SupportsIndex] | None = None,
-    eps: float = 1e-5,
-    out: FloatArray | None = None,
-) -> FloatArray:
-    """`pyreg.layer_norm`, in Python.
-
-    Examples
-    --------
-    >>> import numpy as np, pyreg
-    >>> pyreg.reference.layer_norm(np.array([1.0, 2.0, 3.0])).round(3)
-    array([-1.225,  0.   ,  1.225])
-    """
-    y, _, _ = layer_norm_forward(x, weight, bias, normalized_shape=normalized_shape, eps=eps, out=out)
-    return y
+def layer_norm(*arguments: Any) -> FloatArray:
+    return layer_norm_forward(*arguments).y
 
 
-@overload
 def layer_norm_backward(
-    dy: npt.ArrayLike,
-    x: npt.ArrayLike,
-    mean: npt.ArrayLike,
-    rstd: npt.ArrayLike,
-    weight: None = None,
-    *,
-    out: FloatArray | None = None,
-) -> tuple[FloatArray, None, None]: ...
-@overload
-def layer_norm_backward(
-    dy: npt.ArrayLike,
-    x: npt.ArrayLike,
-    mean: npt.ArrayLike,
-    rstd: npt.ArrayLike,
-    weight: npt.ArrayLike,
-    *,
-    out: FloatArray | None = None,
-) -> tuple[FloatArray, FloatArray, FloatArray]: ...
-def layer_norm_backward(
-    dy: npt.ArrayLike,
-    x: npt.ArrayLike,
-    mean: npt.ArrayLike,
-    rstd: npt.ArrayLike,
-    weight: npt.ArrayLike | None = None,
-    *,
-    out: FloatArray | None = None,
-) -> tuple[FloatArray, FloatArray | None, FloatArray | None]:
-    """`pyreg.layer_norm_backward`, in Python.
-
-    Examples
-    --------
-    >>> import numpy as np, pyreg
-    >>> x = np.array([[1.0, 2.0, 4.0]])
-    >>> y, mean, rstd = pyreg.reference.layer_norm_forward(x)
-    >>> dx, _, _ = pyreg.reference.layer_norm_backward(np.array([[1.0, 0.0, 0.0]]), x, mean, rstd)
-    >>> dx.round(3)
-    array([[ 0.229, -0.344,  0.115]])
-    """
-    dy, x, mean, rstd, weight, shape = backward_arguments(dy, x, mean, rstd, weight)
-    names = ("x", "dy", "mean", "rstd", "weight")
-    dx = _check.out(out, names, (x, dy, mean, rstd, weight), may_be=2)
-    dtype, n = x.dtype, int(np.prod(shape))
+    dy: FloatArray,
+    x: FloatArray,
+    mean: Float64Array,
+    rstd: FloatArray,
+    weight: FloatArray | None,
+    out: FloatArray | None,
+) -> LayerNormBackward:
+    shape = x.shape[mean.ndim :]
+    rows, dy = as_rows(x, mean.ndim), as_rows(dy, mean.ndim)
     mean, rstd = mean.reshape(-1, 1), rstd.reshape(-1, 1)
-    rows, dy = x.reshape(mean.size, n), dy.reshape(mean.size, n)
+    shift = mean.astype(x.dtype)
+    lo = (mean - shift.astype(np.float64)).astype(x.dtype)
 
-    with np.errstate(all="ignore"):
-        shift = mean.astype(dtype)
-        difference: FloatArray = mean - shift.astype(np.float64)
-        lo = difference.astype(dtype)
-        xhat = ((rows - shift) - lo) * rstd
-        g = dy if weight is None else dy * weight.reshape(n)
-        mean_g = row_mean(g)
-        mean_g_xhat = row_mean(g * xhat)
-        result = ((g - mean_g) - xhat * mean_g_xhat) * rstd
-        dweight = dbias = None
-        if weight is not None:
-            dweight = sum_rows(dy * xhat).reshape(shape)
-            dbias = sum_rows(dy).reshape(shape)
-
-    dx[...] = result.reshape(dx.shape)
-    return dx, dweight, dbias
+    xhat = ((rows - shift) - lo) * rstd
+    g = dy if weight is None else dy * weight.reshape(-1)
+    dx = ((g - row_mean(g)) - xhat * row_mean(g * xhat)) * rstd
+    dweight = dbias = None
+    if weight is not None:
+        dweight = sum_rows(dy * xhat).reshape(shape)
+        dbias = sum_rows(dy).reshape(shape)
+    return LayerNormBackward(written(dx, out, x.shape), dweight, dbias)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from pyreg._check import FloatArray
+from pyreg._results import Float64Array, FloatArray
 from pyreg.reference.lanes import row_sum
 
 # Rows whose sums of dweight and dbias make one block.
 BLOCK_ROWS = 64
 
 
-def scale_for(x: FloatArray, spread: npt.NDArray[np.float64], eps: float) -> npt.NDArray[np.float64]:
+def as_rows(x: FloatArray, axis: int) -> FloatArray:
+    """(rows, n): n of what stands from this axis on."""
+    return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
+
+
+def scale_for(x: FloatArray, spread: Float64Array, eps: float) -> Float64Array:
     """What each row is multiplied by before it is normalised: 1, or, where squares overflowed or underflowed in
     `spread` (or are NaN), what brings the row near 1. (rows, 1).
     """
@@ -23,7 +28,7 @@ def scale_for(x: FloatArray, spread: npt.NDArray[np.float64], eps: float) -> npt
     return np.where(sound, 1.0, scale_to_one(x, eps))
 
 
-def scale_to_one(x: FloatArray, eps: float) -> npt.NDArray[np.float64]:
+def scale_to_one(x: FloatArray, eps: float) -> Float64Array:
     """The power of two that brings each row's largest |x|, or the root of eps where that is larger, into
     [1, 2), as near as the dtype allows. (rows, 1).
     """
@@ -32,19 +37,17 @@ def scale_to_one(x: FloatArray, eps: float) -> npt.NDArray[np.float64]:
     largest = np.maximum(largest, np.sqrt(eps))
     exponent = np.where(np.isinf(largest), limit, np.frexp(largest)[1] - 1)
     exponent = np.where(largest == 0, -limit, exponent)
-    scale: npt.NDArray[np.float64] = np.ldexp(1.0, np.clip(-exponent, -limit, limit))
+    scale: Float64Array = np.ldexp(1.0, np.clip(-exponent, -limit, limit))
     return scale
 
 
-def inverse_deviation(
-    spread: npt.NDArray[np.float64], eps: float, scale: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
+def inverse_deviation(spread: Float64Array, eps: float, scale: Float64Array) -> Float64Array:
     """``1 / sqrt(spread + eps)``, the spread being that of `scale` times the rows."""
-    inverse: npt.NDArray[np.float64] = 1 / np.sqrt(spread + eps * scale * scale)
+    inverse: Float64Array = 1 / np.sqrt(spread + eps * scale * scale)
     return inverse
 
 
-def factor(inverse: npt.NDArray[np.float64], dtype: np.dtype[Any]) -> FloatArray:
+def factor(inverse: Float64Array, dtype: np.dtype[Any]) -> FloatArray:
     """In the dtype. Beyond its range all deviations are 0, and are to stay 0 when multiplied."""
     return np.minimum(inverse, np.finfo(dtype).max).astype(dtype)
 

@@ -16,129 +16,50 @@ rstd::
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import SupportsIndex, overload
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from pyreg import _check
-from pyreg._check import FloatArray
-from pyreg._layer_norm import forward_arguments
-from pyreg._rms_norm import backward_arguments
+from pyreg._results import Float64Array, FloatArray, RmsNormBackward, RmsNormForward
 from pyreg.reference.lanes import row_sum
-from pyreg.reference.norm_rows import factor, inverse_deviation, row_mean, scale_for, sum_rows
+from pyreg.reference.norm_rows import as_rows, factor, inverse_deviation, row_mean, scale_for, sum_rows
+from pyreg.reference.results import written
 
 
-def mean_square(x: FloatArray) -> npt.NDArray[np.float64]:
+def mean_square(x: FloatArray) -> Float64Array:
     """Of each row. (rows, 1)."""
     return row_sum(x * x) / np.float64(x.shape[-1])
 
 
 def rms_norm_forward(
-    x: npt.ArrayLike,
-    weight: npt.ArrayLike | None = None,
-    *,
-    normalized_shape: SupportsIndex | Sequence[SupportsIndex] | None = None,
-    eps: float = 1e-5,
-    out: FloatArray | None = None,
-) -> tuple[FloatArray, FloatArray]:
-    """`pyreg.rms_norm_forward`, in Python.
+    x: FloatArray, weight: FloatArray | None, normalized_shape: tuple[int, ...], eps: float, out: FloatArray | None
+) -> RmsNormForward:
+    leading = x.shape[: -len(normalized_shape)]
+    rows = as_rows(x, len(leading))
+    scale = scale_for(rows, mean_square(rows), eps)
+    rows = rows * scale.astype(x.dtype)
+    inverse = inverse_deviation(mean_square(rows), eps, scale)
 
-    Examples
-    --------
-    >>> import numpy as np, pyreg
-    >>> y, rstd = pyreg.reference.rms_norm_forward(np.array([1.0, 2.0, 2.0]))
-    >>> y.round(3)
-    array([0.577, 1.155, 1.155])
-    """
-    x, weight, _, shape, eps = forward_arguments(x, weight, None, normalized_shape, eps)
-    y = _check.out(out, ("x", "weight"), (x, weight))
-    dtype, leading = x.dtype, x.shape[: -len(shape)]
-    n = int(np.prod(shape))
-    rows = x.reshape(int(np.prod(leading)), n)
-
-    with np.errstate(all="ignore"):
-        scale = scale_for(rows, mean_square(rows), eps)
-        rows = rows * scale.astype(dtype)
-        inverse = inverse_deviation(mean_square(rows), eps, scale)
-        result = rows * factor(inverse, dtype)
-        if weight is not None:
-            result = result * weight.reshape(n)
-        rstd = (inverse * scale).astype(dtype)
-
-    y[...] = result.reshape(y.shape)
-    return y, rstd.reshape(leading)
+    y = rows * factor(inverse, x.dtype)
+    if weight is not None:
+        y = y * weight.reshape(-1)
+    rstd = (inverse * scale).astype(x.dtype)
+    return RmsNormForward(written(y, out, x.shape), rstd.reshape(leading))
 
 
-def rms_norm(
-    x: npt.ArrayLike,
-    weight: npt.ArrayLike | None = None,
-    *,
-    normalized_shape: SupportsIndex | Sequence[SupportsIndex] | None = None,
-    eps: float = 1e-5,
-    out: FloatArray | None = None,
-) -> FloatArray:
-    """`pyreg.rms_norm`, in Python.
-
-    Examples
-    --------
-    >>> import numpy as np, pyreg
-    >>> pyreg.reference.rms_norm(np.array([1.0, 2.0, 2.0])).round(3)
-    array([0.577, 1.155, 1.155])
-    """
-    y, _ = rms_norm_forward(x, weight, normalized_shape=normalized_shape, eps=eps, out=out)
-    return y
+def rms_norm(*arguments: Any) -> FloatArray:
+    return rms_norm_forward(*arguments).y
 
 
-@overload
 def rms_norm_backward(
-    dy: npt.ArrayLike,
-    x: npt.ArrayLike,
-    rstd: npt.ArrayLike,
-    weight: None = None,
-    *,
-    out: FloatArray | None = None,
-) -> tuple[FloatArray, None]: ...
-@overload
-def rms_norm_backward(
-    dy: npt.ArrayLike,
-    x: npt.ArrayLike,
-    rstd: npt.ArrayLike,
-    weight: npt.ArrayLike,
-    *,
-    out: FloatArray | None = None,
-) -> tuple[FloatArray, FloatArray]: ...
-def rms_norm_backward(
-    dy: npt.ArrayLike,
-    x: npt.ArrayLike,
-    rstd: npt.ArrayLike,
-    weight: npt.ArrayLike | None = None,
-    *,
-    out: FloatArray | None = None,
-) -> tuple[FloatArray, FloatArray | None]:
-    """`pyreg.rms_norm_backward`, in Python.
-
-    Examples
-    --------
-    >>> import numpy as np, pyreg
-    >>> x = np.array([[1.0, 2.0, 2.0]])
-    >>> y, rstd = pyreg.reference.rms_norm_forward(x)
-    >>> dx, _ = pyreg.reference.rms_norm_backward(np.array([[1.0, 0.0, 0.0]]), x, rstd)
-    >>> dx.round(3)
-    array([[ 0.513, -0.128, -0.128]])
-    """
-    dy, x, rstd, weight, shape = backward_arguments(dy, x, rstd, weight)
-    dx = _check.out(out, ("x", "dy", "rstd", "weight"), (x, dy, rstd, weight), may_be=2)
-    n = int(np.prod(shape))
+    dy: FloatArray, x: FloatArray, rstd: FloatArray, weight: FloatArray | None, out: FloatArray | None
+) -> RmsNormBackward:
+    shape = x.shape[rstd.ndim :]
+    rows, dy = as_rows(x, rstd.ndim), as_rows(dy, rstd.ndim)
     rstd = rstd.reshape(-1, 1)
-    rows, dy = x.reshape(rstd.size, n), dy.reshape(rstd.size, n)
 
-    with np.errstate(all="ignore"):
-        xhat = rows * rstd
-        g = dy if weight is None else dy * weight.reshape(n)
-        result = (g - xhat * row_mean(g * xhat)) * rstd
-        dweight = None if weight is None else sum_rows(dy * xhat).reshape(shape)
-
-    dx[...] = result.reshape(dx.shape)
-    return dx, dweight
+    xhat = rows * rstd
+    g = dy if weight is None else dy * weight.reshape(-1)
+    dx = (g - xhat * row_mean(g * xhat)) * rstd
+    dweight = None if weight is None else sum_rows(dy * xhat).reshape(shape)
+    return RmsNormBackward(written(dx, out, x.shape), dweight)

@@ -26,7 +26,7 @@ def _make_dropout(shape: tuple[int, ...], p: float) -> Callable[[Array], None]:
 
 
 def softmax_dropout_forward(case: SoftmaxDropoutForward) -> Call:
-    x, y, drop = case.x, np.empty_like(case.out), _make_dropout(case.shape, case.p)
+    x, y, drop = case.x, np.empty_like(case.x), _make_dropout(case.shape, case.p)
 
     def call() -> tuple[Array, ...]:
         np.multiply(x, case.scale, out=y)
@@ -40,7 +40,7 @@ def softmax_dropout_forward(case: SoftmaxDropoutForward) -> Call:
 
 
 def softmax_dropout_backward(case: SoftmaxDropoutBackward) -> Call:
-    dy, mask, prob, dx = case.dy, case.mask, case.prob, np.empty_like(case.out)
+    dy, mask, prob, dx = case.dy, case.mask, case.prob, np.empty_like(case.x)
 
     def call() -> Array:
         np.multiply(dy, 1 / (1 - case.p), out=dx)
@@ -158,7 +158,7 @@ _ACTIVATIONS = {
 
 def _activation_dropout_forward(case: ActivationDropoutForward) -> Call:
     activation, _ = _ACTIVATIONS[case.activation]
-    h, y, a, b = (np.empty_like(case.out) for _ in range(4))
+    h, y, a, b = (np.empty_like(case.x) for _ in range(4))
     drop = _make_dropout(case.shape, case.p)
 
     def call() -> Array:
@@ -172,7 +172,7 @@ def _activation_dropout_forward(case: ActivationDropoutForward) -> Call:
 
 def _activation_dropout_backward(case: ActivationDropoutBackward) -> Call:
     _, derivative = _ACTIVATIONS[case.activation]
-    dx, a, b = (np.empty_like(case.out) for _ in range(3))
+    dx, a, b = (np.empty_like(case.x) for _ in range(3))
 
     def call() -> tuple[Array, Array]:
         derivative(case.h, dx, a, b)

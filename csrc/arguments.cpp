@@ -1,0 +1,306 @@
+#include "arguments.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace pyreg {
+namespace {
+
+using py::detail::npy_api;
+
+constexpr int kReadable = int{npy_api::NPY_ARRAY_C_CONTIGUOUS_} | int{npy_api::NPY_ARRAY_ALIGNED_};
+constexpr int kWritable = kReadable | int{npy_api::NPY_ARRAY_WRITEABLE_};
+
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+constexpr char kSwapped = '>';
+#else
+constexpr char kSwapped = '<';
+#endif
+
+bool is_ndarray(PyObject* object) { return Py_TYPE(object) == npy_api::get().PyArray_Type_; }
+
+Type type_of(const py::detail::PyArray_Proxy& array) {
+  const auto* descr = reinterpret_cast<const py::detail::PyArrayDescr_Proxy*>(array.descr);
+  if (descr->byteorder == kSwapped) return Type::none;
+  switch (descr->type_num) {
+    case npy_api::NPY_FLOAT_:
+      return Type::float32;
+    case npy_api::NPY_DOUBLE_:
+      return Type::float64;
+    default:
+      return Type::none;
+  }
+}
+
+// Of an ndarray, or its subclass, with these flags.
+Array checked_array(PyObject* object, Type type, int flags) {
+  const auto& proxy = *py::detail::array_proxy(object);
+  const Type own = type_of(proxy);
+  if ((proxy.flags & flags) != flags || own == Type::none || (type != Type::none && own != type)) return {};
+  int64_t size = 1;
+  for (int axis = 0; axis < proxy.nd; ++axis) size *= proxy.dimensions[axis];
+  return {.object = object,
+          .data = proxy.data,
+          .axes = proxy.nd,
+          .shape = proxy.dimensions,
+          .size = size,
+          .bytes = size * (own == Type::float32 ? 4 : 8),
+          .type = own};
+}
+
+// Exact, as they are contiguous.
+bool overlap(const Array& a, const Array& b) {
+  const auto *begin = a.as<const char>(), *other = b.as<const char>();
+  return a.bytes > 0 && b.bytes > 0 && begin < other + b.bytes && other < begin + a.bytes;
+}
+
+int64_t product(const Py_ssize_t* begin, const Py_ssize_t* end) {
+  int64_t result = 1;
+  for (; begin != end; ++begin) result *= *begin;
+  return result;
+}
+
+Rows rows_of_axes(const Array& x, int axes) {
+  const Py_ssize_t *const row = x.shape + (x.axes - axes), *const end = x.shape + x.axes;
+  return {.count = product(x.shape, row), .n = product(row, end), .axes = axes};
+}
+
+// A float, or an int that is no bool; NaN of anything else.
+double as_double(PyObject* object) {
+  if (PyFloat_Check(object)) return PyFloat_AS_DOUBLE(object);
+  if (PyLong_CheckExact(object)) {
+    const double value = PyLong_AsDouble(object);
+    if (value != -1 || !PyErr_Occurred()) return value;
+    PyErr_Clear();
+  }
+  return std::numeric_limits<double>::quiet_NaN();
+}
+
+// The value of an int of 64 bits without a sign.
+bool as_uint64(PyObject* object, uint64_t& value) {
+  if (!PyLong_CheckExact(object)) return false;
+  value = PyLong_AsUnsignedLongLong(object);
+  if (value != ~uint64_t{0} || !PyErr_Occurred()) return true;
+  PyErr_Clear();
+  return false;
+}
+
+// round(p * 2**32), to even where two are as near, whatever the caller's rounding is: every step is exact.
+uint64_t threshold_of(double p) {
+  const double scaled = p * 0x1p32;
+  const auto whole = static_cast<uint64_t>(scaled);
+  const double rest = scaled - static_cast<double>(whole);
+  return whole + (rest > 0.5 || (rest == 0.5 && whole % 2 == 1));
+}
+
+NamedTuple* named_tuples = nullptr;
+
+}  // namespace
+
+Array Arguments::array_of(PyObject* object, Type type) {
+  const Array result = is_ndarray(object) ? checked_array(object, type, kReadable) : Array{};
+  require(static_cast<bool>(result));
+  return result;
+}
+
+Array Arguments::writable_of(PyObject* object, Type type) {
+  const bool usable = is_ndarray(object) || (checked_ && PyObject_TypeCheck(object, npy_api::get().PyArray_Type_));
+  const Array result = usable ? checked_array(object, type, kWritable) : Array{};
+  require(static_cast<bool>(result));
+  return result;
+}
+
+PyObject* Arguments::object() { return next_ < end_ ? *next_++ : refused(Py_None); }
+
+Array Arguments::array() {
+  const Array result = array_of(object(), type_);
+  if (type_ == Type::none) type_ = result.type;
+  return result;
+}
+
+Array Arguments::array(Type type) { return array_of(object(), type); }
+
+Array Arguments::optional_array() {
+  PyObject* const argument = object();
+  return argument == Py_None ? Array{} : array_of(argument, type_);
+}
+
+Array Arguments::updated(const Array& like) { return updated_of(object(), like); }
+
+Array Arguments::updated_of(PyObject* object, const Array& like) {
+  const Array result = writable_of(object, type_);
+  if (like)
+    require(has_shape(result, like.axes, like.shape));
+  else
+    type_ = result.type;
+  return result;
+}
+
+Array Arguments::optional_updated(const Array& like) {
+  PyObject* const argument = object();
+  return argument == Py_None ? Array{} : updated_of(argument, like);
+}
+
+void Arguments::require_disjoint(std::initializer_list<Array> arrays) {
+  for (auto a = arrays.begin(); a != arrays.end(); ++a)
+    for (auto b = arrays.begin(); b != a; ++b) require(!overlap(*a, *b));
+}
+
+Array Arguments::out(std::initializer_list<Array> replaces, std::initializer_list<Array> avoids) {
+  PyObject* const argument = object();
+  if (argument == Py_None) return {};
+  const Array& like = *replaces.begin();
+  const Array result = writable_of(argument, like.type);
+  require(has_shape(result, like.axes, like.shape));
+  for (const Array& other : replaces) {
+    const bool same = other.data == result.data && other.bytes == result.bytes;
+    require(same || !overlap(result, other));
+  }
+  for (const Array& other : avoids) require(!overlap(result, other));
+  return result;
+}
+
+bool Arguments::has_shape(const Array& array, int axes, const Py_ssize_t* shape) {
+  return array.axes == axes && std::equal(shape, shape + axes, array.shape);
+}
+
+Rows Arguments::normalized_rows(const Array& x, std::initializer_list<Array> params) {
+  PyObject* const shape = object();
+  Py_ssize_t axes = 1;
+  if (shape == Py_None) {
+    for (const Array& param : params)
+      if (param) {
+        axes = param.axes;
+        break;
+      }
+  } else if (PyTuple_CheckExact(shape)) {
+    axes = PyTuple_GET_SIZE(shape);
+  } else if (!PyLong_CheckExact(shape)) {
+    return refused(Rows{});
+  }
+  if (!x || axes < 1 || axes > x.axes) return refused(Rows{});
+  const Py_ssize_t* const row = x.shape + (x.axes - axes);
+  for (Py_ssize_t axis = 0; axis < axes && shape != Py_None; ++axis) {
+    uint64_t length = 0;
+    PyObject* const item = PyTuple_CheckExact(shape) ? PyTuple_GET_ITEM(shape, axis) : shape;
+    require(as_uint64(item, length) && length == static_cast<uint64_t>(row[axis]));
+  }
+  for (const Array& param : params) require_shape(param, static_cast<int>(axes), row);
+  return rows_of_axes(x, static_cast<int>(axes));
+}
+
+Rows Arguments::rows_of(const Array& x, const Array& statistic, std::initializer_list<Array> params) {
+  const int axes = x.axes - statistic.axes;
+  if (!x || !statistic || axes < 1) return refused(Rows{});
+  require(has_shape(statistic, statistic.axes, x.shape));
+  for (const Array& param : params) require_shape(param, axes, x.shape + statistic.axes);
+  return rows_of_axes(x, axes);
+}
+
+double Arguments::number(double low, double below) {
+  const double value = as_double(object());
+  require(low <= value && value < below);
+  return value;
+}
+
+double Arguments::finite(Type type) {
+  const double value = as_double(object());
+  const double most = type == Type::float32 ? std::numeric_limits<float>::max() : std::numeric_limits<double>::max();
+  require(std::fabs(value) <= most);
+  return value;
+}
+
+int64_t Arguments::integer(int64_t low, int64_t high) {
+  uint64_t value = 0;
+  require(as_uint64(object(), value) && value <= static_cast<uint64_t>(high) && static_cast<int64_t>(value) >= low);
+  return static_cast<int64_t>(value);
+}
+
+bool Arguments::flag() {
+  PyObject* const argument = object();
+  require(argument == Py_True || argument == Py_False);
+  return argument == Py_True;
+}
+
+std::pair<double, double> Arguments::betas() {
+  PyObject* const pair = object();
+  if (!PyTuple_CheckExact(pair) || PyTuple_GET_SIZE(pair) != 2) return refused(std::pair(0.0, 0.0));
+  Arguments two(&PyTuple_GET_ITEM(pair, 0), 2);
+  const double beta1 = two.number(0, 1), beta2 = two.number(0, 1);
+  require(two.good());
+  return {beta1, beta2};
+}
+
+const char* Arguments::text() {
+  PyObject* const argument = object();
+  const char* const text = PyUnicode_CheckExact(argument) ? PyUnicode_AsUTF8(argument) : nullptr;
+  if (text) return text;
+  PyErr_Clear();
+  return refused("");
+}
+
+DropoutArguments Arguments::dropout(uint64_t size) { return dropout(size, false); }
+
+DropoutArguments Arguments::dropout_in_training(uint64_t size) { return dropout(size, true); }
+
+DropoutArguments Arguments::dropout(uint64_t size, bool has_training) {
+  const double p = as_double(object());
+  PyObject* const key = object();
+  DropoutArguments result{};
+  require(as_uint64(object(), result.offset) && result.offset <= uint64_t{0} - std::max<uint64_t>(1, size));
+  const bool training = !has_training || flag();
+  if (!(p >= 0 && p <= 1)) return refused(result);
+  // A key is needed only where something may be dropped.
+  if (key != Py_None || (training && p > 0)) require(as_uint64(key, result.key));
+  result.threshold = training ? threshold_of(p) : 0;
+  return result;
+}
+
+Reference none() { return Reference(Py_NewRef(Py_None)); }
+
+Result new_array(Type type, int axes, const Py_ssize_t* shape) {
+  auto& api = npy_api::get();
+  const int number = type == Type::float32   ? npy_api::NPY_FLOAT_
+                     : type == Type::float64 ? npy_api::NPY_DOUBLE_
+                                             : npy_api::NPY_BOOL_;
+  PyObject* const made = api.PyArray_NewFromDescr_(api.PyArray_Type_, api.PyArray_DescrFromType_(number), axes, shape,
+                                                   nullptr, nullptr, 0, nullptr);
+  if (!made) throw py::error_already_set();
+  return {Reference(made), py::detail::array_proxy(made)->data};
+}
+
+Result result(const Array& given, const Array& like) {
+  if (!given) return new_array(like.type, like.axes, like.shape);
+  Py_INCREF(given.object);
+  return {Reference(given.object), given.data};
+}
+
+Result result_if(bool wanted, const Array& given, const Array& like) {
+  return wanted ? result(given, like) : Result{};
+}
+
+Result gradient_of(const Array& param) { return result_if(static_cast<bool>(param), {}, param); }
+
+Result statistic(Type type, const Array& x, const Rows& rows) { return new_array(type, x.axes - rows.axes, x.shape); }
+
+NamedTuple::NamedTuple(const char* name) : name_(name), next_(std::exchange(named_tuples, this)) {}
+
+void NamedTuple::find_all() {
+  const py::module_ results = py::module_::import("pyreg._results");
+  for (NamedTuple* named = named_tuples; named; named = named->next_)
+    named->type_ = reinterpret_cast<PyTypeObject*>(py::object(results.attr(named->name_)).release().ptr());
+}
+
+Reference NamedTuple::of(std::initializer_list<Result*> results) const {
+  Reference made(type_->tp_alloc(type_, static_cast<Py_ssize_t>(results.size())));
+  if (!made) throw py::error_already_set();
+  Py_ssize_t place = 0;
+  for (Result* result : results) {
+    PyObject* item = result->reference.release();
+    if (!item) Py_INCREF(item = Py_None);
+    PyTuple_SET_ITEM(made.get(), place++, item);
+  }
+  return made;
+}
+
+}  // namespace pyreg

@@ -1,0 +1,73 @@
+#include "functions.h"
+
+#include <new>
+
+#include "float_environment.h"
+
+namespace pyreg {
+namespace {
+
+constexpr char kChanged[] =
+    "an argument that has passed its check is refused: another thread has changed it during the call, or this "
+    "thread's "
+    "floating-point mode takes small numbers for 0";
+
+Functions* all_functions = nullptr;
+
+// With C++'s exceptions as Python's. Others pass: one of them ends a thread (released_gil.h).
+template <typename Run>
+PyObject* with_errors(Run run) {
+  try {
+    return run();
+  } catch (py::error_already_set& error) {
+    error.restore();
+  } catch (const py::builtin_exception& error) {
+    error.set_error();
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  }
+  return nullptr;
+}
+
+Reference call(Function function, PyObject* const* arguments, Py_ssize_t count, bool checked = false) {
+  const DefaultFloatEnvironment environment;
+  Arguments taken(arguments, count, checked);
+  return function(taken);
+}
+
+}  // namespace
+
+PyObject* call_checked(Function function, PyObject* const* arguments, Py_ssize_t count) {
+  return with_errors([=]() -> PyObject* {
+    if (count == 0) throw py::type_error("_core: the last argument is the function that checks the others");
+    Reference result = call(function, arguments, count - 1);
+    if (result) return result.release();
+
+    const Reference checked(PyObject_Vectorcall(arguments[count - 1], arguments, count - 1, nullptr));
+    if (!checked) return nullptr;
+    if (PyTuple_Check(checked.get()))
+      result = call(function, &PyTuple_GET_ITEM(checked.get(), 0), PyTuple_GET_SIZE(checked.get()), true);
+    if (!result) PyErr_SetString(PyExc_RuntimeError, kChanged);
+    return result.release();
+  });
+}
+
+PyObject* call_plain(Function function, PyObject* const* arguments, Py_ssize_t count) {
+  return with_errors([=]() -> PyObject* {
+    Reference result = call(function, arguments, count);
+    if (!result) PyErr_SetString(PyExc_TypeError, "_core: an argument is refused");
+    return result.release();
+  });
+}
+
+Functions::Functions(std::initializer_list<PyMethodDef> functions)
+    : functions_(functions), next_(std::exchange(all_functions, this)) {
+  functions_.push_back({nullptr, nullptr, 0, nullptr});
+}
+
+void Functions::add_all(py::module_& module) {
+  for (Functions* file = all_functions; file; file = file->next_)
+    if (PyModule_AddFunctions(module.ptr(), file->functions_.data()) != 0) throw py::error_already_set();
+}
+
+}  // namespace pyreg

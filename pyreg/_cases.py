@@ -1,0 +1,284 @@
+"""Each public function on arrays, once: what it takes, what there is to choose, and what it returns.
+
+`python -m pyreg` and the tests go over this table: what they ask of every function, they ask of a new one too.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import pyreg
+
+Array = npt.NDArray[Any]
+Arguments = dict[str, Any]  # by name
+Shape = tuple[int, ...]
+
+
+class Of(Enum):
+    """What an array has an element for, where x is made of rows, its last axis."""
+
+    ELEMENT = auto()  # each element of x
+    ROW = auto()  # each row
+    COLUMN = auto()  # each place in a row; as a result, a sum over the rows
+    ALL = auto()  # everything: one number
+
+    def shape(self, x: Shape) -> Shape:
+        return {Of.ELEMENT: x, Of.ROW: x[:-1], Of.COLUMN: x[-1:], Of.ALL: ()}[self]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A public function; its arguments are everything that it can be given."""
+
+    name: str
+    arrays: Mapping[str, Of]
+    numbers: Mapping[str, Any]
+    results: Mapping[str, Of]
+    variants: Sequence[Arguments] = ()  # other arguments; the first variant is none
+    outs: Mapping[str, str] = field(default_factory=dict)  # the result that each out is
+    over: Sequence[str] = ()  # the arrays that an out may be
+    updated: Sequence[str] = ()  # the arrays that are updated in place
+    optional: Sequence[str] = ()  # the arrays that may be None
+    statistics: Callable[[Arguments], Any] | None = None  # the forward pass whose results are arguments here
+    samples: bool = False  # the offset counts x's first axis, not its elements
+
+    def arguments(self, shape: Shape, dtype: Any, seed: int = 0, **changes: Any) -> Arguments:
+        """Good arguments for an x of this shape, some of them replaced."""
+        rng = np.random.default_rng([seed, *shape])
+        made: Arguments = {name: draw(rng, name, of.shape(shape), dtype) for name, of in self.arrays.items()}
+        made |= {name: shape if name == "shape" else value for name, value in self.numbers.items()} | changes
+        if self.statistics:
+            forward = self.statistics(made)
+            made |= {name: getattr(forward, name) for name in self.arrays if hasattr(forward, name)}
+        return made
+
+    def call(self, twin: ModuleType, arguments: Arguments) -> dict[str, Any]:
+        """The results by name, with the arrays that are updated, which are copied before."""
+        arguments = arguments | {name: arguments[name].copy() for name in self.updated if arguments[name] is not None}
+        returned = getattr(twin, self.name)(**arguments)
+        results = returned if len(self.results) > 1 else [returned] if self.results else []
+        made = dict(zip(self.results, results, strict=True))
+        return made | {name: arguments[name] for name in self.updated}
+
+    def variants_of(self, shape: Shape) -> list[Arguments]:
+        """Those that go with an x of this shape: a causal mask has two axes."""
+        return [{}, *(v for v in self.variants if not v.get("causal") or len(shape) > 1)]
+
+
+def draw(rng: np.random.Generator, name: str, shape: Shape, dtype: Any) -> Array:
+    array: Array = np.asarray(rng.standard_normal(shape, dtype) * 2 + dtype(0.5))
+    if name.endswith("exp_avg_sq"):
+        return np.asarray(array * array)
+    if name == "mask":
+        array[rng.random(shape) < 0.2] = -np.inf
+    return array
+
+
+# --- the functions
+
+
+DROPOUT = {"p": 0.1, "key": 2**63 + 5, "offset": 2**36 + 3}
+TRAINING = DROPOUT | {"training": True}
+# Threshold of one byte; nothing to drop; everything.
+PROBABILITIES: Sequence[Arguments] = ({"p": 0.5}, {"p": 0.0, "key": None}, {"p": 1.0})
+INFERENCE: Arguments = {"training": False, "key": None}
+
+
+def without(*groups: Sequence[str]) -> list[Arguments]:
+    """Variants in which the arguments of a group are None."""
+    return [dict.fromkeys(group) for group in groups]
+
+
+def norm(
+    function: str, forward: str, backward: str, parameters: Sequence[str], statistics: Sequence[str]
+) -> list[Case]:
+    columns = dict.fromkeys(parameters, Of.COLUMN)
+    rows = dict.fromkeys(statistics, Of.ROW)
+    arrays = {"x": Of.ELEMENT} | columns
+    options: dict[str, Any] = {
+        "numbers": {"normalized_shape": None, "eps": 1e-3},
+        "variants": without(*([name] for name in parameters), parameters),
+        "outs": {"out": "y"},
+        "over": ("x",),
+        "optional": parameters,
+    }
+    return [
+        Case(function, arrays, results={"y": Of.ELEMENT}, **options),
+        Case(forward, arrays, results={"y": Of.ELEMENT} | rows, **options),
+        Case(
+            backward,
+            {"dy": Of.ELEMENT, "x": Of.ELEMENT} | rows | {"weight": Of.COLUMN},
+            {},
+            {"dx": Of.ELEMENT} | {f"d{name}": Of.COLUMN for name in parameters},
+            [{"weight": None}],
+            outs={"out": "dx"},
+            over=("dy", "x"),
+            optional=("weight",),
+            statistics=lambda made: getattr(pyreg.reference, forward)(made["x"]),
+        ),
+    ]
+
+
+def dropout_add_norm(
+    forward: str, backward: str, of_norm: str, parameters: Sequence[str], statistics: Sequence[str]
+) -> list[Case]:
+    columns = dict.fromkeys(parameters, Of.COLUMN)
+    rows = dict.fromkeys(statistics, Of.ROW)
+    scales = {"row_scale": Of.ROW, "layer_scale": Of.COLUMN}
+    branch, gradients = tuple(scales), {f"d{name}": Of.COLUMN for name in (*parameters, "layer_scale")}
+    return [
+        Case(
+            forward,
+            {"x": Of.ELEMENT, "residual": Of.ELEMENT} | columns | scales,
+            TRAINING | {"normalized_shape": None, "eps": 1e-3, "return_z": True},
+            {"y": Of.ELEMENT, "z": Of.ELEMENT} | rows,
+            [*without(branch, ["residual"], parameters), {"return_z": False}, INFERENCE, *PROBABILITIES],
+            outs={"out": "y", "z_out": "z"},
+            over=("x", "residual"),
+            optional=("residual", *parameters, *branch),
+        ),
+        Case(
+            backward,
+            dict.fromkeys(("dy", "dz", "z", "x"), Of.ELEMENT) | rows | {"weight": Of.COLUMN} | scales,
+            DROPOUT | {"return_dresidual": True},
+            {"dx": Of.ELEMENT, "dresidual": Of.ELEMENT} | gradients,
+            [
+                *without([*branch, "x"], ["layer_scale"], ["dz"], ["weight"]),
+                {"return_dresidual": False},
+                *PROBABILITIES,
+            ],
+            outs={"out": "dx", "dresidual_out": "dresidual"},
+            over=("dy", "dz", "z", "x"),
+            optional=("dz", "weight", *branch),
+            statistics=lambda made: getattr(pyreg.reference, of_norm)(made["z"]),
+        ),
+    ]
+
+
+def activation_dropout(forward: str, backward: str, kinds: Arguments, *variants: Arguments) -> list[Case]:
+    """kinds: the arguments that this activation alone takes."""
+    without_bias: Arguments = {"bias": None}
+    return [
+        Case(
+            forward,
+            {"x": Of.ELEMENT, "bias": Of.COLUMN},
+            TRAINING | kinds,
+            {"y": Of.ELEMENT},
+            [without_bias, INFERENCE, *PROBABILITIES, *variants],
+            outs={"out": "y"},
+            over=("x",),
+            optional=("bias",),
+        ),
+        Case(
+            backward,
+            {"dy": Of.ELEMENT, "x": Of.ELEMENT, "bias": Of.COLUMN},
+            DROPOUT | kinds,
+            {"dx": Of.ELEMENT, "dbias": Of.COLUMN},
+            [without_bias, *PROBABILITIES, *variants],
+            outs={"out": "dx"},
+            over=("dy", "x"),
+            optional=("bias",),
+        ),
+    ]
+
+
+def softmax_statistics(made: Arguments) -> Any:
+    x, mask = made["x"], made["mask"]
+    return pyreg.reference.softmax_dropout_forward(x, mask, scale=made["scale"], causal=made["causal"])
+
+
+def softmax_dropout() -> list[Case]:
+    arrays = {"x": Of.ELEMENT, "mask": Of.COLUMN}
+    rows = {"maximum": Of.ROW, "rsum": Of.ROW}
+    scores = {"scale": 0.3, "causal": False}
+    variants: list[Arguments] = [{"mask": None}, {"mask": None, "causal": True}, {"causal": True}]
+    return [
+        Case(
+            "softmax_dropout_forward",
+            arrays,
+            TRAINING | scores,
+            {"y": Of.ELEMENT} | rows,
+            [*variants, INFERENCE, *PROBABILITIES],
+            outs={"out": "y"},
+            over=("x",),
+            optional=("mask",),
+        ),
+        Case(
+            "softmax_dropout_backward",
+            {"dy": Of.ELEMENT, "x": Of.ELEMENT} | rows | {"mask": Of.COLUMN},
+            DROPOUT | scores,
+            {"dx": Of.ELEMENT},
+            [*variants, *PROBABILITIES],
+            outs={"out": "dx"},
+            over=("dy", "x"),
+            optional=("mask",),
+            statistics=softmax_statistics,
+        ),
+    ]
+
+
+def dropout(function: str, **options: Any) -> Case:
+    variants: list[Arguments] = [{"p": 1e-3}, {"p": 1 / 3}, INFERENCE, *PROBABILITIES]
+    arrays, results = {"x": Of.ELEMENT}, {"y": Of.ELEMENT}
+    return Case(function, arrays, TRAINING, results, variants, {"out": "y"}, ("x",), **options)
+
+
+def update(function: str, state: Sequence[str], numbers: Arguments, optional: str, *variants: Arguments) -> Case:
+    arrays = dict.fromkeys(("param", "grad", *state), Of.ELEMENT)
+    numbers = {"step": 3, "lr": 0.01, "weight_decay": 0.1, "maximize": False} | numbers
+    every: list[Arguments] = [{"step": 1}, {"step": 1000}, {"maximize": True}, {"weight_decay": 0.0}]
+    updated = ("param", *state)
+    return Case(function, arrays, numbers, {}, [*every, *variants], updated=updated, optional=(optional,))
+
+
+ADAM_STATE = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+ADAM: Arguments = {"betas": (0.9, 0.999), "eps": 1e-6}
+ADAM_VARIANTS: Sequence[Arguments] = ({"max_exp_avg_sq": None}, {"betas": (0.25, 0.9)})
+
+CASES: dict[str, Case] = {
+    case.name: case
+    for case in (
+        *norm("layer_norm", "layer_norm_forward", "layer_norm_backward", ("weight", "bias"), ("mean", "rstd")),
+        *norm("rms_norm", "rms_norm_forward", "rms_norm_backward", ("weight",), ("rstd",)),
+        *dropout_add_norm(
+            "dropout_add_layer_norm_forward",
+            "dropout_add_layer_norm_backward",
+            "layer_norm_forward",
+            ("weight", "bias"),
+            ("mean", "rstd"),
+        ),
+        *dropout_add_norm(
+            "dropout_add_rms_norm_forward",
+            "dropout_add_rms_norm_backward",
+            "rms_norm_forward",
+            ("weight",),
+            ("rstd",),
+        ),
+        *softmax_dropout(),
+        *activation_dropout(
+            "gelu_dropout_forward", "gelu_dropout_backward", {"approximate": "none"}, {"approximate": "tanh"}
+        ),
+        *activation_dropout("relu_dropout_forward", "relu_dropout_backward", {}),
+        *activation_dropout("silu_dropout_forward", "silu_dropout_backward", {}),
+        dropout("dropout"),
+        dropout("drop_path", samples=True),
+        Case("dropout_mask", {}, {"shape": ()} | DROPOUT, {"kept": Of.ELEMENT}, [{"p": 1e-3}, *PROBABILITIES]),
+        Case("l2_penalty", {"params": Of.ELEMENT}, {"weight_decay": 0.1}, {"penalty": Of.ALL}),
+        update("adamw_update", ADAM_STATE, ADAM, "max_exp_avg_sq", *ADAM_VARIANTS),
+        update("adam_update", ADAM_STATE, ADAM, "max_exp_avg_sq", *ADAM_VARIANTS),
+        update(
+            "sgd_update",
+            ("momentum_buffer",),
+            {"momentum": 0.9, "dampening": 0.0, "nesterov": False},
+            "momentum_buffer",
+            {"nesterov": True},
+            {"dampening": 0.3},
+            {"momentum": 0.0, "momentum_buffer": None},
+        ),
+    )
+}

@@ -1,0 +1,158 @@
+"""What the tests add to pyreg's table of functions: levels, cuts, layouts, and arrays with bands around them."""
+
+import inspect
+import math
+from contextlib import contextmanager
+from types import FunctionType
+
+import numpy as np
+import pytest
+
+import pyreg
+from pyreg import _core
+from pyreg._cases import CASES, Of
+
+LEVELS = _core.isa_found()
+DTYPES = [np.float32, np.float64]
+
+
+def cases_with(predicate):
+    """The test runs for each function that the predicate holds for, in place of every one."""
+    chosen = [case for case in CASES.values() if predicate(case)]
+    assert chosen
+    return pytest.mark.parametrize("case", chosen, ids=lambda case: case.name)
+
+
+@contextmanager
+def isa(level):
+    chosen = _core.isa_chosen()
+    _core.use_isa(level)
+    try:
+        yield
+    finally:
+        _core.use_isa(chosen)
+
+
+def on_every_level(case, arguments):
+    """Each level, and what the compiled function makes there."""
+    for level in LEVELS:
+        with isa(level):
+            yield level, case.call(pyreg, arguments)
+
+
+def reference(case, arguments):
+    """What the reference makes, into new arrays."""
+    with np.errstate(all="ignore"):
+        return case.call(pyreg.reference, arguments | dict.fromkeys(case.outs))
+
+
+def kinds(case):
+    """What each result, and each array that is updated, has an element for."""
+    return case.results | dict.fromkeys(case.updated, Of.ELEMENT)
+
+
+def has_rows(case):
+    """Whether some of it is made of rows, or of elements, that do not depend on the others."""
+    return not {Of.ELEMENT, Of.ROW}.isdisjoint(kinds(case).values())
+
+
+def parameters_of(case):
+    return list(inspect.signature(getattr(pyreg, case.name)).parameters)
+
+
+def call_of_core(case, arguments):
+    """The core's function that the public one calls, and what it calls it with, the last of which is the check."""
+    function, called = getattr(pyreg, case.name), []
+
+    class Recorder:
+        def __getattr__(self, name):
+            return lambda *given: called.append((getattr(_core, name), given))
+
+    recording = FunctionType(function.__code__, function.__globals__ | {"_core": Recorder()})
+    recording.__kwdefaults__, recording.__defaults__ = function.__kwdefaults__, function.__defaults__
+    recording(**arguments)
+    ((of_core, given),) = called
+    return of_core, given
+
+
+def inputs(case, arguments):
+    """The names of the arrays that are given, and only read."""
+    return [name for name in case.arrays if arguments[name] is not None and name not in case.updated]
+
+
+def cut(case, arguments, shape, part):
+    """The arguments for a part of x's first axis, at its place in the random stream."""
+    made = dict(arguments)
+    for name, of in case.arrays.items():
+        if made[name] is not None and of in (Of.ELEMENT, Of.ROW):
+            made[name] = made[name][part]
+    if "shape" in made:
+        made["shape"] = (part.stop - part.start, *shape[1:])
+    if "offset" in made:
+        made["offset"] += part.start * (1 if case.samples else math.prod(shape[1:]))
+    return made
+
+
+def cut_results(case, made, part):
+    """The same part of the results that are rows."""
+    rows = [name for name, of in kinds(case).items() if of in (Of.ELEMENT, Of.ROW)]
+    return {name: made[name] if made[name] is None else made[name][part] for name in rows}
+
+
+def repeated(case, arguments, times):
+    """The arguments of as many times the rows."""
+    rows = [name for name, of in case.arrays.items() if of in (Of.ELEMENT, Of.ROW) and arguments[name] is not None]
+    return arguments | {name: np.concatenate([arguments[name]] * times) for name in rows}
+
+
+# --- layouts
+
+
+def unaligned(x):
+    raw = np.empty(x.nbytes + 1, np.uint8)
+    view = raw[1:].view(x.dtype).reshape(x.shape)
+    view[...] = x
+    return view
+
+
+def spread(x):
+    if not x.ndim:
+        return x
+    wide = np.zeros(tuple(2 * length for length in x.shape), x.dtype)
+    view = wide[tuple(slice(None, None, 2) for _ in x.shape)]
+    view[...] = x
+    return view
+
+
+def read_only(x):
+    x = x.copy()
+    x.flags.writeable = False
+    return x
+
+
+LAYOUTS = {
+    "transposed": lambda x: x.copy("F"),
+    "strided": spread,
+    "reversed": lambda x: x[..., ::-1].copy()[..., ::-1] if x.ndim else x,
+    "byte-swapped": lambda x: x.astype(x.dtype.newbyteorder()),
+    "unaligned": unaligned,
+    "read-only": read_only,
+}
+
+
+class Guarded:
+    """An array `shift` elements behind the start of a cache line, with bands around it that must stay as they are."""
+
+    BAND, PATTERN = 256, 0xA5
+
+    def __init__(self, shape, dtype, shift=0):
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        self.raw = np.full(size + 3 * self.BAND, self.PATTERN, np.uint8)
+        begin = self.BAND - self.raw.ctypes.data % 64 + shift * np.dtype(dtype).itemsize
+        self.array = self.raw[begin : begin + size].view(dtype).reshape(shape)
+        self.bands = self.raw[:begin], self.raw[begin + size :]
+
+    def assert_bands_untouched_and_clear(self, context=""):
+        for band in self.bands:
+            assert (band == self.PATTERN).all(), context
+        self.raw.fill(self.PATTERN)
