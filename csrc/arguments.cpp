@@ -292,7 +292,10 @@ void NamedTuple::find_all() {
 }
 
 Reference NamedTuple::of(std::initializer_list<Result*> results) const {
-  Reference made(type_->tp_alloc(type_, static_cast<Py_ssize_t>(results.size())));
+  // From 3.14 on a tuple holds more than its items, and its own constructor has to make it.
+  constexpr bool kByConstructor = PY_VERSION_HEX >= 0x030E0000;
+  const auto count = static_cast<Py_ssize_t>(results.size());
+  Reference made(kByConstructor ? PyTuple_New(count) : type_->tp_alloc(type_, count));
   if (!made) throw py::error_already_set();
   Py_ssize_t place = 0;
   for (Result* result : results) {
@@ -300,7 +303,11 @@ Reference NamedTuple::of(std::initializer_list<Result*> results) const {
     if (!item) Py_INCREF(item = Py_None);
     PyTuple_SET_ITEM(made.get(), place++, item);
   }
-  return made;
+  if (!kByConstructor) return made;
+  const Reference arguments(PyTuple_Pack(1, made.get()));
+  Reference constructed(arguments ? PyTuple_Type.tp_new(type_, arguments.get(), nullptr) : nullptr);
+  if (!constructed) throw py::error_already_set();
+  return constructed;
 }
 
 }  // namespace pyreg
