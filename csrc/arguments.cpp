@@ -39,13 +39,7 @@ Array checked_array(PyObject* object, Type type, int flags) {
   if ((proxy.flags & flags) != flags || own == Type::none || (type != Type::none && own != type)) return {};
   int64_t size = 1;
   for (int axis = 0; axis < proxy.nd; ++axis) size *= proxy.dimensions[axis];
-  return {.object = object,
-          .data = proxy.data,
-          .axes = proxy.nd,
-          .shape = proxy.dimensions,
-          .size = size,
-          .bytes = size * (own == Type::float32 ? 4 : 8),
-          .type = own};
+  return {{proxy.data}, object, proxy.nd, proxy.dimensions, size, size * (own == Type::float32 ? 4 : 8), own};
 }
 
 // Exact, as they are contiguous.
@@ -266,13 +260,13 @@ Result new_array(Type type, int axes, const Py_ssize_t* shape) {
   PyObject* const made = api.PyArray_NewFromDescr_(api.PyArray_Type_, api.PyArray_DescrFromType_(number), axes, shape,
                                                    nullptr, nullptr, 0, nullptr);
   if (!made) throw py::error_already_set();
-  return {Reference(made), py::detail::array_proxy(made)->data};
+  return {{py::detail::array_proxy(made)->data}, Reference(made)};
 }
 
 Result result(const Array& given, const Array& like) {
   if (!given) return new_array(like.type, like.axes, like.shape);
   Py_INCREF(given.object);
-  return {Reference(given.object), given.data};
+  return {{given.data}, Reference(given.object)};
 }
 
 Result result_if(bool wanted, const Array& given, const Array& like) {

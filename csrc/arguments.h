@@ -22,26 +22,31 @@ namespace py = pybind11;
 
 enum class Type { none, float32, float64, boolean };
 
+// The elements of an array; null where there is none.
+struct Elements {
+  void* data = nullptr;
+
+  template <typename T>
+  T* as() const {
+    return static_cast<T*>(data);
+  }
+  // From element `at` on.
+  template <typename T>
+  T* from(int64_t at) const {
+    return data ? as<T>() + at : nullptr;
+  }
+};
+
 // An argument that is an array: C-contiguous, aligned, in native byte order. Of None, and of what is refused: no
 // data.
-struct Array {
+struct Array : Elements {
   PyObject* object = nullptr;
-  void* data = nullptr;
   int axes = 0;
   const Py_ssize_t* shape = nullptr;
   int64_t size = 0, bytes = 0;
   Type type = Type::none;
 
   explicit operator bool() const { return object != nullptr; }
-  template <typename T>
-  T* as() const {
-    return static_cast<T*>(data);
-  }
-  // The elements from `at` on; null where there are none.
-  template <typename T>
-  T* from(int64_t at) const {
-    return data ? as<T>() + at : nullptr;
-  }
 };
 
 // An array as rows of n, one behind the other.
@@ -78,18 +83,9 @@ class Reference {
 };
 
 // A result that is an array; of what is not wanted, none.
-struct Result {
+struct Result : Elements {
   Reference reference;
-  void* data = nullptr;
 
-  template <typename T>
-  T* as() const {
-    return static_cast<T*>(data);
-  }
-  template <typename T>
-  T* from(int64_t at) const {
-    return data ? as<T>() + at : nullptr;
-  }
   // Whether it is written over one of these.
   bool replaces(std::initializer_list<Array> inputs) const {
     for (const Array& input : inputs)

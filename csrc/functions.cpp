@@ -8,9 +8,8 @@ namespace pyreg {
 namespace {
 
 constexpr char kChanged[] =
-    "an argument that has passed its check is refused: another thread has changed it during the call, or this "
-    "thread's "
-    "floating-point mode takes small numbers for 0";
+    "an argument that has passed its check is refused: another thread has changed it during the call, "
+    "or the floating-point mode of this thread takes small numbers for 0";
 
 Functions* all_functions = nullptr;
 

@@ -45,10 +45,9 @@ class BlockSums {
 
   // Sums the blocks in order, in double.
   void finish() const {
-    if (!total_ || first_ == total_) {
-      if (blocks_ == 0 && total_) std::fill_n(total_, n_, T{0});
-      return;
-    }
+    if (!total_) return;
+    if (blocks_ == 0) std::fill_n(total_, n_, T{0});
+    if (first_ == total_) return;
     parallel_blocks(n_, kColumnBlock, blocks_ * n_ * sizeof(T), [this](int64_t begin, int64_t end) {
       double column[kColumnBlock] = {};
       for (int64_t block = 0; block < blocks_; ++block)

@@ -141,10 +141,10 @@ def array(name: str, value: Any, like: np.dtype[Any] = _DTYPES[0]) -> FloatArray
 
 def arrays(needed: Named, optional: Named | None = None) -> tuple[Any, ...]:
     """Arrays of one dtype, that of the first; of the optional ones, None stays None."""
-    first = next(iter(needed))
-    like = array(first, needed[first])
-    results: list[Any] = []
-    for name, value in (dict(needed) | dict(optional or {})).items():
+    (first, value), *others = (dict(needed) | dict(optional or {})).items()
+    like = array(first, value)
+    results: list[Any] = [like]
+    for name, value in others:
         results.append(None if value is None and name not in needed else array(name, value, like.dtype))
         match_dtype(name, results[-1], like.dtype, first)
     return tuple(results)

@@ -251,7 +251,7 @@ def backward_arguments(
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray | None, FloatArray | None]:
     x, dy, rstd, weight = _check.arrays({"x": x, "dy": dy, "rstd": rstd}, {"weight": weight})
     mean = row_means(mean, rstd, "x", x)
-    normalized = _check.normalized_by("mean", mean, "x", x)
+    normalized = x.shape[mean.ndim :]
     _check.match_shape("dy", dy, x.shape, "x")
     _check.match_shape("weight", weight, normalized, "x, in the normalised axes")
     out = _check.out(out, {"x": x, "dy": dy}, {"mean": mean, "rstd": rstd, "weight": weight})
