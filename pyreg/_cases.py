@@ -3,6 +3,7 @@
 `python -m pyreg` and the tests go over this table: what they ask of every function, they ask of a new one too.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -44,17 +45,19 @@ class Case:
     over: Sequence[str] = ()  # the arrays that an out may be
     updated: Sequence[str] = ()  # the arrays that are updated in place
     optional: Sequence[str] = ()  # the arrays that may be None
-    statistics: Callable[[Arguments], Any] | None = None  # the forward pass whose results are arguments here
+    statistics: Callable[[ModuleType, Arguments], Any] | None = None  # the forward pass whose results it takes
     samples: bool = False  # the offset counts x's first axis, not its elements
 
-    def arguments(self, shape: Shape, dtype: Any, seed: int = 0, **changes: Any) -> Arguments:
-        """Good arguments for an x of this shape, some of them replaced."""
+    def arguments(
+        self, shape: Shape, dtype: Any, seed: int = 0, forward: ModuleType = pyreg.reference, **changes: Any
+    ) -> Arguments:
+        """Good arguments for an x of this shape, some of them replaced; `forward` runs the forward pass."""
         rng = np.random.default_rng([seed, *shape])
         made: Arguments = {name: draw(rng, name, of.shape(shape), dtype) for name, of in self.arrays.items()}
         made |= {name: shape if name == "shape" else value for name, value in self.numbers.items()} | changes
         if self.statistics:
-            forward = self.statistics(made)
-            made |= {name: getattr(forward, name) for name in self.arrays if hasattr(forward, name)}
+            results = self.statistics(forward, made)
+            made |= {name: getattr(results, name) for name in self.arrays if hasattr(results, name)}
         return made
 
     def call(self, twin: ModuleType, arguments: Arguments) -> dict[str, Any]:
@@ -64,6 +67,16 @@ class Case:
         results = returned if len(self.results) > 1 else [returned] if self.results else []
         made = dict(zip(self.results, results, strict=True))
         return made | {name: arguments[name] for name in self.updated}
+
+    def cut(self, arguments: Arguments, shape: Shape, part: slice) -> Arguments:
+        """The arguments for a part of the first axis of x, of this shape, at its place in the random stream."""
+        rows = [name for name, of in self.arrays.items() if of in (Of.ELEMENT, Of.ROW)]
+        made = arguments | {name: arguments[name][part] for name in rows if arguments[name] is not None}
+        if "shape" in made:
+            made["shape"] = (part.stop - part.start, *shape[1:])
+        if "offset" in made:
+            made["offset"] += part.start * (1 if self.samples else math.prod(shape[1:]))
+        return made
 
     def variants_of(self, shape: Shape) -> list[Arguments]:
         """Those that go with an x of this shape: a causal mask has two axes."""
@@ -119,7 +132,7 @@ def norm(
             outs={"out": "dx"},
             over=("dy", "x"),
             optional=("weight",),
-            statistics=lambda made: getattr(pyreg.reference, forward)(made["x"]),
+            statistics=lambda twin, made: getattr(twin, forward)(made["x"]),
         ),
     ]
 
@@ -155,7 +168,7 @@ def dropout_add_norm(
             outs={"out": "dx", "dresidual_out": "dresidual"},
             over=("dy", "dz", "z", "x"),
             optional=("dz", "weight", *branch),
-            statistics=lambda made: getattr(pyreg.reference, of_norm)(made["z"]),
+            statistics=lambda twin, made: getattr(twin, of_norm)(made["z"]),
         ),
     ]
 
@@ -187,9 +200,8 @@ def activation_dropout(forward: str, backward: str, kinds: Arguments, *variants:
     ]
 
 
-def softmax_statistics(made: Arguments) -> Any:
-    x, mask = made["x"], made["mask"]
-    return pyreg.reference.softmax_dropout_forward(x, mask, scale=made["scale"], causal=made["causal"])
+def softmax_statistics(twin: ModuleType, made: Arguments) -> Any:
+    return twin.softmax_dropout_forward(made["x"], made["mask"], scale=made["scale"], causal=made["causal"])
 
 
 def softmax_dropout() -> list[Case]:

@@ -3,7 +3,6 @@
 import inspect
 import math
 from contextlib import contextmanager
-from types import FunctionType
 
 import numpy as np
 import pytest
@@ -68,8 +67,7 @@ def call_of_core(case, arguments):
         def __getattr__(self, name):
             return lambda *given: called.append((getattr(_core, name), given))
 
-    recording = FunctionType(function.__code__, function.__globals__ | {"_core": Recorder()})
-    recording.__kwdefaults__, recording.__defaults__ = function.__kwdefaults__, function.__defaults__
+    recording = pyreg.reference._with_core(function, Recorder())
     recording(**arguments)
     ((of_core, given),) = called
     return of_core, given
@@ -78,19 +76,6 @@ def call_of_core(case, arguments):
 def inputs(case, arguments):
     """The names of the arrays that are given, and only read."""
     return [name for name in case.arrays if arguments[name] is not None and name not in case.updated]
-
-
-def cut(case, arguments, shape, part):
-    """The arguments for a part of x's first axis, at its place in the random stream."""
-    made = dict(arguments)
-    for name, of in case.arrays.items():
-        if made[name] is not None and of in (Of.ELEMENT, Of.ROW):
-            made[name] = made[name][part]
-    if "shape" in made:
-        made["shape"] = (part.stop - part.start, *shape[1:])
-    if "offset" in made:
-        made["offset"] += part.start * (1 if case.samples else math.prod(shape[1:]))
-    return made
 
 
 def cut_results(case, made, part):

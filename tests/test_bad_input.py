@@ -320,7 +320,7 @@ def test_the_core_itself_refuses_what_it_cannot_use(case):
     core, (*given, _) = call_of_core(case, good(case.name) | outs)
 
     def refused_by_core(*given):
-        with pytest.raises((RuntimeError, TypeError), match="is refused|_core"):
+        with pytest.raises((RuntimeError, TypeError), match=r"is refused|_core"):
             core(*given, lambda *given: given)
 
     governs = good(case.name).get(first(case))

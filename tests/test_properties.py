@@ -5,7 +5,7 @@ Derandomised: every run tries the same examples.
 
 import numpy as np
 from bits import assert_same_bits
-from cases import DTYPES, LAYOUTS, LEVELS, cut, cut_results, has_rows, inputs, isa, on_every_level, reference
+from cases import DTYPES, LAYOUTS, LEVELS, cut_results, has_rows, inputs, isa, on_every_level, reference
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -101,5 +101,5 @@ def test_a_part_of_the_first_axis_at_its_offset_is_the_part_of_the_whole(call, d
     part = slice(begin, data.draw(st.integers(begin, shape[0])))
     expected = cut_results(case, case.call(pyreg, arguments), part)
     with isa(data.draw(st.sampled_from(LEVELS))), pyreg.num_threads(data.draw(st.integers(1, 3))):
-        made = case.call(pyreg, cut(case, arguments, shape, part))
+        made = case.call(pyreg, case.cut(arguments, shape, part))
     assert_same_bits({name: made[name] for name in expected}, expected, part)

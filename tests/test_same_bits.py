@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bits import assert_same_bits, bits
-from cases import LAYOUTS, LEVELS, cases_with, cut, cut_results, has_rows, inputs, kinds, on_every_level, reference
+from cases import LAYOUTS, LEVELS, cases_with, cut_results, has_rows, inputs, kinds, on_every_level, reference
 
 import pyreg
 from pyreg._cases import CASES, Of
@@ -113,7 +113,7 @@ def test_a_row_does_not_depend_on_the_batch_it_stands_in(case, dtype, n):
         whole = case.call(pyreg, arguments)
         for part in (slice(0, 1), slice(31, 33), slice(149, 150), slice(5, 140)):
             expected = cut_results(case, whole, part)
-            alone = cut(case, arguments, shape, part)
+            alone = case.cut(arguments, shape, part)
             for level, made in on_every_level(case, alone):
                 assert_same_bits({name: made[name] for name in expected}, expected, (level, part, variant))
 

@@ -39,9 +39,9 @@ _core = SimpleNamespace(
 )
 
 
-def _with_this_core(function: FunctionType) -> FunctionType:
-    """The same function, with the functions of this folder in the place of the compiled core."""
-    twin = FunctionType(function.__code__, function.__globals__ | {"_core": _core}, function.__name__)
+def _with_core(function: FunctionType, core: object) -> FunctionType:
+    """The same function, with another core behind it."""
+    twin = FunctionType(function.__code__, function.__globals__ | {"_core": core}, function.__name__)
     twin.__defaults__, twin.__kwdefaults__ = function.__defaults__, function.__kwdefaults__
     twin.__annotations__, twin.__doc__ = function.__annotations__, function.__doc__
     twin.__module__ = __name__
@@ -49,4 +49,4 @@ def _with_this_core(function: FunctionType) -> FunctionType:
 
 
 __all__ = [name for name in dir(_functions) if not name.startswith("_")]
-globals().update({name: _with_this_core(getattr(_functions, name)) for name in __all__})
+globals().update({name: _with_core(getattr(_functions, name), _core) for name in __all__})
