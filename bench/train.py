@@ -1,30 +1,25 @@
 """Train a Transformer with and without each regulariser, and report what each one does.
 
-A Transformer encoder, forward and backward on NumPy and pyreg's functions alone, learns
-scikit-learn's handwritten digits from a few hundred images, few enough to overfit. It is trained
-without regularisation, with weight decay, dropout or LayerNorm, and with all three, each from
-several keys, and tested on the remaining images. The table shows the last epoch: no run is stopped
-early and none is left out.
+A Transformer encoder, forward and backward on NumPy and pyreg's functions alone, learns scikit-learn's handwritten
+digits from a few hundred images, few enough to overfit. It is trained without regularisation, with weight decay,
+dropout or LayerNorm, and with all three, each from several keys, and tested on the remaining images. The table shows
+the last epoch. No run is stopped early, and no run is left out.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import multiprocessing
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
 
-from command_line import exit_status, number
+from console import exit_status, interrupt_ignored, number
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
-from train_report import Results, format_report, format_setting, plot_curves, write_csv
-from train_run import CONFIGURATIONS, NUM_HEADS, History, Settings, run
+from training.report import Results, format_report, format_setting, plot_curves, write_csv
+from training.run import CONFIGURATIONS, NUM_HEADS, Settings, run
 
 import pyreg
 
@@ -53,13 +48,13 @@ def make_parser() -> argparse.ArgumentParser:
         "--weight-decay",
         type=number(float, 0),
         default=1.0,
-        help="where it is on; a step takes lr * weight_decay of a weight, so that a training as "
-        "short as this one needs more than a long one",
+        help="when it is on; a step subtracts lr * weight_decay of a weight, so a short training needs more than a "
+        "long one",
     )
-    add("--dropout", type=number(float, 0, 0.99), default=0.1, help="p, where dropout is on")
+    add("--dropout", type=number(float, 0, 0.99), default=0.1, help="p, when dropout is on")
     add("--layers", type=number(int, 1), default=4, help="blocks of attention and feed-forward")
     add("--d-model", type=number(int, 1), default=48, help=f"features: a multiple of {NUM_HEADS}")
-    add("--unfused", action="store_true", help="separate functions for pyreg's fused ones: the same bits")
+    add("--unfused", action="store_true", help="separate functions instead of pyreg's fused ones: the same bits")
     add(
         "--jobs",
         type=number(int, 1),
@@ -70,7 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Return the checked flags; exit with argparse's message where one is bad."""
+    """Return the checked flags; exit with argparse's message if one is bad."""
     parser = make_parser()
     args = parser.parse_args(argv)
     if args.quick:
@@ -85,67 +80,33 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-_epochs_done: Any = None  # in a training process: the counter it shares with the progress bar
+def start_process() -> None:
+    """Prepare a training process: one thread, because the matrices are too small to share.
 
-
-def start_process(epochs_done: Any) -> None:
-    """Prepare a training process: one thread, since the matrices are too small to share out.
-
-    It makes results independent of the number of CPUs as well: BLAS may sum in another order on
-    more threads.
+    It also makes the results independent of the number of CPUs: BLAS may sum in another order on more threads.
     """
-    global _epochs_done
-    _epochs_done = epochs_done
     threadpool_limits(1)
     pyreg.set_num_threads(1)
-
-
-def run_in_process(name: str, key: int, settings: Settings) -> History:
-    """Do one run in a training process and count its epochs for the progress bar."""
-
-    def count() -> None:
-        with _epochs_done.get_lock():
-            _epochs_done.value += 1
-
-    return run(name, key, settings, count)
-
-
-@contextlib.contextmanager
-def interrupt_ignored() -> Iterator[None]:
-    """Ignore Ctrl-C, in processes started meanwhile for good: it is the main process that stops."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def train_all(settings: Settings, keys: range, jobs: int) -> Results:
     """Return the history of every configuration and key, trained in `jobs` processes."""
     tasks = [(name, key) for key in keys for name in CONFIGURATIONS]
     # spawn, not fork: a forked process would inherit the thread pools of BLAS and OpenMP.
-    context = multiprocessing.get_context("spawn")
-    epochs_done = context.Value("l", 0)
-    pool = ProcessPoolExecutor(min(jobs, len(tasks)), context, start_process, (epochs_done,))
-    # disable=None: no bar where stderr is not a terminal.
-    bar = tqdm(total=len(tasks) * settings.epochs, unit="epoch", disable=None)
+    pool = ProcessPoolExecutor(min(jobs, len(tasks)), multiprocessing.get_context("spawn"), start_process)
     try:
         with interrupt_ignored():
-            futures = {task: pool.submit(run_in_process, *task, settings) for task in tasks}
-        pending: set[Future[History]] = set(futures.values())
-        while pending:
-            done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
-            bar.update(epochs_done.value - bar.n)
-            for future in done:
-                future.result()  # raises here what was raised there
+            futures = {task: pool.submit(run, *task, settings) for task in tasks}
+        # disable=None: no bar if stderr is not a terminal.
+        for future in tqdm(as_completed(futures.values()), total=len(tasks), unit="run", disable=None):
+            future.result()  # raises here what was raised there
     except BaseException:
         for process in multiprocessing.active_children():
             process.terminate()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-        bar.close()
-    return {task: futures[task].result() for task in tasks}
+    return {task: future.result() for task, future in futures.items()}
 
 
 def work(args: argparse.Namespace) -> None:

@@ -1,8 +1,8 @@
-"""Time a training step of train.py's Transformer, and of a larger one, and hold it against PyTorch's.
+"""Time a training step of train.py's Transformer, and of a larger one, and compare it with PyTorch's.
 
-The model is trained on the same images with pyreg's fused functions, with the separate ones, and in
-PyTorch, from the same weights; with PyTorch's own dropout masks, and with pyreg's. The losses are
-compared, then the times are shown: medians over turns of the same run, one after the other.
+The model is trained on the same images with pyreg's fused functions, with the separate ones, and in PyTorch, from the
+same weights; in PyTorch with its own dropout masks, and with pyreg's. The losses are compared. The times are medians
+over steps that the libraries take in turns.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-from command_line import exit_status, number
+from console import exit_status, interrupt_ignored, number
 from tqdm import tqdm
-from train import interrupt_ignored
-from train_step_report import check, format_losses, format_times
-from train_step_run import (
+from training.steps import Problem
+from training.steps_report import check, format_losses, format_times
+from training.turns import (
     PYREG_WAYS,
     TORCH_WAYS,
-    Problem,
     Turn,
     have_same_bits,
     start_process,
@@ -33,7 +32,7 @@ from train_step_run import (
 
 import pyreg
 
-# Memory that a step has freed stays with the process: given back, it would be faulted in again by the next one.
+# A process keeps the memory that a step has freed: returned to the system, it would be mapped again page by page.
 MEMORY = {"MALLOC_TRIM_THRESHOLD_": "8000000000", "MALLOC_MMAP_MAX_": "0"}
 
 
@@ -44,7 +43,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--quick", action="store_true", help="in seconds: train.py's model alone, for 10 steps")
     add("--threads", type=number(int, 1, 1024), default=pyreg.get_num_threads(), help="for each library")
-    add("--steps", type=number(int, 4), default=100, help="that each training takes; every other one is timed")
+    add("--steps", type=number(int, 4), default=100, help="steps of each training; every other one is timed")
     add("--norm-position", choices=("pre", "post"), default="pre", help="Pre-LN or Post-LN")
     args = parser.parse_args(argv)
     if args.quick:
@@ -98,7 +97,7 @@ class Processes:
 
 
 def train(problem: Problem, processes: Processes, bar: tqdm[Any]) -> tuple[dict[str, list[Turn]], bool]:
-    """Train in every way, in turns; return these, and whether fused and unfused parameters are equal bit for bit."""
+    """Train in every way, in turns; return the turns, and whether fused and unfused parameters have the same bits."""
     turns: dict[str, list[Turn]] = {}
     for way in (*PYREG_WAYS, *TORCH_WAYS):
         with contextlib.suppress(ImportError):

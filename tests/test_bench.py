@@ -1,4 +1,4 @@
-"""bench/run.py: its answers are checked, its report says what it should. No timing is tested."""
+"""bench/run.py checks its answers and reports what it measured. No timing is tested."""
 
 import importlib.util
 import json
@@ -10,32 +10,41 @@ from pathlib import Path
 import numpy as np
 import pytest
 import run
-import run_company
-import run_measure
-import run_numpy
-import run_pyreg
-import run_report
-from run_case import WrongAnswer
-from run_ops import OPS
+from console import WrongAnswer
+from kernels import against, compare, internals, measure, report
+from kernels import company as in_company
+from kernels.case import Case
+from kernels.operations import OPERATIONS
+from kernels.peers import numpy as peer_numpy
 
 import pyreg
 from pyreg import _core
 
 RUN = Path(__file__).parents[1] / "bench" / "run.py"
-# 37, 111: no multiple of anything; 300 rows: more than a block of the float64 computation.
+# 37: a multiple of nothing. 300 rows: more than are compared with the reference at either end.
 SIZES = [(3, 37), (300, 64)]
+DROPPING = [title for title in OPERATIONS if "_dropout_forward" in title]
 
 
 def make_case(title, shape=(3, 37)):
-    return OPS[title](shape if title != "adamw_update" else (shape[0] * shape[1],))
+    return Case(OPERATIONS[title], shape if title != "adamw_update" else (shape[0] * shape[1],))
+
+
+def with_numpy(case):
+    return getattr(peer_numpy, case.name)(case)
+
+
+def copied(case, answer):
+    """The results in the order of an answer, in arrays that may be changed."""
+    return tuple(np.array(result) for result in case.named(answer).values())
 
 
 @pytest.mark.parametrize("shape", SIZES, ids=str)
-@pytest.mark.parametrize("title", OPS)
+@pytest.mark.parametrize("title", OPERATIONS)
 @pytest.mark.parametrize("library", ["pyreg", "numpy"])
 def test_answers_agree_with_float64_also_when_called_again(library, title, shape):
     case = make_case(title, shape)
-    call = run_pyreg.public_call(case) if library == "pyreg" else getattr(run_numpy, case.name)(case)
+    call = case.public_call() if library == "pyreg" else with_numpy(case)
     call()  # must not leave anything behind that a second call would see
     case.restore()
     answer = call()
@@ -44,7 +53,7 @@ def test_answers_agree_with_float64_also_when_called_again(library, title, shape
         case.check_bits(answer)
 
 
-@pytest.mark.parametrize("title", OPS)
+@pytest.mark.parametrize("title", OPERATIONS)
 def test_the_cores_call_and_a_new_result_are_the_public_functions(title):
     case = make_case(title)
     written = case.param if title == "adamw_update" else case.out
@@ -54,24 +63,39 @@ def test_the_cores_call_and_a_new_result_are_the_public_functions(title):
         call()
         return written.copy()
 
-    expected = result(run_pyreg.public_call(case))
-    from_core = run_pyreg.core_call(case)
+    expected = result(case.public_call())
+    from_core = internals.core_call(case)
     written[...] = np.nan
     np.testing.assert_array_equal(result(from_core), expected)
     if title != "adamw_update":
-        new = run_pyreg.new_call(case)()
+        new = case.new_call()()
         array = new[0] if isinstance(new, tuple) else new
         np.testing.assert_array_equal(array, expected)
         assert not np.shares_memory(array, written)
 
 
-@pytest.mark.parametrize("title", [title for title in OPS if title != "adamw_update"])
+@pytest.mark.parametrize("title", OPERATIONS)
+def test_a_wrong_entry_of_any_result_is_refused(title):
+    case = make_case(title)
+    answer = copied(case, case.public_call()())
+    case.check(answer)
+    for name, result in zip(case.named(answer), answer, strict=True):
+        right = result.flat[-1].copy()
+        for wrong in (right + np.abs(result).max() / 1000, np.nan):
+            result.flat[-1] = wrong
+            with pytest.raises(WrongAnswer, match=f"{name} is off by|z is off by"):
+                case.check(answer)
+        result.flat[-1] = right
+
+
+@pytest.mark.parametrize("title", OPERATIONS)
 def test_other_bits_of_a_row_at_either_end_are_refused(title):
-    case = OPS[title]((900, 37))  # more than the first and the last rows that are compared
-    answer = run_pyreg.public_call(case)()
+    case = make_case(title, (900, 37))  # more than the first and the last rows that are compared
+    answer = copied(case, case.public_call()())
     case.check_bits(answer)
-    results = answer if isinstance(answer, tuple) else (answer,)
-    for name, result in zip(case.row_results.split(), results, strict=False):
+    for name, result in case.named(answer).items():
+        if len(result) != case.shape[0]:  # a sum over the rows
+            continue
         for place in (0, -1):
             right = result.flat[place]
             result.flat[place] = np.nextafter(right, right.dtype.type(9))
@@ -80,38 +104,31 @@ def test_other_bits_of_a_row_at_either_end_are_refused(title):
             result.flat[place] = right
 
 
-@pytest.mark.parametrize("part", range(3))
-@pytest.mark.parametrize("title", ["layer_norm_forward", "layer_norm_backward", "adamw_update"])
-def test_one_wrong_entry_is_refused(title, part):
-    case = make_case(title)
-    answer = [np.array(a) for a in run_numpy.__dict__[case.name](case)()]
-    answer[part].flat[-1] += 1e-3 * np.abs(answer[part]).max()
+@pytest.mark.parametrize("title", [*DROPPING, "dropout p=0.1", "dropout p=0.5"])
+def test_dropout_that_is_not_scaled_or_drops_too_few_is_refused(title):
+    case = make_case(title, (30, 37))
+    (y, *others) = copied(case, with_numpy(case)())
+    p = case.p
     with pytest.raises(WrongAnswer, match="is off by"):
-        case.check(answer)
-    answer[part].flat[-1] = np.nan
-    with pytest.raises(WrongAnswer, match="is off by"):
-        case.check(answer)
-
-
-def test_wrong_dropout_is_refused():
-    case = OPS["dropout p=0.5"]((30, 37))
-    y = run_pyreg.public_call(case)().copy()
-    with pytest.raises(WrongAnswer, match="is off by"):
-        case.check(y / 2)  # not scaled up
+        case.check((y * np.float32(1 - p), *others))
     with pytest.raises(WrongAnswer, match=r"100\.00% were kept"):
-        case.check(case.x * 2)
-    other_mask = run_numpy.dropout(case)()
+        case.check((case.expected["y"] / np.float32(1 - p), *others))
+
+
+@pytest.mark.parametrize("title", ["dropout p=0.1", "dropout_add_layer_norm_forward p=0.1"])
+def test_another_mask_is_right_for_a_library_and_wrong_for_pyreg(title):
+    case = make_case(title, (30, 37))
+    other_mask = with_numpy(case)()
     case.check(other_mask)
     with pytest.raises(WrongAnswer, match=r"pyreg\.reference"):
         case.check_bits(other_mask)
 
 
-def test_another_mask_of_dropout_add_norm_is_refused():
-    case = OPS["dropout_add_layer_norm_forward p=0.1"]((30, 37))
-    other_mask = run_numpy.dropout_add_layer_norm_forward(case)()
-    case.check(other_mask)
-    with pytest.raises(WrongAnswer, match=r"pyreg\.reference"):
-        case.check_bits(other_mask)
+def test_gelu_is_not_mistaken_for_its_approximation():
+    exact, tanh = (make_case(f"gelu_dropout_forward p=0.1{title}", (30, 37)) for title in ("", " tanh"))
+    for case, other in ((exact, tanh), (tanh, exact)):
+        with pytest.raises(WrongAnswer, match="is off by"):
+            case.check(other.public_call()())
 
 
 @pytest.mark.parametrize(
@@ -120,6 +137,8 @@ def test_another_mask_of_dropout_add_norm_is_refused():
         ("layer_norm_forward", "x out"),
         ("layer_norm_backward", "dy x out"),
         ("dropout p=0.1", "x out"),
+        ("dropout_add_layer_norm_forward p=0.1", "x residual out z_out"),
+        ("dropout_add_layer_norm_backward p=0.1", "dy dz z out dresidual_out"),
         ("softmax_dropout_forward p=0.1", "x out"),
         ("softmax_dropout_backward p=0.1", "dy x out"),
         ("gelu_dropout_forward p=0.1", "x out"),
@@ -132,67 +151,125 @@ def test_bytes_moved_are_those_of_the_large_arrays(title, arrays):
     assert case.bytes_moved == sum(getattr(case, name).nbytes for name in arrays.split())
 
 
-@pytest.mark.parametrize("title", OPS)
+@pytest.mark.parametrize("title", OPERATIONS)
 def test_copies_move_the_bytes_of_the_operation(title, monkeypatch):
-    case, copied = make_case(title), []
+    case, calls = make_case(title), []
 
     def copy(source, target, nontemporal):
-        copied.append((source.nbytes + target.nbytes, nontemporal))
+        calls.append((source.nbytes + target.nbytes, nontemporal))
 
     monkeypatch.setattr(_core, "copy", copy)
-    for call in run_pyreg.copies(case).values():
+    for call in compare.copies(case).values():
         call()
-    assert [nontemporal for _, nontemporal in copied] == [False, True]
-    for nbytes, _ in copied:
+    assert [nontemporal for _, nontemporal in calls] == [False, True]
+    for nbytes, _ in calls:
         assert 0 <= nbytes - case.bytes_moved < 8  # 8: an odd number of elements
 
 
 def test_repeats_are_interleaved_in_rounds(monkeypatch):
-    monkeypatch.setattr(run_measure, "MIN_SAMPLE", 0)
-    monkeypatch.setattr(run_measure, "SETTLE", 0)
-    monkeypatch.setattr(run_measure, "WARM_UP", 0)
+    monkeypatch.setattr(measure, "MIN_SAMPLE", 0)
+    monkeypatch.setattr(measure, "SETTLE", 0)
+    monkeypatch.setattr(measure, "WARM_UP", 0)
     called = []
     groups = [{name: lambda name=name: called.append(name) for name in group} for group in ("ab", "c")]
-    times = run_measure.measure(groups, 2, run_measure.Effort(least=4, most=4, seconds=0))
+    times = measure.measure(groups, 2, measure.Effort(least=4, most=4, seconds=0))
     assert list(times) == ["a", "b", "c"]
     assert called[-4 * 6 :] == ["a", "a", "b", "b", "c", "c"] * 4  # each sample after an untimed one
     for time in times.values():
         assert 0 <= time.quartile1 <= time.median <= time.quartile3 <= time.p90
 
 
-def test_row_takes_the_faster_copy_and_medians():
-    def times(seconds):
-        return run_measure.Times(0, seconds, 9, mean=2 * seconds, p90=3 * seconds)
+def times_of(seconds):
+    return measure.Times(0.9 * seconds, seconds, 1.1 * seconds, mean=2 * seconds, p90=3 * seconds)
 
-    row = run_report.Row(
-        op="layer_norm_forward",
-        shape=(8, 768),
-        threads=2,
-        result="out=",
-        bytes_moved=8_000_000,
-        times={
-            "pyreg": times(0.004),
-            "copy": times(0.002),
-            "nontemporal copy": times(0.003),
-            "numpy": times(0.04),
-        },
-    )
-    table = run_report.format_comparison([row], ["numpy", "jax"])
+
+def make_row(op="layer_norm_forward", pyreg=0.004):
+    times = {"pyreg": pyreg, "copy": 0.002, "nontemporal copy": 0.003, "numpy": 0.04}
+    times = {name: times_of(seconds) for name, seconds in times.items()}
+    return report.Row(op, (8, 768), 2, "out=", 8_000_000, times)
+
+
+def test_row_takes_the_faster_copy_and_medians():
+    table = report.format_comparison([make_row()], ["numpy", "jax"])
     assert table.splitlines()[2].split() == [
         *("8", "x", "768", "2", "out=", "4.00", "ms", "8.00", "ms", "12.0", "ms", "2.00", "50%", "10.0x", "-")
     ]
 
 
-def test_a_90th_percentile_of_more_than_twice_the_median_is_told():
-    quiet, disturbed = run_measure.Times.of([1.0] * 8 + [2.0] * 2), run_measure.Times.of([1.0] * 8 + [2.1] * 2)
-    assert run_report.format_disturbance([quiet, quiet]) == ""
-    assert "in 1 of 2 rows" in run_report.format_disturbance([quiet, disturbed])
+def test_a_90th_percentile_of_more_than_twice_the_median_is_reported():
+    quiet, disturbed = measure.Times.of([1.0] * 8 + [2.0] * 2), measure.Times.of([1.0] * 8 + [2.1] * 2)
+    assert report.format_disturbance([quiet, quiet]) == ""
+    assert "in 1 of 2 rows" in report.format_disturbance([quiet, disturbed])
+
+
+# --- two runs
+
+
+def make_run(**seconds):
+    """What --json writes of rows on which pyreg took so many seconds."""
+    company = []
+    for library, call in (("numpy", 0.04), ("pyreg", seconds.pop("company", 0.004))):
+        row = in_company.CompanyRow("beside", "dropout", (8, 768), library, 1, times_of(call), times_of(1))
+        company.append(row.as_json())
+    rows = [make_row(op, time).as_json(["numpy"]) for op, time in seconds.items()]
+    machine = pyreg.show_config("dicts")
+    return json.loads(json.dumps({"machine": machine, "rows": rows, "busy": company}))
+
+
+def lines_under(title, text):
+    """The names in the table under a title."""
+    table = text.split(f"\n{title}\n")[1].split("\n\n")[0]
+    return [line.split()[0] for line in table.splitlines()[1:]]
+
+
+def test_two_runs_are_compared_by_what_changed_against_the_yardstick():
+    before = make_run(layer_norm=0.004, dropout=0.004, rms_norm=0.004, softmax=0.004)
+    # 1.5 times as slow; a quarter faster; slower, but within the spread; the same; and in company, slower.
+    now = make_run(layer_norm=0.006, dropout=0.003, rms_norm=0.0046, gelu=0.004, company=0.006)
+    text = against.format_against(before, now)
+    assert "4 rows are in both runs, 1 only in the old one, 1 only in the new one" in text
+    assert lines_under("slower", text) == ["layer_norm", "dropout"]
+    assert lines_under("faster", text) == ["dropout"]
+    assert "layer_norm     1        1.50       1       0" in text
+
+
+def test_a_machine_that_is_twice_as_slow_changes_nothing():
+    before = make_run(layer_norm=0.004)
+    now = json.loads(json.dumps(before))
+    for row in now["rows"]:
+        for times in row["times"].values():
+            times |= {name: 2 * seconds for name, seconds in times.items()}
+    text = against.format_against(before, now)
+    assert "slower: none" in text
+    assert "faster: none" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "not a file that --json wrote"),
+        ("{", "not a file that --json wrote"),
+        ("[1]", "not a file that --json wrote"),
+        ('{"rows": [{"op": 1}], "machine": {}}', "not a file that --json wrote"),
+        ('{"machine": {"machine": {"cpu": "x"}}, "sweep": []}', "no rows to compare"),
+    ],
+)
+def test_a_file_that_is_not_a_run_is_refused(text, message, tmp_path, capsys):
+    path = tmp_path / "old.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(SystemExit, match="2"):
+        run.parse_args(["--against", str(path)])
+    assert message in capsys.readouterr().err
+
+
+# --- the command
 
 
 @pytest.mark.parametrize(("option", "situations"), [("--company", 1), ("--busy", 2)])
 def test_calls_in_company_are_reported_against_one_thread(monkeypatch, capsys, tmp_path, option, situations):
     monkeypatch.setattr(run, "SHAPES", ((8, 768),))
-    monkeypatch.setitem(run.PEERS, "torch", "not_installed")  # it would be imported into this process
+    monkeypatch.setattr(run, "PEERS", ("numpy", "not_installed"))  # torch would be imported into this process
     path = tmp_path / "run.json"
     only = ("--only", "layer_norm_backward", "--only", "adamw_update")
     assert run.main([option, "--quick", *only, "--json", str(path)]) == 0
@@ -206,63 +283,66 @@ def test_calls_in_company_are_reported_against_one_thread(monkeypatch, capsys, t
                 assert row["call"]["p90"] >= row["call"]["median"] > 0
                 assert (row["product"] is None) == (option == "--busy")
     assert "median/1t" in capsys.readouterr().out
+    assert against.read_run(path)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc of Linux")
 def test_busy_processes_end_with_their_block():
     children = Path(f"/proc/self/task/{os.getpid()}/children")
     before = children.read_text().split()
-    with run_company.busy_processes(2):
+    with in_company.busy_processes(2):
         assert len(children.read_text().split()) == len(before) + 2
     assert children.read_text().split() == before
 
 
+def run_command(*arguments):
+    made = subprocess.run([sys.executable, RUN, *arguments], capture_output=True, text=True, timeout=300)
+    assert made.returncode == 0, made.stderr
+    return made.stdout
+
+
 def test_quick_run_checks_and_reports_every_peer_that_can_be_imported(tmp_path):
     path, cpus = tmp_path / "run.json", len(os.sched_getaffinity(0))
-    # All CPUs, for JAX runs on no other number.
-    command = [sys.executable, RUN, "--quick", "--json", path, "--threads", str(cpus)]
-    made = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert made.returncode == 0, made.stderr
-    report = json.loads(path.read_text())
-    assert report["machine"].keys() == {"machine", "versions", "isa", "threads", "measured_threads", "peers"}
-    assert report["machine"]["measured_threads"] == [cpus]
-    peers = report["machine"]["peers"]
-    # One that is installed may still refuse to be imported, beside a NumPy newer than it knows, say.
-    assert {"numpy"} <= set(peers) <= {p for p in ("numpy", "torch", "jax", "numba") if importlib.util.find_spec(p)}
-    shapes = {op: [list(shape) for shape in case.sizes[:2]] for op, case in OPS.items()}
-    rows = report["rows"]
-    assert [(row["op"], row["shape"]) for row in rows] == [(op, s) for op in OPS for s in shapes[op]]
+    output = run_command("--quick", "--json", path, "--threads", str(cpus))  # all CPUs: JAX runs on no other number
+    made = json.loads(path.read_text())
+    assert made["machine"].keys() == {"machine", "versions", "isa", "threads", "measured_threads", "peers"}
+    assert made["machine"]["measured_threads"] == [cpus]
+    peers = made["machine"]["peers"]
+    # One that is installed may still fail to import, with a NumPy newer than it knows, say.
+    assert {"numpy"} <= set(peers) <= {p for p in run.PEERS if importlib.util.find_spec(p)}
+    rows = made["rows"]
+    assert [(row["op"], tuple(row["shape"])) for row in rows] == [
+        (title, shape) for title, operation in OPERATIONS.items() for shape in operation.sizes[:2]
+    ]
     for row in rows:
-        wanted = {"pyreg", "copy", "nontemporal copy", *peers}
-        if row["op"] == "adamw_update":
-            wanted.add("update_loop")
-        assert {"pyreg", "copy", "nontemporal copy", "numpy"} <= row["times"].keys() <= wanted
+        always = {"pyreg", "copy", "nontemporal copy", "numpy"}
+        loop = {"update loop"} if row["op"] == "adamw_update" else set()
+        assert always | loop <= row["times"].keys() <= always | loop | set(peers)
         assert row["ratios"].keys() == peers.keys()
         measured = {
             peer for peer, ratio in row["ratios"].items() if ratio is not None
-        }  # one may leave an operation out
+        }  # a peer may lack an operation
         assert measured == row["times"].keys() & peers.keys()
         assert row["threads"] == cpus
         for times in row["times"].values():
             assert times.keys() == {"quartile1", "median", "quartile3", "mean", "p90"}
         for number in ("gb_per_s", "percent_of_copy"):
             assert row[number] > 0
-        assert (row["percent_of_loop"] is None) == ("update_loop" not in row["times"])
-    for row in report["python_layer"]:
+        assert (row["percent_of_loop"] is None) == (not loop)
+    for row in made["python_layer"]:
         assert row.keys() == {"op", "public", "core", "python_layer"}
-    for op in OPS:
-        assert f"\n{op}\n" in made.stdout  # the title of its table
+    for title in OPERATIONS:
+        assert f"\n{title}\n" in output  # the title of its table
+    assert len(dict(against.rows_of(against.read_run(path)))) == len(rows)
 
 
 def test_sweep_and_isa_have_a_row_for_each_size_and_level(tmp_path):
     path = tmp_path / "run.json"
-    command = [sys.executable, RUN, "--quick", "--sweep", "--isa", "--only", "dropout", "--threads", "1"]
-    run = subprocess.run([*command, "--json", path], capture_output=True, text=True, timeout=120)
-    assert run.returncode == 0, run.stderr
-    report = json.loads(path.read_text())
-    assert [row["size"] for row in report["sweep"]] == 2 * [8 * 768, 64 * 768, 512 * 768]
-    assert all(list(row["seconds"]) == _core.isa_found() for row in report["isa"])
-    assert len(report["isa"]) == 4
+    run_command("--quick", "--sweep", "--isa", "--only", "dropout", "--threads", "1", "--json", path)
+    made = json.loads(path.read_text())
+    assert [row["size"] for row in made["sweep"]] == 2 * [8 * 768, 64 * 768, 512 * 768]
+    assert all(list(row["seconds"]) == _core.isa_found() for row in made["isa"])
+    assert len(made["isa"]) == 4
 
 
 @pytest.mark.parametrize(
@@ -288,16 +368,15 @@ def test_bad_flags_are_refused_before_anything_is_measured(arguments, message, c
 
 
 def test_wrong_answer_names_the_peer_and_the_size():
-    case = OPS["dropout p=0.1"]((8, 768))
+    case = make_case("dropout p=0.1", (8, 768))
     with pytest.raises(WrongAnswer, match="numpy, dropout at 8 x 768"):
-        run.checked(case, "numpy", lambda case: lambda: case.x)
+        compare.checked(case, "numpy", lambda: lambda: case.x)
 
 
 def test_plot_is_drawn(tmp_path):
     pytest.importorskip("matplotlib")
-    from run_plot import plot
+    from kernels.plot import plot
 
-    times = {name: run_measure.Times(1, 1, 1, 1, 1) for name in ("pyreg", "copy", "nontemporal copy", "numpy")}
-    rows = [run_report.Row(op, case.sizes[0], 1, "out=", 10**9, times) for op, case in OPS.items()]
+    rows = [make_row(title) for title in OPERATIONS]
     plot(tmp_path / "run.png", rows, "a machine")
     assert (tmp_path / "run.png").stat().st_size > 10_000

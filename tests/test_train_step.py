@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import train_step_run
-import transformer_unfused
-from run_case import WrongAnswer
-from train_step_report import FLOAT64_BOUND, check, float32_bound
-from train_step_run import PyregTrainer, Turn
-from transformer_layers import Config
+from console import WrongAnswer
+from training import steps, turns, unfused
+from training.layers import Config
+from training.steps import PyregTrainer
+from training.steps_report import FLOAT64_BOUND, check, float32_bound
+from training.turns import Turn
 
 import pyreg
 
@@ -48,9 +48,9 @@ def losses(trainer_class, config):
 @pytest.fixture
 def torch_trainer(monkeypatch):
     """PyTorch's trainer, on one thread, so that its sums have one order; at a rate that gets far in 100 steps."""
-    monkeypatch.setattr(train_step_run, "LR", 0.005)
+    monkeypatch.setattr(steps, "LR", 0.005)
     torch = pytest.importorskip("torch")
-    from train_torch import TorchTrainer
+    from training.torch_model import TorchTrainer
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -80,7 +80,7 @@ def test_losses_over_100_steps_are_pytorchs_in_float64(torch_trainer, changes):
     )
 
 
-def turns(**losses):
+def turns_of(**losses):
     return {way.replace("_", " "): [Turn(pair, 0.0, {})] for way, pair in losses.items()}
 
 
@@ -94,11 +94,11 @@ GOOD = {
 
 
 def test_losses_that_agree_are_taken():
-    found = check(turns(**GOOD), same_bits=True)
+    found = check(turns_of(**GOOD), same_bits=True)
     assert found.torch == pytest.approx(4e-7)
     assert 8 * 2e-7 < found.bound < 2e-6
     without = {way: pair for way, pair in GOOD.items() if way in ("fused", "unfused", "float64")}
-    assert check(turns(**without), same_bits=True).torch is None
+    assert check(turns_of(**without), same_bits=True).torch is None
 
 
 @pytest.mark.parametrize(
@@ -112,29 +112,29 @@ def test_losses_that_agree_are_taken():
 )
 def test_losses_that_do_not_agree_are_refused(way, pair):
     with pytest.raises(WrongAnswer):
-        check(turns(**(GOOD | {way: pair})), same_bits=True)
+        check(turns_of(**(GOOD | {way: pair})), same_bits=True)
 
 
 def test_other_parameters_are_refused():
     with pytest.raises(WrongAnswer, match="same bits"):
-        check(turns(**GOOD), same_bits=False)
+        check(turns_of(**GOOD), same_bits=False)
 
 
-@pytest.mark.parametrize("functions", [pyreg, transformer_unfused], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("functions", [pyreg, unfused], ids=lambda module: module.__name__)
 def test_the_time_in_a_function_counts_once(functions, monkeypatch):
-    for module in (pyreg, transformer_unfused):
+    for module in (pyreg, unfused):
         for name in dir(module):
-            if name.startswith(train_step_run.PARTS):
+            if name.startswith(turns.PARTS):
                 monkeypatch.setattr(module, name, getattr(module, name))  # to be restored after the test
     now = iter(range(10**6))
-    monkeypatch.setattr(train_step_run.time, "perf_counter", lambda: next(now))
+    monkeypatch.setattr(turns.time, "perf_counter", lambda: next(now))
     seconds = Counter()
-    train_step_run.record_parts(seconds)
+    turns.record_parts(seconds)
     config = small_config(np.float32, functions=functions)
     PyregTrainer(config, list(batches(config))).step()
     # A call is a second of this clock. Forward and backward: 4 norms are fused, and the first one stands alone.
     expected = {"softmax_dropout": 4, "gelu_dropout": 4, "dropout_add_layer_norm": 8, "layer_norm": 2}
-    assert seconds.pop("adamw_update") == len(train_step_run.start_model(config).params)
+    assert seconds.pop("adamw_update") == len(steps.start_model(config).params)
     assert seconds == expected
 
 
@@ -144,9 +144,9 @@ def test_quick_run_compares_and_reports():
     command = [sys.executable, SCRIPT, "--quick", "--steps", "4", "--threads", str(len(os.sched_getaffinity(0)))]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
-    for row in ("a training step", "softmax_dropout", "adamw_update", "fused to unfused"):
+    for row in ("a training step", "softmax_dropout", "adamw_update", "fused and unfused"):
         assert row in run.stdout
-    assert "PyTorch, masks given, to fused" in run.stdout or "PyTorch cannot be imported" in run.stdout
+    assert "PyTorch, masks given, and fused" in run.stdout or "PyTorch cannot be imported" in run.stdout
 
 
 @pytest.mark.parametrize(

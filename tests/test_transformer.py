@@ -1,15 +1,14 @@
-"""bench/transformer.py: the gradient of the whole model, and what its parts promise."""
+"""bench/training/: the gradient of the whole model, and what its parts promise."""
 
 import numpy as np
 import pytest
-import train_run
-import transformer_unfused
 from bits import assert_same_bits
 from test_gradients import finite_differences
-from transformer import Transformer
-from transformer_adamw import AdamW, decays
-from transformer_layers import Config
-from transformer_ops import DropoutStream
+from training import run, unfused
+from training.adamw import AdamW, decays
+from training.layers import Config
+from training.model import Transformer
+from training.operations import DropoutStream
 
 import pyreg
 
@@ -93,7 +92,7 @@ def several_steps(steps=5, **changes):
 )
 def test_fused_and_separate_functions_train_to_the_same_bits(changes):
     fused_losses, *fused = several_steps(**changes)
-    losses, *separate = several_steps(functions=transformer_unfused, **changes)
+    losses, *separate = several_steps(functions=unfused, **changes)
     assert_same_bits(losses, fused_losses)
     assert len(set(losses)) == len(losses)
     for ours, theirs in zip(separate, fused, strict=True):
@@ -157,7 +156,7 @@ def test_no_two_dropout_masks_of_a_run_share_stream_positions(monkeypatch):
         return dropout(x, p, key=key, offset=offset, out=out)
 
     monkeypatch.setattr(pyreg, "dropout", recording)
-    model = tiny_model(dropout=0.3, functions=transformer_unfused)  # where every mask is a call of its own
+    model = tiny_model(dropout=0.3, functions=unfused)  # where every mask is a call of its own
     x, labels = tiny_batch(model.config)
     stream = DropoutStream(KEY)
     forward, backward = [], []
@@ -186,8 +185,8 @@ def training_run(**changes):
     labels = rng.integers(4, size=60)
     x = rng.normal(0, 0.3, (60, 4, 5)).astype(np.float32)
     x[np.arange(60), labels] += 1
-    split = train_run.Split(x[:40], labels[:40], x[40:], labels[40:])
-    settings = train_run.Settings(
+    split = run.Split(x[:40], labels[:40], x[40:], labels[40:])
+    settings = run.Settings(
         norm_position="pre",
         train_size=40,
         epochs=25,
@@ -200,7 +199,7 @@ def training_run(**changes):
     config = tiny_config(num_tokens=4, d_model=8, dtype=np.float32, dropout=0.1, **changes)
     model = Transformer(config, np.random.default_rng(5))
     optimizer = AdamW(model.params, settings.weight_decay)
-    history = train_run.fit(model, optimizer, split, settings, np.random.default_rng(6))
+    history = run.fit(model, optimizer, split, settings, np.random.default_rng(6))
     return history, model
 
 
@@ -208,7 +207,7 @@ def training_run(**changes):
 @pytest.mark.parametrize("norm_position", ["pre", "post"])
 def test_training_lowers_the_loss_and_keeps_float32(norm_position, layer_norm):
     history, model = training_run(norm_position=norm_position, layer_norm=layer_norm)
-    loss = history.values[:, train_run.MEASURES.index("train_loss")]
+    loss = history.values[:, run.MEASURES.index("train_loss")]
     assert history.epochs[0] == 0
     assert history.epochs[-1] == 25
     assert loss[-1] < 0.8 * loss[0]
@@ -223,7 +222,7 @@ def test_training_twice_gives_the_same_bits():
 
 
 def test_learning_rate_warms_up_to_its_peak_then_falls():
-    rates = [train_run.learning_rate(step, 100, peak=0.5) for step in range(1, 101)]
+    rates = [run.learning_rate(step, 100, peak=0.5) for step in range(1, 101)]
     assert rates[:10] == pytest.approx([0.05 * step for step in range(1, 11)])
     assert max(rates) == rates[9] == 0.5
     assert rates[9:] == sorted(set(rates[9:]), reverse=True)

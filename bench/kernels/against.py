@@ -1,0 +1,106 @@
+"""Two runs of run.py held against each other: which of pyreg's calls have become slower.
+
+The runs took place at different times, perhaps on different machines, so their seconds are not compared. What is
+compared is pyreg's time relative to that of a yardstick in the same run: the faster copy, and in company NumPy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from console import format_table, three_digits
+
+from .report import format_shape
+
+Run = Mapping[str, Any]  # as --json writes it
+# A row has changed if its quartiles lie apart, and its medians by more than this factor.
+FACTOR = 1.1
+
+
+class Relative(NamedTuple):
+    """pyreg's time, as a multiple of the yardstick's median: the quartiles."""
+
+    quartile1: float
+    median: float
+    quartile3: float
+
+
+Key = tuple[str, ...]  # operation, size, threads, and the result or the situation
+
+
+def relative(times: Mapping[str, float], yardstick: float) -> Relative:
+    return Relative(*(times[name] / yardstick for name in Relative._fields))
+
+
+def rows_of(run: Run) -> Iterator[tuple[Key, Relative]]:
+    """Yield the rows of a run, each with pyreg's relative time."""
+    for row in run.get("rows", ()):
+        copy = min(row["times"][name]["median"] for name in ("copy", "nontemporal copy"))
+        key = row["op"], format_shape(row["shape"]), str(row["threads"]), row["result"]
+        yield key, relative(row["times"]["pyreg"], copy)
+    for kind in ("company", "busy"):
+        numpy: dict[Key, float] = {}
+        own = []
+        for row in run.get(kind, ()):
+            place = row["op"], format_shape(row["shape"]), row["situation"]
+            if row["library"] == "numpy":
+                numpy[place] = row["call"]["median"]
+            elif row["library"] == "pyreg":
+                own.append((place, row))
+        for (op, size, situation), row in own:
+            yield (op, size, str(row["threads"]), situation), relative(row["call"], numpy[op, size, situation])
+
+
+def read_run(path: Path) -> Run:
+    """Read what --json wrote; raise ValueError if it is something else, or has no rows to compare."""
+    try:
+        run = json.loads(path.read_text())
+        rows = dict(rows_of(run))
+        run["machine"]["machine"]["cpu"]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a file that --json wrote ({type(error).__name__}: {error})") from None
+    if not rows:
+        raise ValueError(f"{path} has no rows to compare: --sweep and --isa make none")
+    return dict(run)
+
+
+def machine_of(run: Run) -> str:
+    machine = run["machine"]
+    return f"pyreg {machine['versions']['pyreg']}, {machine['machine']['cpu']}, {machine['isa']['chosen']}"
+
+
+def format_against(old: Run, new: Run) -> str:
+    """Return which rows are slower and which are faster, and a summary of each operation."""
+    before, now = dict(rows_of(old)), dict(rows_of(new))
+    both = [key for key in now if key in before]
+    ratios = {key: now[key].median / before[key].median for key in both}
+    slower = [key for key in both if ratios[key] > FACTOR and now[key].quartile1 > before[key].quartile3]
+    faster = [key for key in both if ratios[key] < 1 / FACTOR and now[key].quartile3 < before[key].quartile1]
+    lost, added = len(before) - len(both), len(now) - len(both)
+    lines = [
+        f"before: {machine_of(old)}",
+        f"now:    {machine_of(new)}",
+        f"{len(both)} rows are in both runs, {lost} only in the old one, {added} only in the new one",
+        "",
+    ]
+    cells = []
+    for op in dict.fromkeys(key[0] for key in both):
+        keys = [key for key in both if key[0] == op]
+        counts = [str(len([key for key in keys if key in group])) for group in (slower, faster)]
+        cells.append([op, str(len(keys)), f"{np.median([ratios[key] for key in keys]):.2f}", *counts])
+    lines.append(format_table("", ("", "rows", "now/before", "slower", "faster"), cells))
+    head = ("", "size", "threads", "where", "before", "now", "now/before")
+    for title, keys in (("slower", slower), ("faster", faster)):
+        changed = [
+            [*key, *(three_digits(run[key].median) for run in (before, now)), f"{ratios[key]:.2f}"] for key in keys
+        ]
+        lines.append(format_table(title, head, changed) if keys else f"{title}: none\n")
+    lines += [
+        "before, now: pyreg's median time, divided by the faster copy's in the same run; in company, by NumPy's.",
+        f"slower, faster: by more than {FACTOR - 1:.0%}, and the quartiles of the two runs do not overlap.",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,217 @@
+"""An operation at one size: its arguments, its calls, and the check of an answer."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from console import WrongAnswer
+
+import pyreg
+from pyreg._cases import CASES, Arguments, Of, Shape
+
+from .operations import Operation
+
+Array = npt.NDArray[Any]
+Call = Callable[[], Any]  # does the operation once and returns its answer
+
+# Of a result's largest entry. A float32 sum over a row of 4096, one element after the other, is off by about 4e-6;
+# GELU's approximation by tanh is off by 1e-4.
+TOLERANCE = 2e-5
+# Left out of the calls, as most users do.
+OPTIONAL = dict.fromkeys(("mask", "row_scale", "layer_scale", "max_exp_avg_sq"))
+
+
+def slices(length: int, step: int) -> Iterator[slice]:
+    """Cut `length` into slices, which keeps float64 copies of large arrays small."""
+    return (slice(start, min(start + step, length)) for start in range(0, length, step))
+
+
+def check_close(name: str, got: Array, expected: Array) -> None:
+    """Raise WrongAnswer if an entry is off by more than `TOLERANCE` times the largest entry."""
+    got, expected = got.ravel(), expected.ravel()
+    if got.size != expected.size:
+        raise WrongAnswer(f"{name} has {got.size} entries instead of {expected.size}")
+    errors = [np.abs(got[part] - expected[part]).max() for part in slices(got.size, 2**20)]
+    error = np.max(errors) / max(expected.max(), -expected.min())
+    if not error <= TOLERANCE:  # written this way so that NaN fails
+        raise WrongAnswer(f"{name} is off by {error:.1e} of its largest entry, allowed is {TOLERANCE:.0e}")
+
+
+def check_dropped(name: str, got: Array, full: Array, p: float) -> None:
+    """Raise WrongAnswer if `got` is not `full` after dropout.
+
+    Each library draws its own mask, of which only the fraction kept is known. It is counted over the entries that are
+    large enough to tell: not those that a ReLU has set to 0.
+    """
+    got, full = got.ravel(), full.ravel()
+    smallest = max(full.max(), -full.min()) / 1000
+    large = kept = 0
+    for part in slices(full.size, 2**20):
+        expected = full[part] / (1 - p)
+        mask = np.abs(got[part]) > np.abs(expected) / 4
+        check_close(name, got[part], mask * expected)
+        is_large = np.abs(full[part]) > smallest
+        large += np.count_nonzero(is_large)
+        kept += np.count_nonzero(is_large & mask)
+    if abs(kept / large - (1 - p)) > 6 * math.sqrt(p * (1 - p) / large):
+        raise WrongAnswer(f"{kept / large:.2%} were kept instead of {1 - p:.2%}")
+
+
+class Case:
+    """An operation at one size.
+
+    Its arguments are attributes, and so are the arrays for its results (`out`, `z_out`). `kept`, `prob` and `h` are
+    what other libraries' forward passes would have stored for their backward passes.
+    """
+
+    def __init__(self, operation: Operation, shape: Shape) -> None:
+        self.operation = operation
+        self.name = operation.function
+        self.table = CASES[self.name]
+        self.shape = shape
+        self.size = math.prod(shape)
+        self.bytes_moved = operation.arrays_moved * 4 * self.size
+        self.arguments = self._draw()
+        vars(self).update(self.arguments)
+        self.outs = {out: np.empty(shape, np.float32) for out in self.table.outs}
+        vars(self).update(self.outs)
+        self.before = {name: value.copy() for name, value in self.updated().items()}
+
+    def _draw(self) -> Arguments:
+        parameters = inspect.signature(getattr(pyreg, self.name)).parameters
+        numbers = {name: parameters[name].default for name in self.table.numbers}
+        optional = {name: None for name in self.table.optional if name in OPTIONAL}
+        if "layer_scale" in optional and "x" in self.table.arrays and "z" in self.table.arrays:
+            optional["x"] = None  # the backward pass reads it for layer_scale alone
+        changes = numbers | optional | dict(self.operation.arguments)
+        made = self.table.arguments(self.shape, np.float32, forward=pyreg, **changes)
+        if "grad" in made:
+            np.abs(made["grad"], out=made["grad"])  # the update loop adds it to exp_avg_sq, which stays positive
+        return made
+
+    def updated(self) -> dict[str, Array]:
+        """Return the arrays that are updated in place."""
+        named = {name: self.arguments[name] for name in self.table.updated}
+        return {name: array for name, array in named.items() if array is not None}
+
+    def restore(self) -> None:
+        """Undo what calls did to the arrays that are updated in place."""
+        for name, array in self.updated().items():
+            array[...] = self.before[name]
+
+    # --- what the forward passes of other libraries store
+
+    @cached_property
+    def kept(self) -> Array:
+        return pyreg.dropout_mask(self.shape, self.p, key=self.key)
+
+    @cached_property
+    def prob(self) -> Array:
+        return pyreg.softmax_dropout_forward(self.x, scale=self.scale).y
+
+    @cached_property
+    def h(self) -> Array:
+        return self.x + self.bias
+
+    @property
+    def activation(self) -> str:
+        """Of the functions that apply one, its name."""
+        return self.name.split("_")[0] + "_tanh" * (self.operation.arguments.get("approximate") == "tanh")
+
+    # --- pyreg's calls
+
+    def call(self, arguments: Arguments) -> Call:
+        """Return a call of pyreg's function, as a user writes it: without arguments that have their default.
+
+        It is compiled from source, because a call that unpacks its arguments takes a quarter of a microsecond longer.
+        """
+        function = getattr(pyreg, self.name)
+        written, by_name = [], False
+        for name, parameter in inspect.signature(function).parameters.items():
+            value = arguments.get(name, parameter.default)
+            if not isinstance(value, np.ndarray) and value == parameter.default:
+                by_name = True  # those after one that is left out
+                continue
+            by_name |= parameter.kind is inspect.Parameter.KEYWORD_ONLY
+            written.append(f"{name}={name}" if by_name else name)
+        made: Call = eval(f"lambda: function({', '.join(written)})", arguments | {"function": function})
+        return made
+
+    def public_call(self) -> Call:
+        """Return a call whose results go to arrays that are there already."""
+        return self.call(self.arguments | self.outs)
+
+    def new_call(self) -> Call:
+        """Return a call whose results are new arrays."""
+        return self.call(self.arguments)
+
+    # --- the check of an answer
+
+    def in_float64(self, **changes: Any) -> dict[str, Array]:
+        """Return pyreg's results in float64, with some arguments changed. They are stored in float32."""
+        arguments, made = self.arguments | self.before | changes, {}
+        for part in slices(self.shape[0], max(1, 2**18 // math.prod(self.shape[1:]))):
+            cut = self.table.cut(arguments, self.shape, part)
+            wide = {n: v.astype(np.float64) if isinstance(v, np.ndarray) else v for n, v in cut.items()}
+            for name, value in self.table.call(pyreg, wide).items():
+                of = self.table.results.get(name, Of.ELEMENT)
+                if value is not None and of is Of.COLUMN:
+                    made[name] = made.get(name, 0) + value
+                elif value is not None:
+                    made.setdefault(name, np.empty(of.shape(self.shape), np.float32))[part] = value
+        return made
+
+    @cached_property
+    def draws_mask(self) -> bool:
+        return "p" in self.arguments and "dy" not in self.arguments
+
+    @cached_property
+    def expected(self) -> dict[str, Array]:
+        """The right results; before dropout, where each library draws its own mask."""
+        return self.in_float64(p=0.0, key=None) if self.draws_mask else self.in_float64()
+
+    def named(self, answer: Any) -> dict[str, Array]:
+        """Return the results of an answer by their names in pyreg."""
+        updated = self.updated()
+        if updated and not isinstance(answer, tuple):
+            return updated
+        results = answer if isinstance(answer, tuple) else (answer,)
+        named = zip(updated or self.table.results, results, strict=False)
+        return {name: np.asarray(value) for name, value in named if value is not None}
+
+    def check(self, answer: Any) -> None:
+        """Raise WrongAnswer if an answer, of a call after `restore`, is wrong."""
+        results = self.named(answer)
+        if "z" in results:  # of dropout, add and norm: z has a mask of its own, and the rest follows from z
+            check_dropped("z", results["z"] - self.residual, self.x, self.p)
+            expected = self.in_float64(x=results["z"], residual=None, p=0.0, key=None)
+        elif self.table.samples:  # whole samples are dropped
+            kept = (results["y"] != 0).any(axis=1, keepdims=True)
+            expected = {"y": kept * (self.expected["y"] / np.float32(1 - self.p))}
+        elif self.draws_mask:
+            check_dropped("y", results.pop("y"), self.expected["y"], self.p)
+            expected = self.expected
+        else:
+            expected = self.expected
+        for name, result in results.items():
+            check_close(name, result, expected[name])
+
+    def check_bits(self, answer: Any) -> None:
+        """Raise WrongAnswer if rows at either end are not those that pyreg.reference computes of them alone.
+
+        A mistake in how rows are divided into blocks would show there.
+        """
+        rows, results = self.shape[0], self.named(answer)
+        few = min(rows, max(1, 2**14 // math.prod(self.shape[1:])))
+        for part in (slice(0, few), slice(rows - few, rows)):
+            cut = self.table.cut(self.arguments | self.before, self.shape, part)
+            for name, wanted in self.table.call(pyreg.reference, cut).items():
+                of_rows = self.table.results.get(name, Of.ELEMENT) in (Of.ELEMENT, Of.ROW)
+                if name in results and of_rows and results[name][part].tobytes() != wanted.tobytes():
+                    raise WrongAnswer(f"{name} differs from pyreg.reference")

@@ -1,0 +1,76 @@
+"""The operations that run.py measures, float32 throughout."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyreg._cases import Shape
+
+# From the overhead of a call, over what fits a cache, to what only memory holds. 1000 x 1001: multiples of nothing.
+ROWS: tuple[Shape, ...] = ((8, 768), (512, 768), (1000, 1001), (8192, 768), (8192, 4096))
+# A GPT of 768 features has 3072 between the two linear maps of its feed-forward sublayer.
+HIDDEN: tuple[Shape, ...] = ((8, 768), (512, 768), (1000, 1001), (2048, 3072), (8192, 3072))
+# Attention's heads, queries and keys.
+HEADS: tuple[Shape, ...] = ((8, 8, 8), (16, 64, 64), (96, 128, 128), (24, 1024, 1024))
+PARAMETERS: tuple[Shape, ...] = ((1_000,), (100_000,), (1_000_000,), (25_000_000,))
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A public function and how it is called."""
+
+    function: str
+    arrays_moved: int  # arrays as large as x that it must read or write
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # those that differ from the function's defaults
+    sizes: tuple[Shape, ...] = ROWS  # of x; --quick measures the first two
+    also_new: bool = False  # whether large results are also timed in new arrays
+
+    @property
+    def title(self) -> str:
+        p = f" p={self.arguments['p']:g}" if "p" in self.arguments else ""
+        return self.function + p + " tanh" * (self.arguments.get("approximate") == "tanh")
+
+
+KEY = {"key": 2024}
+DROPOUT = {"p": 0.1} | KEY
+SCORES = DROPOUT | {"scale": 1 / 8}  # of 64 features: 1 / sqrt(64)
+TANH = DROPOUT | {"approximate": "tanh"}
+ADAMW = {"step": 10, "lr": 1e-2, "weight_decay": 0.1}  # a missing decay would show: it is 1e-3 of a parameter
+
+
+def activation(name: str, arguments: Mapping[str, Any] = DROPOUT) -> tuple[Operation, Operation]:
+    return (
+        Operation(f"{name}_dropout_forward", 2, arguments, HIDDEN, also_new=True),
+        Operation(f"{name}_dropout_backward", 3, arguments, HIDDEN),
+    )
+
+
+# By the title of their tables.
+OPERATIONS = {
+    operation.title: operation
+    for operation in itertools.chain(
+        [
+            Operation("layer_norm_forward", 2, also_new=True),
+            Operation("layer_norm_backward", 3),
+            Operation("rms_norm_forward", 2),
+            Operation("rms_norm_backward", 3),
+            Operation("dropout", 2, DROPOUT, also_new=True),
+            Operation("dropout", 2, KEY | {"p": 0.5}, also_new=True),  # a single random byte decides
+            Operation("drop_path", 2, DROPOUT),
+            Operation("dropout_add_layer_norm_forward", 4, DROPOUT),
+            Operation("dropout_add_layer_norm_backward", 5, DROPOUT),
+            Operation("dropout_add_rms_norm_forward", 4, DROPOUT),
+            Operation("dropout_add_rms_norm_backward", 5, DROPOUT),
+            Operation("softmax_dropout_forward", 2, SCORES, HEADS, also_new=True),
+            Operation("softmax_dropout_backward", 3, SCORES, HEADS),
+        ],
+        activation("gelu"),
+        activation("gelu", TANH),
+        activation("silu"),
+        activation("relu"),
+        [Operation("adamw_update", 7, ADAMW, PARAMETERS)],  # reads four arrays, writes three
+    )
+}

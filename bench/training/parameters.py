@@ -1,0 +1,42 @@
+"""The parameters of the Transformer, by name."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .layers import Config, Params
+
+
+def init_params(config: Config, rng: np.random.Generator) -> Params:
+    """Draw the parameters, in an order that does not depend on whether LayerNorm is on.
+
+    Weights are (in, out), from N(0, 1 / in), which keeps the variance from layer to layer.
+    """
+    c = config.d_model
+    params: Params = {}
+
+    def linear(name: str, fan_in: int, fan_out: int) -> None:
+        params[f"{name}.weight"] = rng.normal(0, 1 / math.sqrt(fan_in), (fan_in, fan_out))
+        params[f"{name}.bias"] = np.zeros(fan_out)
+
+    def norm(name: str) -> None:
+        if config.layer_norm:
+            params[f"{name}.weight"] = np.ones(c)
+            params[f"{name}.bias"] = np.zeros(c)
+
+    linear("input", config.input_size, c)
+    params["position_embedding"] = rng.normal(0, 0.02, (config.num_tokens, c))
+    for i in range(config.num_layers):
+        linear(f"blocks.{i}.attention.qkv", c, 3 * c)
+        linear(f"blocks.{i}.attention.proj", c, c)
+        norm(f"blocks.{i}.attention.norm")
+        linear(f"blocks.{i}.feed_forward.fc1", c, config.d_ff)
+        linear(f"blocks.{i}.feed_forward.fc2", config.d_ff, c)
+        norm(f"blocks.{i}.feed_forward.norm")
+    # Pre-LN leaves the residual stream itself without a norm: one at its end makes up for that.
+    if config.norm_position == "pre":
+        norm("final_norm")
+    linear("classifier", c, config.num_classes)
+    return {name: array.astype(config.dtype) for name, array in params.items()}

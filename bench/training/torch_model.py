@@ -1,0 +1,117 @@
+"""The Transformer of model.py in PyTorch, with autograd: the same parameters, the same masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import pyreg
+
+from .adamw import decays
+from .layers import Config
+from .model import Transformer
+from .operations import DropoutStream
+from .steps import KEY, WEIGHT_DECAY, Batches, learning_rate_at, start_model
+
+VERSION = torch.__version__
+
+Drop = Callable[[Tensor], Tensor]
+
+
+class TorchTransformer:
+    """The twin of a `Transformer`, from a copy of its parameters, by the same names."""
+
+    def __init__(self, model: Transformer) -> None:
+        self.config = model.config
+        self.params = {name: torch.tensor(p, requires_grad=True) for name, p in model.params.items()}
+
+    def linear(self, name: str, x: Tensor) -> Tensor:
+        # PyTorch's weights are (out, in).
+        return F.linear(x, self.params[f"{name}.weight"].T, self.params[f"{name}.bias"])
+
+    def norm(self, name: str, x: Tensor) -> Tensor:
+        if not self.config.layer_norm:
+            return x
+        return F.layer_norm(x, x.shape[-1:], self.params[f"{name}.weight"], self.params[f"{name}.bias"])
+
+    def attention(self, prefix: str, x: Tensor, drop: Drop) -> Tensor:
+        b, t, c = x.shape
+        d = c // self.config.num_heads
+        q, k, v = self.linear(f"{prefix}.qkv", x).view(b, t, 3, self.config.num_heads, d).permute(2, 0, 3, 1, 4)
+        prob = F.softmax(q @ k.transpose(-1, -2) * d**-0.5, dim=-1)
+        heads = drop(prob) @ v
+        return self.linear(f"{prefix}.proj", heads.transpose(1, 2).reshape(b, t, c))
+
+    def feed_forward(self, prefix: str, x: Tensor, drop: Drop) -> Tensor:
+        return self.linear(f"{prefix}.fc2", drop(F.gelu(self.linear(f"{prefix}.fc1", x))))
+
+    def loss(self, x: Tensor, labels: Tensor, drop: Drop) -> Tensor:
+        """Return the mean cross-entropy; `drop` does dropout, and is called in the order of the masks."""
+        pre = self.config.norm_position == "pre"
+        h = self.linear("input", x) + self.params["position_embedding"]
+        for i in range(self.config.num_layers):
+            for name, sublayer in (("attention", self.attention), ("feed_forward", self.feed_forward)):
+                prefix = f"blocks.{i}.{name}"
+                if pre:
+                    h = h + drop(sublayer(prefix, self.norm(f"{prefix}.norm", h), drop))
+                else:
+                    h = self.norm(f"{prefix}.norm", h + drop(sublayer(prefix, h, drop)))
+        if pre:
+            h = self.norm("final_norm", h)
+        return F.cross_entropy(self.linear("classifier", h.mean(dim=1)), labels)
+
+
+def given_masks(config: Config, batch_size: int, stream: DropoutStream) -> list[Tensor]:
+    """Return the masks of a step in pyreg's stream, times their scale, in the order of the model."""
+    b, t, c = batch_size, config.num_tokens, config.d_model
+    branch = (b, t, c)
+    shapes = [(b, config.num_heads, t, t), branch, (b, t, config.d_ff), branch] * config.num_layers
+    ones = (np.ones(shape, config.dtype) for shape in shapes)
+    # Dropout of ones: the mask times its scale.
+    return [torch.from_numpy(pyreg.dropout(x, **stream.take(x.size, config.dropout))) for x in ones]
+
+
+class TorchTrainer:
+    """A training in PyTorch, step by step: the same as `steps.PyregTrainer` with the same arguments.
+
+    With `own_masks`, dropout is PyTorch's, and not the same.
+    """
+
+    def __init__(self, config: Config, batches: Batches, own_masks: bool = False) -> None:
+        self.model = TorchTransformer(start_model(config))
+        groups = [
+            {
+                "params": [p for name, p in self.model.params.items() if decays(name) == decaying],
+                "weight_decay": WEIGHT_DECAY if decaying else 0.0,
+            }
+            for decaying in (True, False)
+        ]
+        self.optimizer = torch.optim.AdamW(groups, fused=True)
+        self.batches = [(torch.from_numpy(x), torch.from_numpy(labels)) for x, labels in batches]
+        self.stream = None if own_masks else DropoutStream(KEY)
+        self.drop: Drop = partial(F.dropout, p=config.dropout)
+        self.steps_done = 0
+
+    def prepare(self) -> None:
+        """Get the masks of the next step ready."""
+        if self.stream is not None:
+            batch_size = len(self.batches[self.steps_done][0])
+            masks = iter(given_masks(self.model.config, batch_size, self.stream))
+            self.drop = lambda x: x * next(masks)
+
+    def step(self) -> float:
+        """Take a step: forward, backward, update. Return the loss."""
+        x, labels = self.batches[self.steps_done]
+        self.steps_done += 1
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(self.steps_done, len(self.batches))
+        self.optimizer.zero_grad()
+        loss = self.model.loss(x, labels, self.drop)
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
