@@ -32,7 +32,7 @@ Type type_of(const py::detail::PyArray_Proxy& array) {
   }
 }
 
-// Of an ndarray, or its subclass, with these flags.
+// An ndarray, or a subclass of it; empty if its type does not fit or it lacks one of the flags.
 Array checked_array(PyObject* object, Type type, int flags) {
   const auto& proxy = *py::detail::array_proxy(object);
   const Type own = type_of(proxy);
@@ -42,7 +42,7 @@ Array checked_array(PyObject* object, Type type, int flags) {
   return {{proxy.data}, object, proxy.nd, proxy.dimensions, size, size * (own == Type::float32 ? 4 : 8), own};
 }
 
-// Exact, as they are contiguous.
+// Exact, because the arrays are contiguous.
 bool overlap(const Array& a, const Array& b) {
   const auto *begin = a.as<const char>(), *other = b.as<const char>();
   return a.bytes > 0 && b.bytes > 0 && begin < other + b.bytes && other < begin + a.bytes;
@@ -59,7 +59,7 @@ Rows rows_of_axes(const Array& x, int axes) {
   return {.count = product(x.shape, row), .n = product(row, end), .axes = axes};
 }
 
-// A float, or an int that is no bool; NaN of anything else.
+// The value of a float, or of an int that is not a bool; NaN for anything else.
 double as_double(PyObject* object) {
   if (PyFloat_Check(object)) return PyFloat_AS_DOUBLE(object);
   if (PyLong_CheckExact(object)) {
@@ -70,7 +70,7 @@ double as_double(PyObject* object) {
   return std::numeric_limits<double>::quiet_NaN();
 }
 
-// The value of an int of 64 bits without a sign.
+// The value of an int that fits in 64 unsigned bits; false for anything else.
 bool as_uint64(PyObject* object, uint64_t& value) {
   if (!PyLong_CheckExact(object)) return false;
   value = PyLong_AsUnsignedLongLong(object);
@@ -79,7 +79,7 @@ bool as_uint64(PyObject* object, uint64_t& value) {
   return false;
 }
 
-// round(p * 2**32), to even where two are as near, whatever the caller's rounding is: every step is exact.
+// round(p * 2**32), ties to even. Every step is exact, so the caller's rounding mode does not matter.
 uint64_t threshold_of(double p) {
   const double scaled = p * 0x1p32;
   const auto whole = static_cast<uint64_t>(scaled);
@@ -244,7 +244,7 @@ DropoutArguments Arguments::dropout(uint64_t size, bool has_training) {
   require(as_uint64(object(), result.offset) && result.offset <= uint64_t{0} - std::max<uint64_t>(1, size));
   const bool training = !has_training || flag();
   if (!(p >= 0 && p <= 1)) return refused(result);
-  // A key is needed only where something may be dropped.
+  // A key is needed only if something may be dropped.
   if (key != Py_None || (training && p > 0)) require(as_uint64(key, result.key));
   result.threshold = training ? threshold_of(p) : 0;
   return result;
@@ -286,7 +286,7 @@ void NamedTuple::find_all() {
 }
 
 Reference NamedTuple::of(std::initializer_list<Result*> results) const {
-  // From 3.14 on a tuple holds more than its items, and its own constructor has to make it.
+  // From Python 3.14 on, a tuple holds more than its items, so its own constructor has to make it.
   constexpr bool kByConstructor = PY_VERSION_HEX >= 0x030E0000;
   const auto count = static_cast<Py_ssize_t>(results.size());
   Reference made(kByConstructor ? PyTuple_New(count) : type_->tp_alloc(type_, count));

@@ -1,9 +1,9 @@
-// Python's arguments in, checked and typed, and results out: the only place that looks into NumPy's arrays.
+// Reads and checks Python's arguments, and makes results: the only place that looks into NumPy's arrays.
 //
-// A function of csrc/ops takes its arguments one after the other, in the order of the public function. One that the
-// kernels cannot use is refused without a message: pyreg/_check.py finds out why (functions.h).
+// A function of csrc/ops reads its arguments one by one, in the order of the public function. An argument that the
+// kernels cannot use is rejected without a message: pyreg/_check.py finds out why (functions.h).
 //
-// What NumPy's arrays look like is taken from pybind11's numpy.h, which reads it without NumPy's headers.
+// pybind11's numpy.h gives the layout of an array, so NumPy's headers are not needed.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -22,7 +22,7 @@ namespace py = pybind11;
 
 enum class Type { none, float32, float64, boolean };
 
-// The elements of an array; null where there is none.
+// The elements of an array; data is null if there is no array.
 struct Elements {
   void* data = nullptr;
 
@@ -30,15 +30,14 @@ struct Elements {
   T* as() const {
     return static_cast<T*>(data);
   }
-  // From element `at` on.
+  // A pointer to element `at`, or null if there is no array.
   template <typename T>
   T* from(int64_t at) const {
     return data ? as<T>() + at : nullptr;
   }
 };
 
-// An argument that is an array: C-contiguous, aligned, in native byte order. Of None, and of what is refused: no
-// data.
+// An array argument: C-contiguous, aligned, in native byte order. Empty if the argument is None or is rejected.
 struct Array : Elements {
   PyObject* object = nullptr;
   int axes = 0;
@@ -49,18 +48,18 @@ struct Array : Elements {
   explicit operator bool() const { return object != nullptr; }
 };
 
-// An array as rows of n, one behind the other.
+// An array seen as consecutive rows of n elements.
 struct Rows {
   int64_t count = 0, n = 0;
-  int axes = 0;  // of the array, how many make a row: its last ones
+  int axes = 0;  // how many of the array's last axes make a row
 };
 
 struct DropoutArguments {
   uint64_t threshold, key, offset;
 };
 
-// A reference to what a function returns. It may live while the GIL is released, where a thread of an interpreter
-// that is shutting down ends by unwinding its stack: then it is left alone.
+// An owned reference to a result. It may live while the GIL is released. If the interpreter shuts down then, the
+// thread ends by unwinding its stack, without the GIL, and the object is left alone.
 class Reference {
  public:
   Reference() = default;
@@ -82,11 +81,11 @@ class Reference {
   PyObject* object_ = nullptr;
 };
 
-// A result that is an array; of what is not wanted, none.
+// A result array; empty if it is not wanted.
 struct Result : Elements {
   Reference reference;
 
-  // Whether it is written over one of these.
+  // Whether it is written over one of the inputs.
   bool replaces(std::initializer_list<Array> inputs) const {
     for (const Array& input : inputs)
       if (data && data == input.data) return true;
@@ -96,31 +95,31 @@ struct Result : Elements {
 
 class Arguments {
  public:
-  // No Python code runs while they are taken: it could change arrays that have been looked at. checked: what is taken
-  // for an array by its type is no masked array.
+  // No Python code runs while the arguments are read: it could change arrays that are already checked. checked:
+  // pyreg/_check.py has excluded masked arrays, so other subclasses of ndarray can be written to.
   Arguments(PyObject* const* arguments, Py_ssize_t count, bool checked = false)
       : next_(arguments), end_(arguments + count), checked_(checked) {}
 
-  // Whether nothing was refused, and all of them were taken.
+  // Whether all arguments were read and none was rejected.
   bool good() const { return good_ && next_ == end_; }
   bool good_so_far() const { return good_; }
   void require(bool holds) { good_ &= holds; }
 
-  // An array to read. The first one gives the type that the others have to have.
+  // An array to read. The first one gives the type that the others must have.
   Array array();
   Array array(Type type);
   Array optional_array();
-  // None, whatever it is.
+  // Skips an argument; the result is empty.
   Array ignored() {
     object();
     return {};
   }
-  // An array to update in place: like the first of them.
+  // An array to update in place, with the shape of `like`. Without `like` it sets the type of the others.
   Array updated(const Array& like = {});
   Array optional_updated(const Array& like);
   void require_disjoint(std::initializer_list<Array> arrays);
-  // An array to write a result to, or None. It may be one of those that it `replaces`, the first of which it is like,
-  // from end to end, and overlaps none of the others.
+  // An array to write a result to, or None. It has the shape and type of the first of `replaces`. It may be exactly
+  // one of `replaces`, and must not overlap any other array of the two lists.
   Array out(std::initializer_list<Array> replaces, std::initializer_list<Array> avoids = {});
 
   void require_shape(const Array& array, int axes, const Py_ssize_t* shape) {
@@ -128,10 +127,10 @@ class Arguments {
   }
   void require_shape(const Array& array, const Array& like) { require_shape(array, like.axes, like.shape); }
 
-  // x as rows, of the normalised shape or, where this is None, of the first of `params` that is there, or the last
-  // axis. The params have the shape of a row.
+  // x as rows. The argument is the shape of a row. If it is None, the first of `params` that is given has that shape;
+  // without params, a row is the last axis. The params must have the shape of a row.
   Rows normalized_rows(const Array& x, std::initializer_list<Array> params);
-  // x as rows, of which each has a statistic. The params have the shape of a row.
+  // x as rows, with one element of `statistic` for each. The params must have the shape of a row.
   Rows rows_of(const Array& x, const Array& statistic, std::initializer_list<Array> params);
 
   double number(double low = 0, double below = std::numeric_limits<double>::infinity());
@@ -142,11 +141,11 @@ class Arguments {
   const char* text();
   PyObject* object();
 
-  // p, the key and the offset, for `size` elements; in a forward pass `training` too.
+  // p, the key and the offset, for `size` elements; in a forward pass also `training`.
   DropoutArguments dropout(uint64_t size);
   DropoutArguments dropout_in_training(uint64_t size);
 
-  // `object` as an array; refused where it is none that the kernels can read.
+  // `object` as an array; rejected unless the kernels can read it.
   Array array_of(PyObject* object, Type type);
 
  private:
@@ -166,23 +165,23 @@ class Arguments {
   bool checked_, good_ = true;
 };
 
-// What a function returns that has no result.
+// Python's None, for a function that has no result.
 Reference none();
 // A new array.
 Result new_array(Type type, int axes, const Py_ssize_t* shape);
-// What is given for a result, or a new array.
+// The array given for a result, or a new one like `like`.
 Result result(const Array& given, const Array& like);
 Result result_if(bool wanted, const Array& given, const Array& like);
-// A new array for the gradient of a parameter, where there is one.
+// A new array for the gradient of a parameter; empty if there is no parameter.
 Result gradient_of(const Array& param);
 // A new array for a statistic of each row.
 Result statistic(Type type, const Array& x, const Rows& rows);
 
-// A class of pyreg/_results.py. Define it at namespace scope: it is found when the module is imported.
+// A class of pyreg/_results.py. Define it at namespace scope; the class is looked up when the module is imported.
 class NamedTuple {
  public:
   explicit NamedTuple(const char* name);
-  // Of the results: None for one that there is not.
+  // A tuple of the results, with None for an empty one.
   Reference of(std::initializer_list<Result*> results) const;
 
   static void find_all();
@@ -193,7 +192,7 @@ class NamedTuple {
   NamedTuple* next_;
 };
 
-// run(T{}) with the T, float or double, of the array's elements.
+// run(T{}), where T is the type of the array's elements: float or double.
 template <typename Run>
 auto with_dtype(const Array& array, Run run) {
   return array.type == Type::float32 ? run(float{}) : run(double{});

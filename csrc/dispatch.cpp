@@ -23,7 +23,7 @@ struct Level {
 };
 
 #if defined(__x86_64__)
-// By features: gcc 11 does not know the levels' names here. Those left out came with the ones that are named.
+// By features: gcc 11 does not know the levels' names here. Features left out always come with those checked.
 bool cpu_has_v2() {
   return __builtin_cpu_supports("ssse3") && __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
 }

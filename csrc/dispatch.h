@@ -13,11 +13,11 @@ template <typename T>
 const Kernels<T>& kernels();
 
 std::vector<std::string> isa_built();  // lowest first
-std::vector<std::string> isa_found();  // those of them that the processor has
+std::vector<std::string> isa_found();  // the built levels that the processor has
 std::string isa_chosen();
 
-// Uses the named level from now on; "baseline" is the lowest. Throws std::invalid_argument where the
-// name is unknown or the processor lacks it.
+// Uses the named level from now on; "baseline" is the lowest. Throws std::invalid_argument if the name is unknown or
+// the processor lacks the level.
 void use_isa(const std::string& name);
 
 // Uses the highest level that the processor has, or the one that PYREG_ISA names.

@@ -1,5 +1,5 @@
-// The bits of a result must not depend on how the caller has set its floating-point unit (rounding, subnormal
-// numbers flushed to zero): its threads and the workers' could differ.
+// The bits of a result must not depend on the caller's floating-point settings (rounding mode, flushing of subnormal
+// numbers to zero). The caller's threads and the workers could have different ones.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 
 namespace pyreg {
 
-// IEEE's defaults while it lives, for the thread that made it.
+// Sets IEEE's defaults for the thread that makes it, and restores the thread's settings when it is destroyed.
 class DefaultFloatEnvironment {
  public:
   DefaultFloatEnvironment() : callers_(get()) { set(kDefault); }
@@ -21,7 +21,7 @@ class DefaultFloatEnvironment {
  private:
 #if defined(__x86_64__)
   using Register = unsigned;
-  static constexpr Register kDefault = 0x1f80;  // exceptions masked, to nearest, nothing flushed
+  static constexpr Register kDefault = 0x1f80;  // exceptions masked, round to nearest, no flushing
   static Register get() { return _mm_getcsr(); }
   static void set(Register value) { _mm_setcsr(value); }
 #elif defined(__aarch64__)

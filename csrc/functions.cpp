@@ -13,7 +13,7 @@ constexpr char kChanged[] =
 
 Functions* all_functions = nullptr;
 
-// With C++'s exceptions as Python's. Others pass: one of them ends a thread (released_gil.h).
+// Turns these C++ exceptions into Python's. Others pass through, such as the one that ends a thread (released_gil.h).
 template <typename Run>
 PyObject* with_errors(Run run) {
   try {

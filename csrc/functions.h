@@ -1,4 +1,4 @@
-// How the functions of csrc/ops become functions of the module.
+// How the functions of csrc/ops become functions of the Python module.
 #pragma once
 
 #include <initializer_list>
@@ -8,16 +8,16 @@
 
 namespace pyreg {
 
-// A function of csrc/ops: takes its arguments and returns a result, or nothing where one of them was refused.
+// A function of csrc/ops: reads its arguments and returns a result, or an empty Reference if an argument is rejected.
 using Function = Reference (*)(Arguments& arguments);
 
-// As Python calls it: the last argument is a Python function that checks the others. It is called where one of them
-// is refused, and raises, or returns them converted to what is taken.
+// The call from Python. The last argument is a Python function that checks the others. It is called if one of them is
+// rejected, and either raises or returns them converted to what the function accepts.
 PyObject* call_checked(Function function, PyObject* const* arguments, Py_ssize_t count);
-// Without such a function: a TypeError where an argument is refused.
+// The same without a checking function: a rejected argument is a TypeError.
 PyObject* call_plain(Function function, PyObject* const* arguments, Py_ssize_t count);
 
-// The functions of a file. Define it at namespace scope: they are added when the module is imported.
+// The functions of one file. Define it at namespace scope; they are added when the module is imported.
 class Functions {
  public:
   Functions(std::initializer_list<PyMethodDef> functions);

@@ -11,7 +11,7 @@
 namespace pyreg {
 namespace {
 
-// Clang's version begins with its name; gcc's is bare numbers.
+// Clang's __VERSION__ begins with the compiler's name; gcc's is only a number.
 #if defined(__clang__)
 constexpr char kCompiler[] = __VERSION__;
 #else
@@ -21,7 +21,7 @@ constexpr char kCompiler[] = "gcc " __VERSION__;
 }  // namespace
 }  // namespace pyreg
 
-// Shared state is atomic or behind a mutex: the free-threaded interpreter need not bring back its lock.
+// Shared state is atomic or guarded by a mutex, so the free-threaded interpreter can leave its lock off.
 PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   using namespace pyreg;
   try {

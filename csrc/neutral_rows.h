@@ -1,4 +1,4 @@
-// What stands for an operand that is left out, so that there is one kernel with it and none without.
+// Neutral values for operands that are left out. A kernel then needs no second version without the operand.
 #pragma once
 
 #include <algorithm>
@@ -7,7 +7,7 @@
 
 namespace pyreg {
 
-// Zeros that are added, of the sign that leaves -0 as it is; ones.
+// Adding -0 leaves -0 as it is; adding +0 would turn it into +0.
 constexpr double kAddsNothing = -0.0, kMultipliesByOne = 1;
 
 constexpr int64_t kShortRow = 1024;
@@ -21,7 +21,7 @@ struct ShortRow {
   }
 };
 
-// A row of n that changes nothing: a short one stands ready.
+// A row of n neutral values. A short one needs no memory of its own.
 template <typename T>
 class NeutralRow {
  public:
@@ -41,7 +41,7 @@ class NeutralRow {
   std::unique_ptr<T[]> memory_;
 };
 
-// Rows of n as they are given, or else one for all of them that changes nothing.
+// The given rows of n, or one neutral row in place of all of them.
 template <typename T>
 class RowsOrNeutral {
  public:

@@ -9,12 +9,12 @@
 
 namespace pyreg {
 
-// The blocks from begin to end - 1 that nobody has taken yet. On a line of its own, for its thread.
+// One thread's share of the blocks: begin, ..., end - 1 have not been taken yet. It has a cache line of its own.
 class alignas(64) Share {
  public:
   void set(uint32_t begin, uint32_t end) { range_.store(pack(begin, end), std::memory_order_relaxed); }
   uint32_t left() const { return left(range_.load(std::memory_order_relaxed)); }
-  // false where none is left.
+  // Returns false if no block is left.
   bool take_first(uint32_t& block) {
     return take([&](uint64_t range) {
       block = begin(range);
@@ -44,14 +44,14 @@ class alignas(64) Share {
   std::atomic<uint64_t> range_ = 0;
 };
 
-// A place for one call after the other. It outlives them, so that a worker may look at it at any time.
+// A slot for one call at a time. It outlives the calls, so a worker may look at it at any time.
 class alignas(64) OpenCall {
  public:
   // For the caller.
   bool claim() {
     return !claimed_.load(std::memory_order_relaxed) && !claimed_.exchange(true, std::memory_order_acquire);
   }
-  // The blocks from `first` on.
+  // Opens the call for the blocks from `first` on.
   void open(const Work& work, int64_t first) {
     run_ = work.run, context_ = work.context;
     const auto border = [&](int share) {
@@ -61,7 +61,8 @@ class alignas(64) OpenCall {
     num_shares_.store(work.threads, std::memory_order_relaxed);
     wanted_.store(0, std::memory_order_relaxed);
     woken_.store(0, std::memory_order_relaxed);
-    // In one order with a worker's falling asleep: either it sees the call, or the caller sees it asleep.
+    // Sequentially consistent, like the store with which a worker falls asleep: either the worker sees the call, or
+    // the caller sees it asleep.
     state_.store(kOpen | static_cast<uint32_t>(work.threads) << kThreadsAt);
   }
   void close() { state_.fetch_and(kInside, std::memory_order_acquire); }
@@ -73,9 +74,9 @@ class alignas(64) OpenCall {
   void release() { claimed_.store(false, std::memory_order_release); }
   void abandon() { state_ = 0, claimed_ = false; }
 
-  // For workers: whether `thread` is one of the call's, and there is something to do.
+  // For workers: whether `thread` may take part and blocks are left.
   bool wants(int thread) const { return is_for(thread, state_.load()) && blocks_left() > 0; }
-  // If so, it is inside.
+  // Enters the call; false if `thread` may not take part or the call is closed.
   bool join(int thread) {
     uint32_t state = state_.load(std::memory_order_relaxed);
     while (is_for(thread, state))
@@ -87,7 +88,7 @@ class alignas(64) OpenCall {
     if (state & kAwaited && (state & kInside) == 1) wake_sleeper(state_);
   }
 
-  // For both.
+  // For the caller and the workers.
   bool run_a_block(int thread) {
     uint32_t block;
     if (!take(thread, block)) return false;
@@ -100,11 +101,11 @@ class alignas(64) OpenCall {
     return left;
   }
 
-  // Once, before any worker is wanted.
+  // Called once, before any worker is wanted.
   void let_workers_run_on(const CpuSet& cpus) { cpus_ = cpus; }
-  // The first `workers` of all should be awake.
+  // The first `workers` workers of the pool should be awake.
   void want(int workers) { wanted_.store(workers, std::memory_order_release); }
-  // The next one to wake, each only once; -1 where there is none.
+  // The next worker to wake, or -1 if there is none. Each worker is returned only once.
   int next_to_wake() {
     int worker = woken_.load(std::memory_order_relaxed);
     if (worker >= wanted_.load(std::memory_order_acquire)) return -1;
@@ -113,8 +114,8 @@ class alignas(64) OpenCall {
   const CpuSet& cpus() const { return cpus_; }
 
  private:
-  // A thread begins with the blocks that were its own in the last such call, and may find them in its cache. Then it
-  // helps the others, from the end.
+  // A thread first takes the blocks of its own share. In a repeated call these are the blocks that it had before,
+  // which may still be in its cache. Then it helps the others, from the end of their shares.
   bool take(int thread, uint32_t& block) {
     const int shares = num_shares_.load(std::memory_order_relaxed);
     if (shares_[thread].take_first(block)) return true;
@@ -127,8 +128,8 @@ class alignas(64) OpenCall {
     return state & kOpen && thread < static_cast<int>(state >> kThreadsAt & kThreads);
   }
 
-  // state_: whether the call is open and its caller asleep, how many threads may take part, how many workers are
-  // inside.
+  // state_ holds whether the call is open, whether its caller is asleep, how many threads may take part and how many
+  // workers are inside.
   static constexpr uint32_t kOpen = 1u << 31, kAwaited = 1u << 30, kThreads = 0x7ff, kInside = 0x7ff;
   static constexpr int kThreadsAt = 11;
   static_assert(kMostThreads <= kInside);

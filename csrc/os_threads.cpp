@@ -38,7 +38,7 @@ bool has_lower_priority_than_its_process() {
 
 CpuSet CpuSet::of_this_thread() {
   CpuSet cpus;
-  // Refused on a machine with more CPUs than a cpu_set_t holds. No thread is moved there.
+  // Fails on a machine with more CPUs than a cpu_set_t holds. No thread is moved there.
   if (sched_getaffinity(0, sizeof cpus.set_, &cpus.set_) != 0) {
     cpus.unknown_ = true;
     for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) CPU_SET(cpu, &cpus.set_);

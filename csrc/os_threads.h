@@ -1,4 +1,4 @@
-// What threads ask of the operating system: to sleep, and on which CPUs to run. Only Linux moves threads.
+// What threads need from the operating system: to sleep, and to choose their CPUs. Threads are moved only on Linux.
 #pragma once
 
 #include <pthread.h>
@@ -12,16 +12,16 @@
 
 namespace pyreg {
 
-// Returns when the word has another value, or for no reason. Unlike std::atomic's wait it does not spin first, nor
-// give way to the threads that spin: who sleeps is preferred by the scheduler when woken.
+// Returns when the word has another value, or spuriously. Unlike std::atomic's wait, it neither spins first nor
+// yields to threads that spin: the scheduler prefers threads that wake from sleep.
 void sleep_while(std::atomic<uint32_t>& word, uint32_t value);
 void wake_sleeper(std::atomic<uint32_t>& word);
 
-// Between two looks at what another thread may change.
+// Called between two reads of a value that another thread may change.
 void relax_cpu();
 
-// Whether the calling thread has been given a lower priority than the process's first one. A thread that it starts
-// would have it too.
+// Whether the calling thread has a lower priority than the process's first one. Threads that it starts inherit its
+// priority.
 bool has_lower_priority_than_its_process();
 
 class CpuSet {
@@ -32,7 +32,7 @@ class CpuSet {
   int count() const;
   bool operator==(const CpuSet& other) const;
 
-  // Lets a thread run on these CPUs alone.
+  // Restricts a thread to these CPUs.
   void take(pthread_t thread) const;
 
  private:

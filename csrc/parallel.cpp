@@ -14,9 +14,9 @@
 namespace pyreg {
 namespace {
 
-// What omp_get_max_threads() says where nobody has put a limit on it. It is not asked: a limit may be in
-// force while this is loaded. The variable is a number, or a list of them for regions within regions; the runtime
-// leaves one that is neither out of account.
+// What omp_get_max_threads() returns if nobody has set a limit. It is not called here, because a limit may be in
+// force while this library is loaded. OMP_NUM_THREADS is a number, or a list of numbers for nested regions; the
+// runtime ignores any other value.
 int unlimited_threads() {
   const char* rest = std::getenv("OMP_NUM_THREADS");
   long first = 0;
@@ -40,7 +40,7 @@ thread_local int scoped_threads = 0;
 }  // namespace
 
 int num_threads() {
-  const int openmp = omp_get_max_threads();  // below 1 where a number beyond an int has been set
+  const int openmp = omp_get_max_threads();  // below 1 if a number too large for an int was set
   const int limit = openmp != unlimited && openmp > 0 ? openmp : INT_MAX;
   const int wanted = scoped_threads > 0 ? scoped_threads : process_threads.load();
   return std::max(1, std::min({wanted, limit, omp_get_thread_limit()}));

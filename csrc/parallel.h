@@ -1,5 +1,5 @@
-// Threads. Work is cut into blocks whose size does not depend on how many threads there are; threads only take
-// blocks. parallel.cpp is the only file that knows OpenMP, whose number of threads and limits hold here too.
+// Threads. Work is divided into blocks whose size does not depend on the number of threads; a thread only takes
+// blocks. OpenMP's number of threads and its limits apply here too. Only parallel.cpp knows about OpenMP.
 #pragma once
 
 #include <algorithm>
@@ -10,22 +10,22 @@
 
 namespace pyreg {
 
-// How many threads a call from this thread may use now: what num_threads or set_num_threads said, and
-// no more than a limit put on OpenMP by others (threadpoolctl). A limit that is OpenMP's default cannot be told from
-// none.
+// How many threads a call from this thread may use now: the number from set_scoped_num_threads or set_num_threads,
+// but no more than a limit that others have put on OpenMP (threadpoolctl). A limit that equals OpenMP's default looks
+// like no limit.
 int num_threads();
 
-// For the whole process.
+// Sets the number for the whole process.
 void set_num_threads(int threads);
 
-// For the calling thread alone, in place of the process's number; 0 takes it back. Returns the former.
+// Sets the number for the calling thread, in place of the process's; 0 removes it. Returns the previous one.
 int set_scoped_num_threads(int threads);
 
-// Where the OpenMP runtime that is loaded comes from.
+// The file from which the OpenMP runtime was loaded.
 const char* openmp_runtime();
 
-// How many threads may take part in a call that moves so many bytes: one for each of these, if it is awake. To be
-// woken it takes more (workers.cpp).
+// A call may use one thread per this many bytes that it moves, if the thread is awake. Waking a thread takes more
+// work than this (workers.cpp).
 constexpr int64_t kBytesPerThread = 128 * 1024;
 
 inline int threads_for(int64_t blocks, int64_t bytes) {
@@ -35,7 +35,7 @@ inline int threads_for(int64_t blocks, int64_t bytes) {
 
 constexpr int64_t blocks_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
-// body(begin, end, thread) for each block of `size` of the items 0, ..., n - 1. bytes: what all of it moves.
+// Calls body(begin, end, thread) for each block of `size` of the items 0, ..., n - 1. bytes: moved by all blocks.
 template <typename Body>
 void parallel_blocks(int threads, int64_t n, int64_t size, int64_t bytes, Body body) {
   struct Context {
@@ -49,7 +49,7 @@ void parallel_blocks(int threads, int64_t n, int64_t size, int64_t bytes, Body b
   run_on_workers({.blocks = blocks_of(n, size), .bytes = bytes, .threads = threads, .run = run, .context = &context});
 }
 
-// body(begin, end), on as many threads as are useful.
+// Calls body(begin, end) on as many threads as are useful.
 template <typename Body>
 void parallel_blocks(int64_t n, int64_t size, int64_t bytes, Body body) {
   parallel_blocks(threads_for(blocks_of(n, size), bytes), n, size, bytes,

@@ -1,13 +1,13 @@
-// The interpreter's lock, given back while kernels run.
+// Releases the interpreter's lock (the GIL) while kernels run.
 #pragma once
 
 #include <pybind11/pybind11.h>
 
 namespace pyreg {
 
-// As py::gil_scoped_release, but its end may leave the thread: an interpreter that is shutting down ends a daemon
-// thread where that asks for the lock, by unwinding its stack, and that may not pass through a destructor that is
-// noexcept.
+// Like py::gil_scoped_release, but the destructor is not noexcept. An interpreter that is shutting down ends a daemon
+// thread when it asks for the lock, by unwinding its stack. That unwinding must not pass through a noexcept
+// destructor.
 class ReleasedGil {
  public:
   ReleasedGil() : state_(PyEval_SaveThread()) { released = true; }
@@ -17,7 +17,7 @@ class ReleasedGil {
     released = false;
   }
 
-  // Whether this thread is without the lock: also while it ends like that.
+  // Whether this thread has released the lock. It stays true while the thread ends like that.
   static inline thread_local bool released = false;
 
  private:

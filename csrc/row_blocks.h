@@ -1,4 +1,4 @@
-// How rows are cut into blocks, and the memory that the blocks work in.
+// How rows are divided into blocks, and the memory that the blocks use.
 #pragma once
 
 #include <algorithm>
@@ -12,24 +12,25 @@
 
 namespace pyreg {
 
-// Rows of n of a forward pass that are a block, for a result whose stores are nontemporal or not.
+// Rows of n per block of a forward pass. nontemporal: the result is written past the caches.
 template <typename T>
 int64_t forward_block_rows(int64_t n, bool nontemporal) {
   return std::max<int64_t>(1, block_elements<T>(nontemporal) / std::max<int64_t>(1, n));
 }
 
-// Part of the result: the gradients of weight and bias are summed over this many rows, then over the blocks of rows.
+// Rows per block of a backward pass. Results depend on it: the gradients of weight and bias are summed over the rows
+// of a block, then over the blocks.
 constexpr int64_t kBackwardBlockRows = 64;
 
-// The sums over rows of n that are a gradient: block by block into memory of their own, and then over the blocks.
+// A gradient that is a sum over rows of n. Each block sums into memory of its own; then the blocks are summed.
 template <typename T>
 class BlockSums {
  public:
-  // total (n): the gradient, or null where it is not wanted. The sums of a single block are the gradient.
+  // total (n): the gradient, or null if it is not wanted. A single block sums directly into total.
   //
-  // No two blocks share a line, or a pair of lines, which are fetched together: two threads would take it from each
-  // other row after row. A block starts where `like` does within its pair, so that one alignment serves
-  // both where rows are whole lines.
+  // No two blocks share a cache line, or a pair of lines, because lines are fetched in pairs: two threads would take
+  // it from each other at every row. A block has the same offset within its pair as `like`. If rows are whole lines,
+  // aligning a loop for one then aligns it for both.
   BlockSums(int64_t blocks, int64_t n, const T* like, T* total)
       : blocks_(blocks), n_(n), stride_((n + 2 * kPair - 1) / kPair * kPair), total_(total), first_(total) {
     if (blocks == 0 || (blocks == 1 && total)) return;
@@ -40,7 +41,7 @@ class BlockSums {
     first_ = memory_.get() + (misalignment(like) - misalignment(memory_.get()) + kPair) % kPair;
   }
 
-  // Where the sums of a block of rows go: (n).
+  // Where a block of rows puts its sums: (n).
   T* operator[](int64_t block) const { return first_ ? first_ + block * stride_ : nullptr; }
 
   // Sums the blocks in order, in double.
@@ -58,7 +59,7 @@ class BlockSums {
 
  private:
   static constexpr int64_t kColumnBlock = 1024;
-  static constexpr int64_t kPair = 128 / sizeof(T);  // elements of a pair of lines
+  static constexpr int64_t kPair = 128 / sizeof(T);  // elements per pair of lines
 
   int64_t blocks_, n_, stride_;
   T *total_, *first_;
@@ -70,14 +71,14 @@ int64_t place_in_line(const T* p) {
   return static_cast<int64_t>(reinterpret_cast<uintptr_t>(p) % kLineBytes / sizeof(T));
 }
 
-// parallel_blocks, with memory for each thread: body(begin, end, scratch), of so many elements from the start of a
-// line on. All of it is had before the first block, so that an error leaves every array as it was.
+// parallel_blocks with scratch memory for each thread: body(begin, end, scratch). The scratch is `elements` long and
+// starts on a cache line. All of it is allocated before the first block, so an error leaves every array unchanged.
 template <typename T, typename Body>
 void parallel_blocks_with_scratch(int64_t n, int64_t size, int64_t bytes, int64_t elements, Body body) {
   constexpr int64_t kLine = kLineBytes / sizeof(T);
-  const int64_t stride = (elements + 2 * kLine - 1) / kLine * kLine;  // lines are fetched in pairs
+  const int64_t stride = (elements + 2 * kLine - 1) / kLine * kLine;  // one spare line: lines are fetched in pairs
   int threads = threads_for(blocks_of(n, size), bytes);
-  constexpr int64_t kOnStack = 2048;  // elements: a small call need not ask for memory
+  constexpr int64_t kOnStack = 2048;  // elements; small calls allocate nothing
   if (threads == 1 && elements <= kOnStack) {
     alignas(kLineBytes) T scratch[kOnStack];
     return parallel_blocks(1, n, size, bytes, [&](int64_t begin, int64_t end, int) { body(begin, end, scratch); });

@@ -11,10 +11,11 @@
 namespace pyreg {
 namespace {
 
-// Where a thread cannot be had, the next attempt is made after this time.
+// If a thread could not be created, the next attempt is made after this time.
 constexpr auto kRetry = std::chrono::seconds(1);
 
-// Signals are for the program's own threads, but for those that a fault raises in the thread that it happens in.
+// The mask that workers inherit. Signals are for the program's own threads, except those of a fault: these are raised
+// in the thread that caused it.
 class BlockedSignals {
  public:
   BlockedSignals() {
@@ -86,7 +87,7 @@ void Pool::resume() { growing_.unlock(); }
 
 void Pool::resume_in_child() {
   for (OpenCall& call : calls_) call.abandon();
-  // Mutexes may be held by threads that are not here.
+  // Mutexes may be held by threads that do not exist in the child.
   for (int i = 0; i < most_; ++i) new (&workers_[i]) Worker;
   new (&growing_) std::mutex;
 }

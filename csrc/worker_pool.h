@@ -16,18 +16,18 @@ namespace pyreg {
 
 using Clock = std::chrono::steady_clock;
 
-// How long a worker that has worked looks for the next call, before it sleeps: as long as it takes to wake it.
+// How long a worker that has worked looks for the next call before it sleeps: as long as it takes to wake it.
 constexpr auto kSpin = std::chrono::microseconds(50);
-// Calls that can have workers at the same time; others run on their callers' threads alone.
+// How many calls can have workers at the same time. Others run on their callers' threads alone.
 constexpr int kMostCalls = 8;
 
 class alignas(64) Worker {
  public:
   std::atomic<uint32_t> asleep = 0;
-  std::atomic<const OpenCall*> inside = nullptr;  // or about to be, or just out
-  std::atomic<bool> hurried = false;              // from then until it is woken, it is on the CPU of a waiting caller
+  std::atomic<const OpenCall*> inside = nullptr;  // or about to join, or just out of it
+  std::atomic<bool> hurried = false;              // on the CPU of a waiting caller, until it is woken again
 
-  // false where a thread cannot be had.
+  // Returns false if no thread can be created.
   bool start(void* (*run)(void*), const CpuSet& cpus) {
     const std::lock_guard lock(mutex_);
     asleep = 0, hurried = false, cpus_ = CpuSet();
@@ -35,7 +35,7 @@ class alignas(64) Worker {
     move(cpus);
     return runs_;
   }
-  // The thread's last act: after it, thread_ may stand for another one.
+  // The thread calls this last. After that, thread_ may refer to another thread.
   void end() {
     const std::lock_guard lock(mutex_);
     runs_ = false;
@@ -65,33 +65,33 @@ class alignas(64) Worker {
     cpus_.take(thread_);
   }
 
-  std::mutex mutex_;  // for all below
+  std::mutex mutex_;  // guards the members below
   bool runs_ = false;
   pthread_t thread_ = {};
-  CpuSet cpus_;  // where it may run, if it has been moved
+  CpuSet cpus_;  // where it may run, if it was moved
 };
 
 class Pool {
  public:
-  // A place for a call, or null where all are taken.
+  // A slot for a call, or null if all are taken.
   OpenCall* claim();
 
-  // Starts workers until there are so many, or no more can be had. They serve the calls of other threads too, so that
-  // a thread of low priority starts none.
+  // Starts workers until there are `workers` of them, or no more can be created. They serve the calls of other
+  // threads too, so a thread of low priority starts none.
   void grow(int workers, const CpuSet& cpus);
   void wake_next(OpenCall& call);
   bool anybody_awake() const { return awake_.load(std::memory_order_relaxed) > 0; }
 
-  // The scheduler lets a thread that has lost its CPU to another one wait for some milliseconds. The caller, which
-  // has nothing left to do, gives its own, where threads can be moved.
+  // Moves the workers inside the call to the CPU of its caller, which has nothing left to do, if threads can be
+  // moved. The scheduler may let a thread that has lost its CPU to another one wait for some milliseconds.
   void hurry_those_inside(const OpenCall& call);
 
-  // One thread's time for the calls that have followed each other until now. They are as one long call to what it is
-  // worth to wake a worker for: it stays awake from one to the next.
+  // How long one thread would take for the calls that have followed each other until now. When deciding whether to
+  // wake a worker, they count as one long call, because a worker stays awake from one to the next.
   Clock::duration worked_until(Clock::time_point now) const;
   void add_call(Clock::duration worked, Clock::time_point end);
 
-  // Before a fork; workers can be had again after resume() or resume_in_child().
+  // Called before a fork. Workers can start again after resume() or resume_in_child().
   void stop_all();
   void resume();
   void resume_in_child();
@@ -106,13 +106,13 @@ class Pool {
   std::atomic<int> size_ = 0, awake_ = 0;
   std::atomic<Clock::duration> worked_ = Clock::duration(0);
   std::atomic<Clock::time_point> last_call_ = Clock::time_point();
-  int most_ = 0;  // workers that there have been
+  int most_ = 0;  // the most workers so far
   std::atomic<bool> stopping_ = false;
   std::mutex growing_;
   Clock::time_point retry_at_ = {};
 };
 
-// The process's. Never destroyed: its workers run until the process ends.
+// The pool of the process. It is never destroyed: its workers run until the process ends.
 extern Pool& pool;
 
 }  // namespace pyreg

@@ -14,17 +14,18 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// A worker is woken where this much is left for one thread to do. Waking one takes 5 to 10 us; it begins 20 to 50 us
-// later, and its caches are cold.
+// One worker is woken per this much remaining work, as time on one thread. Waking takes 5 to 10 us. The worker starts
+// 20 to 50 us later, and its caches are cold.
 constexpr auto kWorthWaking = 100us;
-// One is woken at once where a call moves so many bytes: they take as long unless they are in the caller's cache.
+// One worker is woken at once per this many bytes that a call moves: they take as long, unless they are in the
+// caller's cache.
 constexpr int64_t kBytesWorthWaking = 3 * 1024 * 1024;
-// The caller waits this long, and twice its longest block, before it takes a worker to have lost its CPU.
+// The caller waits this long, plus twice its longest block, before it assumes that a worker has lost its CPU.
 constexpr auto kPatience = 20us;
-// The most workers for each CPU, where more threads are asked for than there are CPUs.
+// The most workers per CPU, if more threads are asked for than there are CPUs.
 constexpr int kWorkersPerCpu = 4;
 
-// The workers that the caller of a call wants, and wakes or makes.
+// The workers that a caller wants for its call. They are started if they do not exist.
 class Helpers {
  public:
   Helpers(OpenCall& call, int most) : call_(call), most_(most) {}
@@ -47,7 +48,7 @@ class Helpers {
   int wanted_ = 0;
 };
 
-// What the calling thread has done of a call, and what that tells of all of it.
+// What the calling thread has done of a call, and estimates for the whole call.
 class Progress {
  public:
   explicit Progress(int64_t blocks) : blocks_(blocks) {}
@@ -68,7 +69,7 @@ class Progress {
   }
 
  private:
-  // That one thread would take, by what it has done.
+  // How long one thread would take, judging by the blocks done.
   Clock::duration time_for(int64_t blocks) const {
     return done_ > 0 ? (now_ - start_) / done_ * blocks : Clock::duration(0);
   }
@@ -85,8 +86,8 @@ void run_alone(const Work& work, int64_t first) {
   for (int64_t block = first; block < work.blocks; ++block) work.run(work.context, block, 0);
 }
 
-// Runs blocks until a worker would pay; the number of those done. A small call does not even look for help before:
-// between other work, what the workers share is in no cache.
+// Runs blocks until a worker would be worth waking; returns how many it ran. Until then a small call does not look
+// for help: between other work, what the workers share is in no cache.
 int64_t run_while_small(const Work& work, Progress& progress) {
   int64_t next = 0;
   if (work.bytes >= kBytesWorthWaking || pool.anybody_awake()) return next;

@@ -1,9 +1,9 @@
 // The threads that help a call.
 //
-// The caller takes blocks itself, one after the other, and so does each worker that comes. Nobody waits for a thread
-// that has not come: when no block is left, the caller waits only for workers that are inside of one. So a call is
-// not slower than on one thread, however busy the machine is, but for what it costs to wake workers; and that is
-// spent only where far more is left to do. (A parallel region of OpenMP ends when all of its threads have come.)
+// The caller takes blocks one by one, and so does each worker that joins. Nobody waits for a thread that has not
+// joined: when no block is left, the caller waits only for workers that are still inside a block. So however busy the
+// machine is, a call is not slower than on one thread, except for the cost of waking workers, and they are woken only
+// if far more work than that is left. (A parallel region of OpenMP ends only when all of its threads have arrived.)
 //
 //   caller                                          worker
 //     open the call                                   for ever:
@@ -18,13 +18,13 @@
 
 namespace pyreg {
 
-// The most threads of one call, the caller's included.
+// The most threads of one call, including the caller's.
 constexpr int kMostThreads = 1024;
 
 using RunBlock = void (*)(void* context, int64_t block, int thread);
 
-// A call's work, which moves so many bytes: run(context, block, thread) for each block from 0 to blocks - 1. The
-// calling thread is number 0, and all are below `threads`. run must not throw.
+// A call's work: run(context, block, thread) for each block from 0 to blocks - 1. bytes: moved by all blocks. The
+// calling thread is number 0, and all numbers are below `threads`. run must not throw.
 struct Work {
   int64_t blocks, bytes;
   int threads;
@@ -34,7 +34,7 @@ struct Work {
 
 void run_on_workers(const Work& work) noexcept;
 
-// Has the workers stopped before each fork(), which they would not survive, and started again when they are wanted.
+// Makes fork() stop the workers first, because they would not survive it. They start again when they are wanted.
 void prepare_for_fork();
 
 }  // namespace pyreg

@@ -1,9 +1,9 @@
-// Activations and dropout behind them.
+// Activations followed by dropout.
 //
 // Each activation is its input times a curve that runs from 0 to 1: a step for ReLU, the logistic function for SiLU
 // (Elfwing et al., 2018, arXiv:1702.03118), the normal distribution for GELU (Hendrycks and Gimpel, 2016,
-// arXiv:1606.08415). (1 + tanh(u)) / 2 is the logistic function of 2 * u, so GELU's approximation by tanh is SiLU of
-// another argument.
+// arXiv:1606.08415). (1 + tanh(u)) / 2 is the logistic function of 2 * u, so the curve of GELU's tanh approximation
+// is the logistic function of another argument.
 //
 //   forward    y = dropout(activation(x + bias))
 //   backward   dx = dropout(dy * activation'(x + bias)),  dbias = sum over rows of dx
@@ -24,7 +24,7 @@ struct Relu {
   static PYREG_INLINE vec gradient(vec dy, vec h) { return h <= T{0} ? vec{} : dy; }
 };
 
-// For an infinite h: 0 times the lowest that matters is 0, times -inf it would be NaN.
+// Clamps h in case it is infinite: 0 * low is 0, but 0 * -inf would be NaN.
 template <typename T>
 PYREG_INLINE typename Native<T>::vec at_least(T low, typename Native<T>::vec h) {
   return h < low ? typename Native<T>::vec{} + low : h;
@@ -87,8 +87,8 @@ struct GeluTanh {
   }
 };
 
-// What dropout is applied to, of elements from, ..., to - 1 of the row that begins at `row`, written to `values`: up
-// to a vector more.
+// Writes to `values` what dropout is applied to, for the elements from, ..., to - 1 of the row that begins at element
+// `row`. May write up to a vector more.
 template <typename T>
 using FillChunk = void (*)(const ActivationDropout<T>& a, int64_t row, int64_t from, int64_t to, T* values);
 

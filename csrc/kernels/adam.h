@@ -2,8 +2,8 @@
 // or decoupled (AdamW: Loshchilov and Hutter, 2019, arXiv:1711.05101, algorithm 2), and AMSGrad
 // (Reddi, Kale and Kumar, 2018, arXiv:1904.09237).
 //
-// The correction of exp_avg_sq, c, is folded into two scalars (Kingma and Ba, end of section 2):
-// m / (sqrt(v) / c + eps) = c * m / (sqrt(v) + eps_hat) with eps_hat = c * eps, a division less.
+// The correction of exp_avg_sq, c, is folded into two scalars (Kingma and Ba, end of section 2) to save a division:
+// m / (sqrt(v) / c + eps) = c * m / (sqrt(v) + eps_hat) with eps_hat = c * eps.
 #pragma once
 
 #include "kernels/lanes.h"
@@ -20,7 +20,7 @@ void adam_elements(int64_t n, const AdamScalars<T>& s, T* __restrict param, cons
     const T p = param[i];
     T g = grad_sign * grad[i];
     if constexpr (kDecay == Decay::coupled) g = g + decay * p;
-    // The form of lerp that starts at the nearer end: with beta1 = 0, m is g to the last bit.
+    // The form of lerp that starts at the nearer end: if beta1 = 0, m is exactly g.
     const T m = beta1 >= T{0.5} ? exp_avg[i] + one_minus_beta1 * (g - exp_avg[i]) : g - beta1 * (g - exp_avg[i]);
     T v = beta2 * exp_avg_sq[i] + one_minus_beta2 * g * g;
     exp_avg[i] = m;
@@ -36,7 +36,7 @@ void adam_elements(int64_t n, const AdamScalars<T>& s, T* __restrict param, cons
   }
 }
 
-// All (n) and disjoint. max_exp_avg_sq, null unless AMSGrad.
+// All arrays are (n) and disjoint. max_exp_avg_sq is null unless AMSGrad is used.
 template <typename T>
 void adam(int64_t n, const AdamScalars<T>& scalars, Decay decay, T* param, const T* grad, T* exp_avg, T* exp_avg_sq,
           T* max_exp_avg_sq) {

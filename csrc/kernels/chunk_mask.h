@@ -1,8 +1,7 @@
 // Which elements dropout keeps, from the counter-based stream, version 1.
 //
-// Element i of the stream has the 32-bit number U_i, one byte from each of four strings of Philox
-// output. It is kept where U_i >= threshold. The first byte decides for 255 elements in 256; the others,
-// the ties, are refined with further bytes.
+// Element i of the stream has the 32-bit number U_i, one byte from each of four strings of Philox output. It is kept
+// if U_i >= threshold. The first byte decides 255 elements in 256; the others, the ties, need further bytes.
 #pragma once
 
 #include "kernels/philox.h"
@@ -12,11 +11,11 @@ namespace {
 
 constexpr uint32_t kDropoutDomain = 0;
 constexpr uint64_t kDropAll = uint64_t{1} << 32;
-constexpr int kChunk = 4096;  // elements whose mask is made before it is used: it stays in the L1 cache
-// Further elements of the row, whose mask is made with a chunk's: a row's chunks may be moved on by less than a line,
-// and a vector of the mask's bytes is read as a whole.
+constexpr int kChunk = 4096;  // elements per chunk; their mask stays in the L1 cache until it is used
+// The mask of this many elements after a chunk is made with the chunk's: the chunks of a row may be moved by less
+// than a cache line, and the mask's bytes are read in whole vectors.
 constexpr int kMaskBeyond = 64;
-constexpr int kBatch = sizeof(PhiloxBytes);  // elements whose first bytes come from one philox_bytes
+constexpr int kBatch = sizeof(PhiloxBytes);  // elements whose first bytes come from one call of philox_bytes
 
 // Bit k of the result: whether byte k of a equals b.
 PYREG_INLINE uint64_t equal_bits(Bytes a, uint8_t b) {
@@ -37,8 +36,8 @@ PYREG_INLINE uint64_t equal_bits(Bytes a, uint8_t b) {
 // The mask of a chunk of elements, made batch by batch.
 class ChunkMask {
  public:
-  // For 0 < threshold < 2**32, and `count` elements (at most kChunk + kMaskBeyond) from `offset` on; none are made
-  // yet.
+  // Prepares the mask of `count` elements (at most kChunk + kMaskBeyond) from `offset` on, for 0 < threshold < 2**32.
+  // None of it is made yet.
   PYREG_INLINE void start(uint64_t offset, int count, uint64_t threshold, uint64_t key) {
     skip_ = static_cast<int>(offset % kBlockBytes);
     first_ = offset - skip_;
@@ -63,13 +62,13 @@ class ChunkMask {
     }
   }
 
-  // Makes what is left, and decides the ties.
+  // Makes the rest of the mask, and decides the ties.
   PYREG_INLINE void finish() {
     while (unmade()) make_batch();
     if ((threshold_ & 0xffffff) != 0) decide_ties();  // else the first byte decides every element
   }
 
-  // When it is finished: 0xff where an element is kept, else 0.
+  // After finish(): 0xff if an element is kept, else 0.
   PYREG_INLINE const uint8_t* kept() const { return keep_ + skip_; }
 
  private:
@@ -80,7 +79,7 @@ class ChunkMask {
     int ties = 0;
     for (int at = 0; at < made_; at += kVectorBytes) {
       uint64_t bits = tied_[at / kVectorBytes];
-      // Most often there is none or one. Branchless: always store the first tie, advance only if it exists.
+      // Usually there is none or one. Branchless: always store the first tie, advance only if it exists.
       tie[ties] = static_cast<uint16_t>(at + __builtin_ctzll(bits | kTop));
       ties += bits != 0;
       for (bits &= bits - 1; bits != 0; bits &= bits - 1)
@@ -89,7 +88,7 @@ class ChunkMask {
     for (int digit = 1; ties > 0 && digit < 4; ++digit) ties = refine(tie, ties, digit);
   }
 
-  // Ties that byte `digit` of their number decides are kept or dropped; the rest stay in the list.
+  // Keeps or drops the ties that byte `digit` of their number decides. Returns how many are left in the list.
   int refine(uint16_t* tie, int ties, int digit) {
     const uint32_t limit = (threshold_ >> (24 - 8 * digit)) & 0xff;
     const bool last = (threshold_ & ((uint64_t{1} << (24 - 8 * digit)) - 1)) == 0;
@@ -118,9 +117,9 @@ class ChunkMask {
 
   PhiloxKeys key_{0};
   uint64_t first_, threshold_;  // first_: the offset of keep_[0], divisible by kBlockBytes
-  int skip_, made_, wanted_;    // skip_: how many elements stand before the chunk
+  int skip_, made_, wanted_;    // skip_: elements of keep_ before the chunk
   alignas(kVectorBytes) uint8_t keep_[kChunk + 2 * kBatch];
-  uint64_t tied_[(kChunk + 2 * kBatch) / kVectorBytes];  // the bits of keep_ that are not decided
+  uint64_t tied_[(kChunk + 2 * kBatch) / kVectorBytes];  // one bit per element of keep_: 1 for a tie
 };
 
 #if defined(__x86_64__)
@@ -153,14 +152,14 @@ PYREG_INLINE typename Native<T>::mask widen_mask(const uint8_t* p) {
 #endif
 }
 
-// x * scale where kept, else +0.
+// x * scale if kept, else +0.
 template <typename T>
 PYREG_INLINE typename Native<T>::vec masked(typename Native<T>::vec x, T scale, const uint8_t* keep) {
   using mask = typename Native<T>::mask;
   return (typename Native<T>::vec)((mask)(x * scale) & widen_mask<T>(keep));
 }
 
-// What a kept element is multiplied by: with it, the expectation is exactly x.
+// The factor for kept elements. It makes the expected value exactly x.
 template <typename T>
 T dropout_scale(uint64_t threshold) {
   return static_cast<T>(0x1p32 / static_cast<double>(kDropAll - threshold));

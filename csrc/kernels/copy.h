@@ -1,4 +1,4 @@
-// What the machine can do, for the benchmark to compare with.
+// Loops that show what the machine can do, for the benchmark to compare with.
 #pragma once
 
 #include "kernels/row_writer.h"
@@ -10,7 +10,7 @@ template <typename T, bool kNontemporal>
 void copy_elements(int64_t n, const T* source, T* target) {
   RowWriter<T, kNontemporal> writer(n, target);
   each_vector_from_line<T>(0, n, writer.lead(), [&](auto vector) PYREG_LAMBDA {
-    fetch_ahead<2048, 2>(vector, source);  // the hardware's own prefetching starts anew in every page
+    fetch_ahead<2048, 2>(vector, source);  // the hardware's own prefetching starts again at every page
     writer.chunk(0).store(vector, vector.load(source));
   });
   writer.end_row();
@@ -24,7 +24,7 @@ void copy(int64_t n, const T* source, T* target, bool nontemporal) {
   });
 }
 
-// The least that a loop with AdamW's traffic can do: four arrays read, three of them written.
+// A minimal loop with AdamW's memory traffic: four arrays are read, and three of them written.
 template <typename T>
 void update_loop(int64_t n, T* __restrict param, const T* __restrict grad, T* __restrict exp_avg,
                  T* __restrict exp_avg_sq) {

@@ -6,7 +6,7 @@
 namespace pyreg {
 namespace {
 
-// What stands in y need not have been in x: a sample that is dropped is not read.
+// A sample that is dropped is not read: its y is 0, whatever x is.
 template <typename T, bool kNontemporal>
 void drop_path_rows(int64_t rows, int64_t n, const T* x, const uint8_t* kept, T scale, T* y) {
   RowWriter<T, kNontemporal> writer(n, y);
@@ -25,7 +25,7 @@ void drop_path_rows(int64_t rows, int64_t n, const T* x, const uint8_t* kept, T 
   writer.finish();
 }
 
-// x, y (rows, n); y may be x. kept (rows): 0 where the row is dropped.
+// x, y (rows, n); y may be x. kept (rows): 0 if the row is dropped.
 template <typename T>
 void drop_path(int64_t rows, int64_t n, const T* x, const uint8_t* kept, T scale, T* y, bool nontemporal) {
   choose_stores<T>(nontemporal, rows, n, [&](auto is_nontemporal) PYREG_LAMBDA {

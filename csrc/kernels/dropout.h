@@ -6,7 +6,7 @@
 namespace pyreg {
 namespace {
 
-// y[i] = x[i] * scale where keep[i], else +0. kNontemporal: y is at the start of a line.
+// y[i] = x[i] * scale if keep[i], else +0. kNontemporal: y starts on a cache line.
 template <typename T, bool kNontemporal = false>
 PYREG_INLINE void apply_mask(int count, const uint8_t* keep, const T* x, T scale, T* y) {
   using vec = typename Native<T>::vec;
@@ -25,17 +25,17 @@ PYREG_INLINE void apply_mask(int count, const uint8_t* keep, const T* x, T scale
   for (; i < count; ++i) y[i] = keep[i] ? x[i] * scale : T{0};
 }
 
-// How many bytes ahead x is fetched, into the second-level cache: farther, and the fetches of a large array come to
-// hold the buffers that lines written past the caches need. And how many y is made ready to be written.
+// How many bytes ahead x is prefetched into the second-level cache, and y is prefetched for writing. If x were
+// further ahead, the prefetches of a large array would take up the buffers that stores past the caches need.
 constexpr int kReadAhead = 2048, kWriteAhead = 4096;
 
-// While the mask is applied to a chunk, that of the next one is made and its x fetched: the arithmetic of
-// the one fills the time in which the other waits for memory.
+// While the mask is applied to a chunk, the next chunk's mask is made and its x is prefetched. The arithmetic of one
+// fills the time in which the other waits for memory.
 template <typename T, bool kNontemporal>
 void dropout_elements(int64_t n, const T* x, uint64_t threshold, uint64_t key, uint64_t offset, T* y) {
   const T scale = dropout_scale<T>(threshold);
-  // All chunks but the first start where a line of y does: among lines written past the caches, one that has to be
-  // read before it can be written would hold up the others.
+  // All chunks but the first start on a cache line of y: among lines written past the caches, one that has to be read
+  // before it is written would hold up the others.
   const int lead = static_cast<int>(to_next_line(y));
   const auto chunk_at = [=](int64_t at) {
     const int whole = at == 0 && lead > 0 ? lead + kChunk - kBatch : kChunk;
@@ -74,7 +74,7 @@ void dropout_elements(int64_t n, const T* x, uint64_t threshold, uint64_t key, u
   if constexpr (kNontemporal) nontemporal_fence();
 }
 
-// x, y (n); y may be x. offset: the place of x[0] in the random stream.
+// x, y (n); y may be x. offset: the position of x[0] in the random stream.
 template <typename T>
 void dropout(int64_t n, const T* x, uint64_t threshold, uint64_t key, uint64_t offset, T* y, bool nontemporal) {
   if (threshold == kDropAll) {
@@ -87,7 +87,7 @@ void dropout(int64_t n, const T* x, uint64_t threshold, uint64_t key, uint64_t o
   }
 }
 
-// kept (n): 1 where the element is kept, else 0.
+// kept (n): 1 if the element is kept, else 0.
 inline void dropout_mask(int64_t n, uint64_t threshold, uint64_t key, uint64_t offset, uint8_t* kept) {
   if (threshold == kDropAll || threshold == 0) {
     std::memset(kept, threshold == 0, n);

@@ -1,12 +1,12 @@
-// A normalisation of the sum of a residual and of what dropout leaves of a branch, in one pass:
+// Dropout of a branch, added to a residual and then normalised, in one pass:
 //
 //   forward   z = dropout(x) * row_scale * layer_scale + residual,  y = norm(z)
-//   backward  dresidual = dz + what comes back through the norm
+//   backward  dresidual = dz + the gradient through the norm
 //             dx = dropout(dresidual * layer_scale * row_scale)
 //             dlayer_scale = sum over rows of dresidual * (dropout(x) * row_scale)
 //
-// A row_scale of 0 drops its row by selection, as dropout does: dropout(x) * row_scale and dx are +0 there, whatever
-// x and dresidual are.
+// A row_scale of 0 drops its row by selection, as dropout does: in that row dropout(x) * row_scale and dx are +0,
+// whatever x and dresidual are.
 //
 // row_scale has a factor for each row (stochastic depth: Huang et al., 2016, arXiv:1603.09382), layer_scale one for
 // each column (LayerScale: Touvron et al., 2021, arXiv:2103.17239).
@@ -42,12 +42,12 @@ class BranchRows {
   };
 
   PYREG_INLINE bool scaled() const { return layer_scale_ != nullptr; }
-  // To be called chunk after chunk.
+  // Chunks must be taken in order.
   PYREG_INLINE Chunk chunk(int64_t begin) {
     if (begin == 0 && row_scales_) {
       row_scale_ = *row_scales_++;
       dropped_ = row_scale_ == 0;
-      if (dropped_) row_scale_ = 0;  // of the sign that leaves +0 as it is
+      if (dropped_) row_scale_ = 0;  // +0, because -0 would turn +0 into -0
     }
     const uint8_t* const keep = masks_.chunk(begin);
     return {dropped_ ? kAllDropped.byte : keep, begin, scale_, row_scale_, layer_scale_};
@@ -60,7 +60,7 @@ class BranchRows {
   bool dropped_ = false;  // the whole row
 };
 
-// The rows of z, as a source of the forward pass.
+// The source of the forward pass's rows: those of z, which it computes.
 template <typename T, bool kNontemporal>
 class DropoutAddRows {
  public:
@@ -75,7 +75,7 @@ class DropoutAddRows {
         scratch_(a.scratch),
         z_(a.n, a.z) {}
 
-  // In one of two rows of the scratch: the other one is being normalised.
+  // Rows alternate between two rows of the scratch: while one is made, the other is normalised.
   PYREG_INLINE const T* start_row() {
     made_ = scratch_ + (row_++ % 2) * whole_lines<T>(n_);
     return made_;
@@ -129,7 +129,7 @@ PYREG_INLINE void dropout_add_norm_forward(const DropoutAddNormForward<T>& a) {
   });
 }
 
-// From the gradient that comes through the norm: dresidual, dx and dlayer_scale.
+// Computes dresidual, dx and dlayer_scale from the gradient through the norm.
 template <typename T, bool kNontemporal>
 class DropoutAddGradients {
  public:

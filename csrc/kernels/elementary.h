@@ -1,5 +1,6 @@
-// The exponential, and the two curves that run from 0 to 1 by way of it, in native vectors. libm's differ from
-// machine to machine; these are made of + - * /, in a fixed order, and of powers of two put together from their bits.
+// The exponential, and sigmoid and normal, which are computed from it, in native vectors. libm's results differ from
+// machine to machine. These functions use only + - * /, in a fixed order, and powers of two assembled from their
+// bits.
 #pragma once
 
 #include "kernels/lanes.h"
@@ -7,28 +8,28 @@
 namespace pyreg {
 namespace {
 
-// What the functions take from a dtype, and their polynomials in it, lowest power first.
+// The functions' constants for a dtype, and the polynomials' coefficients, lowest power first.
 //
-// The coefficients are not from a table. kExp: the polynomial of least largest relative error of exp (Remez),
-// 2**-28.2 and 2**-57.9. kMills: the interpolation at Chebyshev's nodes, in 60 digits, for 0 <= a <= kFar, with a
-// relative error of 2**-29.6 and 2**-60.7; of knots from 1.5 to 6, these needed the lowest degree. The
-// parts of log(2) are those of Cody and Waite in float32, and of fdlibm's e_exp.c in float64.
+// The coefficients are not from a table. kExp: the polynomial with the smallest maximum relative error for exp
+// (Remez), 2**-28.2 in float32 and 2**-57.9 in float64. kMills: interpolation at Chebyshev nodes for 0 <= a <= kFar,
+// in 60 digits, with relative errors of 2**-29.6 and 2**-60.7. Of the knots from 1.5 to 6, these needed the lowest
+// degree. The parts of log(2) are Cody and Waite's in float32, and those of fdlibm's e_exp.c in float64.
 template <typename T>
 struct Constants;
 
 template <>
 struct Constants<float> {
-  static constexpr int kSignificandBits = 23;  // without the leading one
-  static constexpr int32_t kBias = 127;        // of an exponent
-  // ln2_high has so many zeros at its end that its products with exponents are exact.
+  static constexpr int kSignificandBits = 23;  // without the leading 1
+  static constexpr int32_t kBias = 127;        // of the exponent
+  // kLn2High ends in so many zero bits that its products with exponents are exact.
   static constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440054690583e-4f;
   static constexpr float kLowest = -104;  // exp of it rounds to 0
-  static constexpr float kSmall = -80;    // below, the power of two is applied in two steps
-  static constexpr int kLowBits = 12;     // that are cut off for a square that is exact
-  // (exp(r) - 1 - r) / r**2, for |r| <= log(2) / 2; a rest takes r a little beyond, where it is as good
+  static constexpr float kSmall = -80;    // below this, the power of two is applied in two steps
+  static constexpr int kLowBits = 12;     // cut off so that a square is exact
+  // (exp(r) - 1 - r) / r**2, for |r| <= log(2) / 2. `rest` takes r a little beyond, where this is as accurate
   static constexpr float kExp[] = {0.4999999344959784f, 0.16666520661175288f, 0.041668387753408115f,
                                    0.00836871332491591f, 0.0013814602915224747f};
-  // The normal distribution has nothing that the dtype can hold beyond.
+  // Beyond this, the normal distribution's tail is 0 in this dtype.
   static constexpr float kFar = 14.5f;
   // See normal().
   static constexpr float kKnot = 3;
@@ -77,8 +78,8 @@ PYREG_INLINE typename Native<T>::vec polynomial(const T (&coefficients)[kTerms],
   return value;
 }
 
-// The exponential of x + rest, for x <= 0 and a rest that is small beside 1: x = k * log(2) + r, so that exp(x) =
-// 2**k * exp(r) (Cody and Waite, "Software Manual for the Elementary Functions", 1980, chapter 6).
+// exp(x + rest), for x <= 0 and a rest that is small compared with 1. With x = k * log(2) + r, exp(x) = 2**k * exp(r)
+// (Cody and Waite, "Software Manual for the Elementary Functions", 1980, chapter 6).
 template <typename T, bool kRest = false>
 PYREG_INLINE typename Native<T>::vec exp(typename Native<T>::vec x,
                                          typename Native<T>::vec rest = typename Native<T>::vec{}) {
@@ -88,16 +89,17 @@ PYREG_INLINE typename Native<T>::vec exp(typename Native<T>::vec x,
   using Integer = decltype(F::kBias);
   const mask small = x < F::kSmall;
   x = x < F::kLowest ? vec{} + F::kLowest : x;
-  // Added, it leaves the nearest integer in the last bits of the sum.
+  // Adding it leaves the nearest integer in the last bits of the sum.
   constexpr T kMagic = static_cast<T>(1.5 * static_cast<double>(Integer{1} << F::kSignificandBits));
   const vec shifted = x * static_cast<T>(1.4426950408889634) + kMagic;
   const vec k = shifted - kMagic;
   vec r = (x - k * F::kLn2High) - k * F::kLn2Low;
   if constexpr (kRest) r = r + rest;
-  // 1 + r, and what that sum lost.
+  // 1 + r; its rounding error is added below.
   const vec sum = r + T{1};
   vec value = sum + ((r * r) * polynomial(F::kExp, r) + (r - (sum - T{1})));
-  // 2**k, or 2**(k + bias / 2) where that may be subnormal, and the rest of it afterwards: rounded once.
+  // Multiplies by 2**k. If that may be subnormal, first by 2**(k + bias / 2) and last by the rest: the result is
+  // rounded only once.
   constexpr Integer kHalf = F::kBias / 2;
   mask power = ((mask)shifted << F::kSignificandBits) + (F::kBias << F::kSignificandBits);
   power = power + (small & (kHalf << F::kSignificandBits));
@@ -113,13 +115,13 @@ PYREG_INLINE typename Native<T>::vec absolute(typename Native<T>::vec x) {
   return (typename Native<T>::vec)((mask)x & kBits);
 }
 
-// A value and its counterpart.
+// Two values that are computed together.
 template <typename T>
 struct Pair {
   typename Native<T>::vec first, second;
 };
 
-// 1 / (1 + exp(-x)), and one minus it, neither by way of the other: both keep their digits at both ends.
+// 1 / (1 + exp(-x)), and 1 minus it. Neither is computed from the other, so both stay accurate at both ends.
 template <typename T>
 PYREG_INLINE Pair<T> sigmoid(typename Native<T>::vec x) {
   const auto e = exp<T>(-absolute<T>(x));
@@ -129,11 +131,11 @@ PYREG_INLINE Pair<T> sigmoid(typename Native<T>::vec x) {
   return {below ? far : inverse, below ? inverse : far};
 }
 
-// The standard normal distribution up to x, (1 + erf(x / sqrt(2))) / 2, and its density times sqrt(2 pi).
+// The standard normal distribution function, (1 + erf(x / sqrt(2))) / 2, and the density times sqrt(2 pi).
 //
-// With a = |x|, the tail beyond a is exp(-a**2 / 2) times Mills' ratio over sqrt(2 pi), which times a + knot is a
-// polynomial in (a - knot) / (a + knot): Shepherd and Laframboise, "Chebyshev approximation of (1 + 2x) exp(x**2)
-// erfc x in 0 <= x < infinity", Mathematics of Computation 36, 1981.
+// With a = |x|, the tail beyond a is exp(-a**2 / 2) * M(a), where M is Mills' ratio over sqrt(2 pi).
+// (a + knot) * M(a) is computed as a polynomial in (a - knot) / (a + knot): Shepherd and Laframboise, "Chebyshev
+// approximation of (1 + 2x) exp(x**2) erfc x in 0 <= x < infinity", Mathematics of Computation 36, 1981.
 template <typename T>
 PYREG_INLINE Pair<T> normal(typename Native<T>::vec x) {
   using vec = typename Native<T>::vec;
@@ -142,8 +144,8 @@ PYREG_INLINE Pair<T> normal(typename Native<T>::vec x) {
   using Integer = decltype(F::kBias);
   vec a = absolute<T>(x);
   a = a > F::kFar ? vec{} + F::kFar : a;
-  // a**2 / 2 in two parts, the first exact: rounded, it would be off by half its last place, and the exponential by
-  // as many of its own as it is large.
+  // a**2 / 2 in two parts, the first of them exact. If it were rounded, its relative error would become a**2 / 2
+  // times as large in the exponential.
   const vec high = (vec)((mask)a & -(Integer{1} << F::kLowBits));
   const vec density = exp<T, true>((high * high) * T{-0.5}, ((a - high) * (a + high)) * T{-0.5});
   const vec inverse = T{1} / (a + F::kKnot);

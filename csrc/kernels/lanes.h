@@ -1,9 +1,9 @@
-// The virtual lanes: every sum over a row runs in the same lanes, on every instruction set.
+// Virtual lanes: every sum over a row uses the same lanes on every instruction set.
 //
-// A row is cut into groups of 128 bytes (32 floats or 16 doubles). Element i belongs to lane
+// A row is divided into groups of 128 bytes (32 floats or 16 doubles). Element i belongs to lane
 // i mod Group<T>::kCount, each lane is summed in order, and the lanes are combined by halving:
-// lane[i] += lane[i + w] for w = kCount/2, ..., 2, 1. A level holds a group in as many of its native
-// vectors as it takes, so its width never shows in a result.
+// lane[i] += lane[i + w] for w = kCount/2, ..., 2, 1. A level holds a group in as many native vectors as it needs, so
+// the width of its vectors never affects a result.
 #pragma once
 
 #include <cstdint>
@@ -16,17 +16,17 @@
 #endif
 
 #define PYREG_INLINE inline __attribute__((always_inline))
-// What stands in many kernels and takes long enough for a call not to show.
+// For code that many kernels use and that takes long enough to hide the cost of a call.
 #define PYREG_NOINLINE __attribute__((noinline))
-// Inline where vectors are wide: where a group of lanes takes eight, what is unrolled over them is too much to stand
-// in every kernel.
+// Inlined only if vectors are wide. Without AVX2 a group of lanes takes eight vectors, and code unrolled over them is
+// too large to repeat in every kernel.
 #if defined(__AVX2__)
 #define PYREG_INLINE_WIDE PYREG_INLINE
 #else
 #define PYREG_INLINE_WIDE PYREG_NOINLINE
 #endif
 #define PYREG_LAMBDA __attribute__((always_inline))
-// Over the vectors of a group: without it gcc keeps small arrays of vectors in memory.
+// For loops over the vectors of a group. Without it gcc keeps small arrays of vectors in memory.
 #define PYREG_UNROLL _Pragma("GCC unroll 16")
 
 namespace pyreg {
@@ -71,13 +71,13 @@ struct Native<double> {
   }
 };
 
-// Lanes 0, ..., count - 1.
+// A mask of the lanes 0, ..., count - 1.
 template <typename T>
 PYREG_INLINE typename Native<T>::mask first_lanes(int count) {
   return Native<T>::index() < count;
 }
 
-// The first `count` elements at p, zeros behind them; p[count] is not touched.
+// The first `count` elements at p, followed by zeros; p[count] is not touched.
 template <typename T>
 PYREG_INLINE_WIDE typename Native<T>::vec load_part(const T* p, int count) {
 #if defined(__AVX512F__)
@@ -116,8 +116,8 @@ PYREG_INLINE_WIDE void store_part(T* p, int count, typename Native<T>::vec v) {
 #endif
 }
 
-// Past the caches: for results too large to stay there, whose lines then need not be read to be written.
-// p is aligned to a vector; every line has to be written whole.
+// Stores past the caches, for results too large to stay there: their lines need not be read before they are written.
+// p is aligned to a vector, and every line has to be written whole.
 template <typename T>
 PYREG_INLINE void store_nontemporal(T* p, typename Native<T>::vec v) {
 #if defined(__AVX512F__)
@@ -138,13 +138,13 @@ PYREG_INLINE void nontemporal_fence() {
 #endif
 }
 
-// How many elements there are from p to the next cache line.
+// The number of elements from p to where a cache line starts: 0 if one starts at p.
 template <typename T>
 PYREG_INLINE int64_t to_next_line(const T* p) {
   return static_cast<int64_t>(-reinterpret_cast<uintptr_t>(p) % kLineBytes / sizeof(T));
 }
 
-// A group: how many lanes it has, how many of them are a vector, and how many vectors that makes.
+// A group: how many lanes it has, how many lanes a vector has, and how many vectors a group takes.
 template <typename T>
 struct Group {
   static constexpr int kCount = kGroupBytes / sizeof(T);
@@ -165,12 +165,12 @@ struct Accumulators {
     for (int k = 0; k < kVecs; ++k) v[k] = vec{};
   }
 
-  // The halving tree.
+  // The sum of all lanes, by halving.
   PYREG_INLINE T sum() const {
     return halved([](auto a, auto b) PYREG_LAMBDA { return a + b; });
   }
 
-  // combine(lower half, upper half), of vectors and then of elements, until one is left.
+  // Combines the lower half with the upper half, first of the vectors, then of the elements, until one is left.
   template <typename Combine>
   PYREG_INLINE T halved(Combine combine) const {
     vec half[kVecs];
@@ -188,15 +188,15 @@ struct Accumulators {
   }
 };
 
-// A vector of a row, `at` elements from its start, vector k of its group: whole, or the first `count` elements
-// of one. A loop body written against this interface serves both.
+// Vector k of its group, `at` elements from the start of the row: a whole vector, or the first `count` elements of
+// one. A loop body written for this interface works with both.
 template <typename T>
 struct WholeVector {
   using vec = typename Native<T>::vec;
   static constexpr bool kWhole = true;
   int64_t at;
   int k;
-  bool in_line;  // all of its cache line is in the row, where the groups start on lines
+  bool in_line;  // whether its whole cache line is in the row, if groups start on lines
 
   PYREG_INLINE vec load(const T* row) const {
     vec v;
@@ -205,7 +205,7 @@ struct WholeVector {
   }
   PYREG_INLINE void store(T* row, vec v) const { store_at(row + at, v); }
   PYREG_INLINE void store_at(T* p, vec v) const { std::memcpy(p, &v, sizeof v); }
-  // v with zeros behind the last element.
+  // v, with zeros after the row's last element.
   PYREG_INLINE vec only_row(vec v) const { return v; }
 };
 
@@ -222,7 +222,7 @@ struct PartVector {
   PYREG_INLINE vec only_row(vec v) const { return first_lanes<T>(count) ? v : vec{}; }
 };
 
-// body(vector) for the vectors of a row's elements begin, ..., end - 1, in order: whole groups, and less than one.
+// Calls body(vector) for the vectors of a row's elements begin, ..., end - 1, in order: whole groups, then the rest.
 template <typename T, typename Body>
 PYREG_INLINE void each_vector(int64_t begin, int64_t end, Body body) {
   constexpr int kWidth = Group<T>::kWidth, kCount = Group<T>::kCount;
@@ -243,14 +243,13 @@ PYREG_INLINE void each_vector(int64_t begin, int64_t end, Body body) {
   }
 }
 
-// The same where nothing is summed, so that no vector needs a lane of its own: the first `lead` elements of a row are
-// taken by themselves, and the groups behind them start where a cache line does. `begin` is 0, or `lead` plus whole
-// groups.
+// The same for loops that do not sum over the row, so no element needs a certain lane. The first `lead` elements of
+// the row come separately, and the groups after them start on cache lines. `begin` is 0, or `lead` plus whole groups.
 template <typename T, typename Body>
 PYREG_INLINE void each_vector_from_line(int64_t begin, int64_t end, int64_t lead, Body body) {
   constexpr int kWidth = Group<T>::kWidth, kCount = Group<T>::kCount, kLine = kLineBytes / sizeof(T);
   int64_t at = begin;
-  // Vector by vector, as far as `to`; lines begin at `from`, a multiple of a line behind it, and so on.
+  // One vector at a time, up to `to`. Cache lines start at `from` and every kLine elements after it.
   const auto part = [&](int64_t from, int64_t to, bool in_line) PYREG_LAMBDA {
 #pragma GCC unroll 1
     for (; at + kWidth <= to; at += kWidth) {
@@ -268,8 +267,7 @@ PYREG_INLINE void each_vector_from_line(int64_t begin, int64_t end, int64_t lead
   if (at < end) part(at, end, true);
 }
 
-// Once a line: has what stands kBytes behind it in memory fetched, into the first-level cache (kLocality 3) or the
-// second (2).
+// Prefetches the data kBytes ahead, once per cache line, into the first-level cache (kLocality 3) or the second (2).
 template <int kBytes, int kLocality, typename Vector, typename T>
 PYREG_INLINE void fetch_ahead(Vector vector, const T* row) {
   if (vector.k * kVectorBytes % kLineBytes == 0)

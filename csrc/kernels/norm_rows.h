@@ -1,4 +1,4 @@
-// The normalisations of a row, forward and backward: one pair of kernels, with what tells them apart in `Norm`.
+// LayerNorm and RMSNorm, forward and backward: one pair of kernels, with the differences in `Norm`.
 //
 //   forward   xhat = (x - mean) * rstd,  y = xhat * weight + bias
 //   backward  g = dy * weight,  dx = (g - mean(g) - xhat * mean(g * xhat)) * rstd
@@ -6,21 +6,21 @@
 //
 // RMSNorm has no mean: mean and mean(g) are left out.
 //
-// What happens to a row, forward: memory brings row r + 1 while row r is worked on.
+// The forward pass: row r + 1 is read from memory while row r is normalised.
 //
 //   add row 0 to its sums
 //   for each row r:
 //     mean, rstd <- its sums                                 row_moments.h
-//       the row is summed again where the sums were taken about a number too far from the mean, and where squares
-//       overflowed or underflowed: then it is y <- x * 2**k that is summed, and that takes the place of x
+//       the row is summed again if the shift was too far from the mean, or if squares overflowed or underflowed;
+//       in the second case y <- x * 2**k is summed, and replaces x
 //     for each chunk of 128 elements:                        row_sums.h
 //       of row r + 1:  [make it from x, mask and residual]   dropout_add_norm.h, row_masks.h
 //                      add it to the sums, lane by lane      lanes.h
-//                      fetch what stands some KB further on
-//       of row r:      y <- (x - mean) * rstd * weight + bias, for a chunk that begins where a line of y does;
+//                      prefetch some KB ahead
+//       of row r:      y <- (x - mean) * rstd * weight + bias, for a chunk that starts on a cache line of y;
 //                      with ordinary stores or past the caches: row_writer.h
 //
-// Backward it is the same with the sums of g and g * xhat, and dx, dweight and dbias in the place of y.
+// The backward pass is the same, with the sums of g and g * xhat, and with dx, dweight and dbias instead of y.
 #pragma once
 
 #include "kernels/row_moments.h"
@@ -50,7 +50,7 @@ struct RmsNorm {
   static PYREG_INLINE Row row(const double*, const T* rstd, int64_t i) { return {rstd[i]}; }
 };
 
-// Where the forward pass takes its rows from: from memory, as they stand there.
+// The source of the forward pass's rows if they are stored in memory.
 template <typename T, bool kNontemporal>
 class StoredRows {
  public:
@@ -58,7 +58,7 @@ class StoredRows {
 
   StoredRows(int64_t n, const T* x) : n_(n), next_(x) {}
 
-  // The next row, of which chunks can be read when they are made, in order.
+  // The next row. Its chunks can be read once they are made, in order.
   PYREG_INLINE const T* start_row() {
     const T* const row = next_;
     next_ += n_;
@@ -72,14 +72,14 @@ class StoredRows {
   const T* next_;
 };
 
-// y (rows, n), which may be the source's; weight (n), and bias (n) where kBias; mean, rstd (rows), or null.
+// y (rows, n), which may be the source's array; weight (n); bias (n) if kBias; mean, rstd (rows), or null.
 template <typename Norm, bool kBias, bool kNontemporal, typename T, typename Rows>
 void norm_forward_rows(int64_t rows, int64_t n, Rows& source, const T* weight, const T* bias, double eps, T* y,
                        double* mean, T* rstd) {
   RowWriter<T, kNontemporal> writer(n, y);
   typename Norm::Sums sums;
   const T* next = nullptr;
-  // Row r + 1 is summed while row r is normalised; from -1 on, so that there is one place where this is done.
+  // Row r + 1 is summed while row r is normalised. Starting at -1 keeps the code that sums a row in one place.
   for (int64_t r = -1; r < rows; ++r) {
     const T* x = next;
     typename Norm::Row row{};
@@ -117,14 +117,14 @@ void norm_forward_rows(int64_t rows, int64_t n, Rows& source, const T* weight, c
   writer.finish();
 }
 
-// The means over a row that its dx needs, of g and of g * xhat.
+// The means of g and of g * xhat over a row, which its dx needs.
 template <typename Norm, bool kWeight, typename T>
 class RowGradientMeans {
  public:
   typename Norm::Row row;
   T mean_g, mean_g_xhat;
 
-  // Nothing is added yet.
+  // Starts a row. Nothing is added yet.
   PYREG_INLINE void start(int64_t n, const T* dy, const T* x, const typename Norm::Row& of, const T* weight) {
     n_ = n, dy_ = dy, x_ = x, weight_ = weight, row = of;
     sum_g_.start();
@@ -148,7 +148,7 @@ class RowGradientMeans {
     sum_g_xhat_.put(sum_g_xhat, end, n_);
   }
 
-  // When the row is added.
+  // Called when the whole row is added.
   PYREG_INLINE void finish() {
     mean_g = static_cast<T>(sum_g_.total() / static_cast<double>(n_));
     mean_g_xhat = static_cast<T>(sum_g_xhat_.total() / static_cast<double>(n_));
@@ -160,8 +160,8 @@ class RowGradientMeans {
   RowSum<T> sum_g_, sum_g_xhat_;
 };
 
-// dy, x (rows, n); mean (rows) where Norm has one, rstd (rows); weight (n), or null where !kWeight. dweight, dbias
-// (n): the sums over these rows; dbias is null where Norm has no mean. What the gradient writes may be dy or x.
+// dy, x (rows, n); mean (rows) if Norm has one, rstd (rows); weight (n), or null if !kWeight. dweight, dbias (n): the
+// sums over these rows; dbias is null if Norm has no mean. The gradient may write over dy or x.
 template <typename Norm, bool kWeight, bool kNontemporal, typename T, typename Gradient>
 void norm_backward_rows(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean, const T* rstd,
                         const T* weight, Gradient& gradient, T* dweight, T* dbias) {
@@ -205,7 +205,7 @@ void norm_backward_rows(int64_t rows, int64_t n, const T* dy, const T* x, const 
   gradient.finish();
 }
 
-// dx (rows, n). weight, and with it dweight and dbias, may be null.
+// dx (rows, n). weight may be null; dweight and dbias are then null too.
 template <typename Norm, typename T>
 void norm_backward(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean, const T* rstd,
                    const T* weight, T* dx, T* dweight, T* dbias, bool nontemporal) {

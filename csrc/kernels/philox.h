@@ -1,8 +1,8 @@
 // Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11), in native vectors.
 //
-// Each 32-bit word of a counter stands in a 64-bit lane of its own: the widening multiply reads the low
-// half of a lane and fills the whole, so nothing is repacked between rounds. The high half of a lane
-// may hold anything; no step lets it reach a low half.
+// Each 32-bit word of a counter has a 64-bit lane of its own. The widening multiply reads the low half of a lane and
+// fills the whole, so nothing is repacked between rounds. The high half of a lane may hold anything: no step lets it
+// affect a low half.
 #pragma once
 
 #include "kernels/lanes.h"
@@ -15,9 +15,9 @@ namespace pyreg {
 namespace {
 
 typedef uint64_t U64s __attribute__((vector_size(kVectorBytes)));
-constexpr int kPhiloxLanes = kVectorBytes / 8;  // blocks computed at once
+constexpr int kPhiloxLanes = kVectorBytes / 8;  // blocks per vector
 
-// Low half of each 64-bit lane of a, times the low half of b: the whole 64-bit product.
+// The full 64-bit products of the low halves of the 64-bit lanes of a and b.
 PYREG_INLINE U64s multiply_low_halves(U64s a, U64s b) {
 #if defined(__AVX512F__)
   return (U64s)_mm512_mul_epu32((__m512i)a, (__m512i)b);
@@ -36,12 +36,12 @@ struct PhiloxCounters {
   U64s word[4];
 };
 
-// Vectors of counters that go through the rounds side by side: a round waits for its multiplications, and in
-// that time the other vector's are under way.
+// Vectors of counters that go through the rounds together: while one waits for its multiplications, those of the
+// other are under way.
 constexpr int kPhiloxVectors = 2;
 
-// The keys of the rounds. They stand in memory, from where a round takes them as it loads: they need not be made
-// anew, and moved to vectors, in each batch of counters.
+// The keys of all rounds. A round loads them from memory, so they need not be computed again and moved to vectors for
+// each batch of counters.
 class PhiloxKeys {
  public:
   PYREG_INLINE explicit PhiloxKeys(uint64_t key) {
@@ -78,7 +78,7 @@ struct PhiloxBytes {
 };
 
 PYREG_INLINE PhiloxBytes philox_bytes(uint64_t first, uint32_t digit, uint32_t domain, const PhiloxKeys& key) {
-  // Which block a lane computes: interleaving two registers below takes the even lanes first.
+  // Which block each lane computes: interleaving two registers below takes the even lanes first.
   U64s block{};
   for (int lane = 0; lane < kPhiloxLanes; ++lane) block[lane] = lane / 2 + (lane % 2) * (kPhiloxLanes / 2);
   block += first;

@@ -1,4 +1,4 @@
-// The dropout masks of rows, one behind the other in the random stream, taken chunk by chunk.
+// The dropout masks, chunk by chunk, of rows that are consecutive in the random stream.
 #pragma once
 
 #include "kernels/chunk_mask.h"
@@ -7,7 +7,7 @@
 namespace pyreg {
 namespace {
 
-// A chunk of a row, moved on to where a line starts, and the vector that may be read beyond its end.
+// A chunk of a row that is moved to the start of a cache line, and the vector that may be read beyond it.
 constexpr int kMaskedChunk = kRowChunk + 2 * kMaskBeyond;
 
 struct SameBytes {
@@ -22,8 +22,8 @@ constexpr SameBytes same_bytes(uint8_t value) {
 
 constexpr SameBytes kAllKept = same_bytes(0xff), kAllDropped = same_bytes(0);
 
-// The mask is made in segments: as many whole rows as a ChunkMask takes, or that many elements of a longer row. While
-// one is used, the next one is made.
+// The mask is made in segments: as many whole rows as fit into a ChunkMask, or a part of a longer row. While one
+// segment is used, the next one is made.
 class RowMasks {
  public:
   // For rows of n from `offset` on in the random stream.
@@ -36,9 +36,8 @@ class RowMasks {
 
   RowMasks(const RowMasks&) = delete;
 
-  // Of the chunk that begins at `begin` of its row: element i of the row is kept where the byte i - begin is 0xff,
-  // and dropped where it is 0, up to kMaskBeyond beyond the chunk's end within the row. To be called chunk after
-  // chunk.
+  // The mask of the chunk that begins at `begin` of its row, and up to kMaskBeyond elements beyond it within the row.
+  // Byte i - begin is 0xff if element i of the row is kept, and 0 if it is dropped. Chunks must be taken in order.
   PYREG_NOINLINE const uint8_t* chunk(int64_t begin) {
     if (same_) return same_;
     if (used_ == count_) advance();
@@ -48,7 +47,7 @@ class RowMasks {
     return keep;
   }
 
-  // What a kept element is multiplied by.
+  // The factor for kept elements.
   template <typename T>
   T scale() const {
     return same_ ? T{1} : dropout_scale<T>(threshold_);
@@ -65,7 +64,7 @@ class RowMasks {
     start_next();
   }
 
-  // Starts the segment behind what was started before; an empty one behind the last.
+  // Starts the next segment; an empty one after the last.
   void start_next() {
     int64_t beyond = 0;
     if (n_ <= kChunk) {
@@ -85,9 +84,9 @@ class RowMasks {
     offset_ += next_count_;
   }
 
-  const uint8_t* same_;  // every chunk's mask, where the elements are all kept or all dropped
+  const uint8_t* same_;  // every chunk's mask if all elements are kept or all dropped, else null
   uint64_t threshold_, key_;
-  int64_t n_, rows_left_, column_ = 0;  // rows_left_, column_: of what is not started
+  int64_t n_, rows_left_, column_ = 0;  // rows_left_, column_: where the next segment starts
   uint64_t offset_;
   int used_ = 0, count_ = 0, next_count_ = 0;
   ChunkMask masks_[2];

@@ -1,7 +1,7 @@
-// The mean and the variance of a row, or its mean square, and what takes it to its xhat = (x - mean) / sqrt(variance
-// + eps), or x / sqrt(mean square + eps).
+// The mean and variance of a row, or its mean square, and the factors that turn the row into its
+// xhat = (x - mean) / sqrt(variance + eps), or x / sqrt(mean square + eps).
 //
-// The mean is held as shift + lo: shift is a T near the mean, lo what is missing, the mean of x - shift. So a float32
+// The mean is held as shift + lo: shift is a T near the mean, and lo is the rest, the mean of x - shift. So a float32
 // row around 1e6 is normalised as well as one around 0.
 #pragma once
 
@@ -10,7 +10,7 @@
 namespace pyreg {
 namespace {
 
-// What takes the elements of a row to its xhat, less its mean.
+// Turns the elements of a row into its xhat, for a norm that subtracts the mean.
 template <typename T>
 struct CentredRow {
   T shift, lo, rstd;
@@ -18,7 +18,7 @@ struct CentredRow {
   PYREG_INLINE typename Native<T>::vec xhat(typename Native<T>::vec x) const { return ((x - shift) - lo) * rstd; }
 };
 
-// The same with the mean left where it is.
+// The same for a norm that does not.
 template <typename T>
 struct UncentredRow {
   T rstd;
@@ -26,13 +26,13 @@ struct UncentredRow {
   PYREG_INLINE typename Native<T>::vec xhat(typename Native<T>::vec x) const { return x * rstd; }
 };
 
-// The mean of a row, as shift + lo, and its variance: from one pass over the row, about the mean of its first group
-// of lanes (shifted data: Chan, Golub and LeVeque, 1983, section 3). Where that turns out to be more than a standard
-// deviation from the row's mean, a second pass is made about it: the corrected two-pass algorithm, their eq. 1.7.
+// The mean of a row, as shift + lo, and its variance, from one pass over the row. The shift is the mean of the first
+// group of lanes (shifted data: Chan, Golub and LeVeque, 1983, section 3). If it is more than a standard deviation
+// from the row's mean, a second pass uses that mean: the corrected two-pass algorithm, their eq. 1.7.
 template <typename T>
 class RowMoments {
  public:
-  // Of the row x of n; nothing is added yet.
+  // Starts the row x (n). Nothing is added yet.
   PYREG_INLINE void start(int64_t n, const T* x) {
     constexpr int kGroup = Group<T>::kCount;
     const int64_t count = n < kGroup ? n : kGroup;
@@ -56,14 +56,14 @@ class RowMoments {
     sum_dd_.put(sum_dd, end, n_);
   }
 
-  // When the row is added.
+  // Called when the whole row is added.
   PYREG_INLINE void finish() {
     divide();
     if (lo_ * lo_ > variance_) *this = about(n_, x_, static_cast<T>(mean()));
   }
 
   PYREG_INLINE double mean() const { return static_cast<double>(shift_) + lo_; }
-  // What eps is added to.
+  // The value that eps is added to.
   PYREG_INLINE double spread() const { return variance_; }
   PYREG_INLINE CentredRow<T> row(T rstd) const { return {shift_, static_cast<T>(lo_), rstd}; }
 
@@ -85,7 +85,7 @@ class RowMoments {
   PYREG_INLINE void divide() {
     lo_ = sum_d_.total() / static_cast<double>(n_);
     variance_ = sum_dd_.total() / static_cast<double>(n_) - lo_ * lo_;
-    if (variance_ < 0) variance_ = 0;  // a NaN stays one
+    if (variance_ < 0) variance_ = 0;  // a NaN stays NaN
   }
 
   int64_t n_;
@@ -135,8 +135,8 @@ constexpr double tiny = sizeof(T) == 4 ? 0x1p-100 : 0x1p-900;
 template <typename T>
 constexpr double largest_finite = sizeof(T) == 4 ? __FLT_MAX__ : __DBL_MAX__;
 
-// The power of two that brings the largest |x| of a row, or the root of eps where that is larger, into [1, 2),
-// as near as T allows.
+// The power of two that brings the largest |x| of a row, or sqrt(eps) if that is larger, into [1, 2), or as near as
+// T's range allows.
 template <typename T>
 double scale_to_one(int64_t n, const T* x, double eps) {
   constexpr double kLimit = sizeof(T) == 4 ? 0x1p126 : 0x1p1022;
@@ -150,8 +150,8 @@ double scale_to_one(int64_t n, const T* x, double eps) {
   return scale;
 }
 
-// Finished, where nothing else is done meanwhile. Sums are handed on by value: those whose address were known
-// elsewhere would not stay in registers.
+// The finished sums of a row, if nothing else is done meanwhile. Sums are passed by value: if their address were
+// known elsewhere, they would not stay in registers.
 template <typename Sums, typename T>
 PYREG_NOINLINE Sums row_sums(int64_t n, const T* x) {
   Sums sums;
@@ -161,23 +161,23 @@ PYREG_NOINLINE Sums row_sums(int64_t n, const T* x) {
   return sums;
 }
 
-// 1 / sqrt(spread + eps), the spread being that of `scale` times the row whose statistics they are.
+// The inverse deviation of a row. inverse belongs to the row times `scale`: 1 / sqrt(spread + eps * scale**2).
 template <typename T>
 struct InverseDeviation {
-  const T* source;  // the row itself, or where it stands scaled
+  const T* source;  // the row, or its scaled copy
   double scale, inverse;
 
   T rstd() const { return static_cast<T>(inverse * scale); }
-  // Beyond T's range all deviations from the mean are 0, and are to stay 0 when multiplied.
+  // If inverse is beyond T's range, all deviations from the mean are 0, and must stay 0 when they are multiplied.
   T factor() const { return static_cast<T>(inverse > largest_finite<T> ? largest_finite<T> : inverse); }
 };
 
-// Of the row x, whose sums are finished. A row near the ends of T's range is written to y, scaled, and summed again.
+// Of the row x, whose sums are finished. A row near the limits of T's range is scaled into y and summed again.
 template <typename Sums, typename T>
 PYREG_INLINE InverseDeviation<T> inverse_deviation(int64_t n, const T* x, Sums& sums, double eps, T* y) {
   const T* source = x;
   double scale = 1;
-  // Squares that overflowed or underflowed (or a NaN): again, with the row brought near 1.
+  // Squares have overflowed or underflowed, or there is a NaN: sum again, with the row scaled to near 1.
   if (!(sums.spread() + eps >= tiny<T> && sums.spread() < __builtin_inf())) {
     scale = scale_to_one(n, x, eps);
     for (int64_t i = 0; i < n; ++i) y[i] = x[i] * static_cast<T>(scale);

@@ -1,5 +1,5 @@
-// Sums over a row, taken chunk by chunk: so that the sums of the next row, which comes from memory, can run beside
-// what is done with this one, whose result goes there. One after the other they would leave memory idle in turn.
+// Sums over a row, chunk by chunk. The next row, which is read from memory, can then be summed while the result of
+// this row is written there. One after the other, each would leave memory idle for part of the time.
 #pragma once
 
 #include "kernels/lanes.h"
@@ -7,13 +7,13 @@
 namespace pyreg {
 namespace {
 
-// Elements of a row that are summed in T; the sums of such blocks are added in double. A long row around 1e6
-// would lose its mean otherwise, and any long row its variance.
+// Elements of a row that are summed in T; the sums of these blocks are added in double. Otherwise a long row around
+// 1e6 would lose its mean, and any long row its variance.
 constexpr int64_t kSumBlock = 4096;
 constexpr int64_t kRowChunk = 128;  // elements
 static_assert(kSumBlock % kRowChunk == 0 && kRowChunk % Group<float>::kCount == 0);
 
-// take(begin, end) for each chunk of a row of n; an empty row has one chunk, which is empty.
+// Calls take(begin, end) for each chunk of a row of n. An empty row has one empty chunk.
 template <typename Take>
 PYREG_INLINE void each_chunk(int64_t n, Take take) {
   int64_t begin = 0;
@@ -23,8 +23,8 @@ PYREG_INLINE void each_chunk(int64_t n, Take take) {
   } while (begin < n);
 }
 
-// The chunk begin, ..., end - 1 of a row of n, moved on to where the lines of the row's result start, which is at
-// `lead`.
+// The chunk from, ..., to - 1 of a row of n, moved by `lead` to where the cache lines of the row's result start. The
+// first chunk still begins at 0.
 struct MovedChunk {
   int64_t begin, end;
 
@@ -32,35 +32,36 @@ struct MovedChunk {
       : begin(from == 0 ? 0 : from + lead), end(to + lead > n ? n : to + lead) {}
 };
 
-// body(vector) for the vectors of a chunk, moved on like that.
+// Calls body(vector) for the vectors of a chunk that is moved like that.
 template <typename T, typename Body>
 PYREG_INLINE void each_vector_of_chunk(int64_t begin, int64_t end, int64_t n, int64_t lead, Body body) {
   const MovedChunk moved(begin, end, n, lead);
   each_vector_from_line<T>(moved.begin, moved.end, lead, body);
 }
 
-// What a row comes from, and with it how it is fetched ahead.
+// Where a row comes from, which decides how it is prefetched.
 enum class From { scratch, cache, memory };
 
-// Vectors of 16 bytes are not fast enough to wait for memory; there, one way to fetch is code for the sums once only.
+// 16-byte vectors are not fast enough to wait for memory. Prefetching in only one way then means only one copy of the
+// code for the sums.
 template <bool kNontemporal>
 constexpr From kFromInput = kNontemporal && kVectorBytes > 16 ? From::memory : From::cache;
 
-// Into the first-level cache, and from memory into the second, farther ahead: the first level waits for some two
-// dozen lines at a time, which is too few for the latency of memory. What the scratch holds is in the cache.
+// Prefetches into the first-level cache, or from memory into the second, farther ahead: the first level can wait for
+// only some two dozen lines at a time, too few for the latency of memory. What the scratch holds is in the cache.
 template <From kFrom, typename Vector, typename T>
 PYREG_INLINE void fetch_row(Vector vector, const T* row) {
   if constexpr (kFrom == From::cache) fetch_ahead<1536, 3>(vector, row);
   if constexpr (kFrom == From::memory) fetch_ahead<3072, 2>(vector, row);
 }
 
-// A sum over a row of n: in T over blocks, in double over those.
+// A sum over a row of n: in T within a block, in double over the blocks.
 template <typename T>
 class RowSum {
  public:
   PYREG_INLINE void start() { *this = RowSum(); }
 
-  // Those of the block that is summed now: for a chunk to add to, in registers, and give back by `put`.
+  // The sums of the current block. A chunk copies them into registers, adds to them and hands them back to `put`.
   PYREG_INLINE Accumulators<T> accumulators() const { return accumulators_; }
   PYREG_INLINE void put(const Accumulators<T>& accumulators, int64_t end, int64_t n) {
     accumulators_ = accumulators;
@@ -77,7 +78,7 @@ class RowSum {
   double total_ = 0;
 };
 
-// All chunks of a row, one after the other.
+// Adds all chunks of a row.
 template <typename Sums>
 PYREG_INLINE void add_row(Sums& sums, int64_t n) {
   each_chunk(n, [&](int64_t begin, int64_t end) PYREG_LAMBDA { sums.template add<From::scratch>(begin, end); });

@@ -1,6 +1,6 @@
-// Rows of results (rows, n), written one behind the other, with ordinary stores or past the caches. Past them, a line
-// in which one row ends and the next begins is put together here and goes the same way: one that has to be read
-// before it can be written would hold up the others.
+// Writes rows of results (rows, n) one after the other, with ordinary stores or past the caches. Past the caches, a
+// cache line that holds the end of one row and the start of the next is assembled here and then stored whole: a line
+// that has to be read before it is written would hold up the others.
 #pragma once
 
 #include "kernels/row_sums.h"
@@ -11,16 +11,16 @@ namespace {
 template <typename T, bool kNontemporal>
 class RowWriter {
  public:
-  // The first row stands at `row`; null where none is to be written.
+  // row: the first row, or null if nothing is to be written.
   RowWriter(int64_t n, T* row) : n_(n), row_(row), lead_(to_next_line(row)) {}
 
   RowWriter(const RowWriter&) = delete;
 
-  // Where the row that is written now stands, and how many of its elements come before a line begins.
+  // The row that is being written, and the number of its elements before a cache line starts.
   PYREG_INLINE T* row() const { return row_; }
   PYREG_INLINE int64_t lead() const { return lead_; }
 
-  // That row, for a chunk of it: by value, so that the pointer stays in a register.
+  // That row, for a chunk of it. The pointer is copied, so it stays in a register.
   struct Chunk {
     T* row;
     RowWriter& writer;
@@ -35,12 +35,12 @@ class RowWriter {
   };
   PYREG_INLINE Chunk chunk(int64_t) { return {row_, *this}; }
 
-  // When all of the row is stored.
+  // Called when all of the row is stored.
   PYREG_INLINE void end_row() {
     if constexpr (kNontemporal) {
       if (lead_ > 0 && started_)
         write_line(first_line_, row_ - (kLine - lead_));
-      else  // the line's first part is another's
+      else  // the line's first part is not this writer's
         std::memcpy(row_, first_line_ + (kLine - lead_) % kLine, lead_ * sizeof(T));
       std::memcpy(first_line_, last_line_, sizeof first_line_);
       started_ = true;
@@ -49,21 +49,21 @@ class RowWriter {
     lead_ = to_next_line(row_);
   }
 
-  // When all rows are.
+  // Called when all rows are stored.
   PYREG_INLINE void finish() {
     if constexpr (kNontemporal) {
-      const int64_t rest = (kLine - lead_) % kLine;  // the line's last part is another's
+      const int64_t rest = (kLine - lead_) % kLine;  // the line's last part is not this writer's
       std::memcpy(row_ - rest, first_line_, rest * sizeof(T));
       nontemporal_fence();
     }
   }
 
-  // A row, chunk by chunk: make(begin, moved) for each, before value(vector) for the vectors of the chunk as it is
-  // moved on.
+  // Writes a row chunk by chunk. Calls make(begin, moved) for each chunk, then stores value(vector) for the vectors
+  // of the moved chunk.
   template <typename Make, typename Value>
   PYREG_INLINE void write_row(Make make, Value value) {
-    // What is stored is read from vectors as they were written to the scratch just before: those of other places
-    // would have to wait until these are through.
+    // With ordinary stores there is no lead: the vectors that are read from the scratch are then the same that were
+    // written to it just before. Others would have to wait until those writes are through.
     const int64_t lead = kNontemporal ? lead_ : 0;
     each_chunk(n_, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
       make(begin, MovedChunk(begin, end, n_, lead));
@@ -82,7 +82,7 @@ class RowWriter {
     if constexpr (Vector::kWhole) {
       if (vector.in_line) return store_nontemporal(row + vector.at, v);
     }
-    // What stands before the lead is the end of the line that the row before began.
+    // Elements before the lead belong to the line in which the previous row ended.
     T* const line = vector.at < lead_ ? first_line_ : last_line_;
     vector.store_at(line + (kLine - to_next_line(row + vector.at)) % kLine, v);
   }
@@ -98,16 +98,16 @@ class RowWriter {
   int64_t n_;
   T* row_;
   int64_t lead_;
-  // The lines in which the row begins, and in which it ends.
+  // The cache lines in which the row begins and in which it ends.
   alignas(kLineBytes) T first_line_[kLine], last_line_[kLine];
   bool started_ = false;
 };
 
-// run(Flag<true>{}) where `rows` rows of n are to be written past the caches and are long enough, else
+// Calls run(Flag<true>{}) if `rows` rows of n are to be written past the caches and are long enough, otherwise
 // run(Flag<false>{}).
 template <typename T, typename Run>
 PYREG_INLINE void choose_stores(bool nontemporal, int64_t rows, int64_t n, Run run) {
-  constexpr int kLeastLines = 4;  // so that a row's first and last lines are not the same one
+  constexpr int kLeastLines = 4;  // so that a row's first and last lines differ
   if (rows == 0 || n * sizeof(T) < kLeastLines * kLineBytes) nontemporal = false;
   nontemporal ? run(Flag<true>{}) : run(Flag<false>{});
 }

@@ -24,7 +24,7 @@ void sgd_elements(int64_t n, const SgdScalars<T>& s, T* __restrict param, const 
   }
 }
 
-// All (n) and disjoint. momentum_buffer may be null where there is no momentum.
+// All arrays are (n) and disjoint. momentum_buffer may be null if there is no momentum.
 template <typename T>
 void sgd(int64_t n, const SgdScalars<T>& scalars, bool decay, Momentum momentum, T* param, const T* grad,
          T* momentum_buffer) {

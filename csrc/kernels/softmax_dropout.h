@@ -1,10 +1,10 @@
-// Softmax over rows of scores, and dropout of its weights (attention: Vaswani et al., 2017, arXiv:1706.03762).
+// Softmax over rows of scores, followed by dropout (attention: Vaswani et al., 2017, arXiv:1706.03762).
 //
 //   forward    s = x * scale + mask,  prob = exp(s - max(s)) / sum(exp(s - max(s))),  y = dropout(prob)
 //   backward   dprob = dropout(dy),  dx = prob * (dprob - sum(dprob * prob)) * scale
 //
-// The rows that are worked on are held in the scratch, in whole groups of lanes: behind a row's end stand scores of
-// -inf, whose weights are 0.
+// The current rows are held in the scratch, padded to whole groups of lanes. The padding holds scores of -inf, whose
+// weights are 0.
 #pragma once
 
 #include "kernels/elementary.h"
@@ -15,7 +15,7 @@
 namespace pyreg {
 namespace {
 
-// The larger of two scores, or vectors of them; `other` where `score` is a NaN.
+// The larger of two scores, or vectors of scores; `other` if `score` is NaN.
 template <typename Score>
 PYREG_INLINE Score larger(Score score, Score other) {
   return score > other ? score : other;
@@ -33,10 +33,10 @@ class ScoreRows {
     }
   }
 
-  // How many of the row's scores there are: the others have no weight.
+  // How many scores of the row have a weight: all, or, if causal, those up to the query.
   PYREG_INLINE int64_t count() const { return s_.queries > 0 && query_ + 1 < s_.n ? query_ + 1 : s_.n; }
 
-  // Written to `scores`, in whole groups. Returns the largest, NaNs left aside; 0 where it is -inf.
+  // Writes the row to `scores`, in whole groups. Returns the largest, ignoring NaNs; 0 if it is -inf.
   PYREG_NOINLINE T make(T* scores) const {
     const int64_t n = s_.n, some = count(), whole = some / Group<T>::kCount * Group<T>::kCount;
     const T *const x = x_, *const mask = mask_;
@@ -54,7 +54,7 @@ class ScoreRows {
         fetch_row<From::cache>(vector, x);
       }
     }
-    // What is left is less than a group, of which the last part may be behind the row's end, or the query.
+    // Less than a group is left. Its last part may be beyond the row's end, or beyond the query.
     for (int64_t at = whole; at < whole_groups<T>(some); at += Group<T>::kWidth) {
       typename Native<T>::vec s{};
       if (at + Group<T>::kWidth <= n)
@@ -66,7 +66,7 @@ class ScoreRows {
       std::memcpy(scores + at, &s, sizeof s);
     }
     const T maximum = largest.halved([](auto a, auto b) PYREG_LAMBDA { return larger(a, b); });
-    // The zero that is added takes the sign from -0.
+    // Adding 0 turns -0 into +0.
     return maximum == kNone ? T{0} : maximum + T{0};
   }
 
@@ -95,8 +95,8 @@ class ScoreRows {
   int64_t place_[kMaxAxes];
 };
 
-// take(vector, exp(scores - maximum)) for the vectors of a row of n scores, in whole groups; take returns what is
-// summed. Returns the sum.
+// Calls take(vector, exp(scores - maximum)) for the vectors of a row of n scores, in whole groups. Returns the sum of
+// what take returns.
 template <typename T, typename Take>
 PYREG_INLINE double sum_of_exponentials(int64_t n, const T* scores, T maximum, Take take) {
   RowSum<T> sum;
@@ -116,7 +116,7 @@ PYREG_INLINE double sum_of_exponentials(int64_t n, const T* scores, T maximum, T
   return sum.total();
 }
 
-// The exponentials are written over the scores.
+// Writes the exponentials over the scores. Returns their sum.
 template <typename T>
 PYREG_NOINLINE double exponentials(int64_t n, T* scores, T maximum) {
   return sum_of_exponentials(n, scores, maximum, [&](auto vector, auto e) PYREG_LAMBDA {
@@ -125,8 +125,8 @@ PYREG_NOINLINE double exponentials(int64_t n, T* scores, T maximum) {
   });
 }
 
-// The weights are written over the scores. Returns the sum of their products with dprob. kInfinite: of an rsum that
-// no forward pass returns, with which the zeros behind a row's end would become NaN.
+// Writes the weights over the scores. Returns the sum of their products with dprob. kInfinite: for an infinite rsum,
+// which no forward pass returns. It would turn the zeros after the row's end into NaN.
 template <bool kInfinite, typename T>
 PYREG_NOINLINE double probabilities(int64_t n, T* scores, T maximum, T rsum, const T* dprob) {
   return sum_of_exponentials(n, scores, maximum, [&](auto vector, auto e) PYREG_LAMBDA {
@@ -184,7 +184,7 @@ void softmax_dropout_forward(const SoftmaxDropoutForward<T>& a) {
   });
 }
 
-// dprob, of the row dy of which `count` scores have a weight: in whole groups, with zeros elsewhere.
+// Writes dprob of the row dy, in whole groups. Only `count` scores have a weight; the elements after them are 0.
 template <typename T>
 PYREG_NOINLINE void drop_row(int64_t n, int64_t count, const T* dy, RowMasks& masks, T keep_scale, T* dprob) {
   each_chunk(n, [&](int64_t begin, int64_t end) PYREG_LAMBDA {

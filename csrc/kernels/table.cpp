@@ -1,9 +1,9 @@
-// Compiled once for each instruction-set level, with PYREG_LEVEL its name and the level's flags.
+// Compiled once for each instruction-set level, with the level's flags and with PYREG_LEVEL set to its name.
 //
-// Nothing here may leave this translation unit but the two tables: a function with a weak symbol would
-// be merged with its namesakes, and a processor without the level's instructions could be handed this
-// one. So the kernels stand in anonymous namespaces and use nothing of the standard library that
-// could be emitted out of line. tests/test_isa_isolation.py holds the built module to that.
+// Only the two tables may be visible outside this translation unit. The linker merges weak symbols of the same name,
+// so a processor without this level's instructions could get this level's version of a function. Therefore the
+// kernels are in anonymous namespaces and use nothing of the standard library that could be emitted out of line.
+// tests/test_isa_isolation.py checks the built module for this.
 #include "kernels/table.h"
 
 #include "kernels/activation_dropout.h"

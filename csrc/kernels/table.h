@@ -1,4 +1,4 @@
-// The kernels of one instruction-set level, for one dtype: what csrc/ops calls and a level provides.
+// The kernels of one instruction-set level for one dtype. csrc/ops calls them through this table.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@ struct AdamScalars {
   T beta1, one_minus_beta1, beta2, one_minus_beta2;
   T step_size;  // lr / bias_correction1 * sqrt(bias_correction2)
   T eps_hat;    // eps * sqrt(bias_correction2)
-  T decay;      // weight_decay; times lr where decoupled
+  T decay;      // weight_decay, times lr if decoupled
 };
 
 template <typename T>
@@ -26,12 +26,12 @@ struct SgdScalars {
   bool nesterov;
 };
 
-// The dropout of a branch, whose rows (rows, n) stand one behind the other in the random stream.
+// The dropout of a branch (rows, n). Its rows are consecutive in the random stream.
 template <typename T>
 struct BranchDropout {
   uint64_t threshold, key, offset;
-  const T* layer_scale;  // (n), or null where the branch is not scaled
-  const T* row_scale;    // (rows), or null; goes with layer_scale. A factor of 0 drops the row
+  const T* layer_scale;  // (n), or null if the branch is not scaled
+  const T* row_scale;    // (rows), or null; only with layer_scale. A factor of 0 drops the row
 };
 
 template <typename T>
@@ -39,13 +39,13 @@ struct DropoutAddNormForward {
   int64_t rows, n;
   BranchDropout<T> dropout;
   const T *x, *residual;   // (rows, n)
-  int64_t residual_step;   // n, or 0 where one row of the residual stands for all
+  int64_t residual_step;   // n, or 0 if all rows share one row of the residual
   const T *weight, *bias;  // (n); RMSNorm has no bias
   double eps;
   T *y, *z;      // (rows, n); z may be null
-  double* mean;  // (rows), where the norm has one
+  double* mean;  // (rows), if the norm has a mean
   T* rstd;       // (rows)
-  T* scratch;    // two rows, each a whole number of lines
+  T* scratch;    // two rows, each padded to whole cache lines
   bool nontemporal;
 };
 
@@ -54,16 +54,16 @@ struct DropoutAddNormBackward {
   int64_t rows, n;
   BranchDropout<T> dropout;
   const T *dy, *dz, *z;               // (rows, n)
-  int64_t dz_step;                    // n, or 0 where one row of dz stands for all
-  const double* mean;                 // (rows), where the norm has one
+  int64_t dz_step;                    // n, or 0 if all rows share one row of dz
+  const double* mean;                 // (rows), if the norm has a mean
   const T *rstd, *weight;             // (rows), (n)
-  const T* x;                         // (rows, n), or null where there is no dlayer_scale
+  const T* x;                         // (rows, n), or null if there is no dlayer_scale
   T *dx, *dresidual;                  // (rows, n); dresidual may be null
   T *dweight, *dbias, *dlayer_scale;  // (n): sums over these rows. RMSNorm has no dbias; dlayer_scale may be null
-  bool nontemporal;                   // dx and dresidual stand alike towards the cache lines
+  bool nontemporal;                   // if true, dx and dresidual have the same offset in a cache line
 };
 
-// An activation of rows (rows, n), and dropout behind it; backward where there is a dy.
+// An activation of (rows, n), followed by dropout. It is the backward pass if dy is given.
 template <typename T>
 struct ActivationDropout {
   Activation activation;
@@ -76,11 +76,11 @@ struct ActivationDropout {
   bool nontemporal;
 };
 
-constexpr int kLineBytes = 64;  // of the cache
-// A group of lanes, in which rows are summed: kernels/lanes.h.
+constexpr int kLineBytes = 64;  // of a cache line
+// A group of lanes: rows are summed in such groups (kernels/lanes.h).
 constexpr int kGroupBytes = 128;
 
-// The elements of a row of n that is followed by another one at the start of a line, or of a group.
+// n rounded up to whole cache lines, or to whole groups of lanes.
 template <typename T>
 constexpr int64_t whole_lines(int64_t n) {
   constexpr int64_t kLine = kLineBytes / sizeof(T);
@@ -93,19 +93,19 @@ constexpr int64_t whole_groups(int64_t n) {
   return (n + kGroup - 1) / kGroup * kGroup;
 }
 
-constexpr int kMaxAxes = 64;  // of an array of NumPy
+constexpr int kMaxAxes = 64;  // of a NumPy array
 
-// x * scale + mask, in rows (rows, n).
+// The scores x * scale + mask, as (rows, n).
 template <typename T>
 struct SoftmaxScores {
   int64_t rows, n;
   const T* x;     // (rows, n)
-  const T* mask;  // the row of n for the first of all rows of the array
+  const T* mask;  // (n): the mask's row for the first row of the array
   T scale;
-  int64_t row;                            // of all rows of the array, the first of these
+  int64_t row;                            // the index in the array of the first of these rows
   int axes;                               // of the array, without the last one
   const int64_t *lengths, *mask_strides;  // (axes): the length, and the mask's stride in elements (0: broadcast)
-  int64_t queries, query;  // where causal: rows of a sequence, and which of them the first one is; else 0
+  int64_t queries, query;  // if causal: rows per sequence, and the first row's index in its sequence; else 0
 };
 
 template <typename T>
@@ -114,7 +114,7 @@ struct SoftmaxDropoutForward {
   uint64_t threshold, key, offset;
   T* y;               // (rows, n)
   T *maximum, *rsum;  // (rows)
-  T* scratch;         // a row, in whole groups of lanes
+  T* scratch;         // a row, padded to whole groups of lanes
   bool nontemporal;
 };
 
@@ -125,12 +125,12 @@ struct SoftmaxDropoutBackward {
   const T* dy;              // (rows, n)
   const T *maximum, *rsum;  // (rows)
   T* dx;                    // (rows, n)
-  T* scratch;               // two rows, each in whole groups of lanes
+  T* scratch;               // two rows, each padded to whole groups of lanes
   bool nontemporal;
 };
 
 // Raw pointers to contiguous arrays, checked by the caller; the kernels' headers give the shapes.
-// nontemporal: the result is written past the caches. offset: the place of the first element in the random stream.
+// nontemporal: the result is written past the caches. offset: the first element's position in the random stream.
 template <typename T>
 struct Kernels {
   void (*layer_norm_forward)(int64_t rows, int64_t n, const T* x, const T* weight, const T* bias, double eps, T* y,

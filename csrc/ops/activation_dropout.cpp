@@ -21,7 +21,7 @@ Activation activation_named(std::string_view name) {
   throw py::type_error("_core: no such activation");
 }
 
-// The bias, a short one repeated until it is a row that is worth a loop; or a row that changes nothing.
+// The bias as a row long enough to be worth a loop: a short one is repeated. Without a bias, a neutral row.
 template <typename T>
 class TiledBias {
  public:
@@ -47,7 +47,7 @@ class TiledBias {
   std::unique_ptr<T[]> memory_;
 };
 
-// Elementwise: in rows of any length that the bias allows. dy: null in the forward pass.
+// Elementwise, in rows of any length that suits the bias. dy is null in the forward pass.
 template <typename T>
 void run_elementwise(ActivationDropout<T> a, int64_t size, int64_t bias_size, int64_t bytes) {
   const TiledBias<T> bias(a.bias, bias_size);
@@ -68,15 +68,15 @@ void run_elementwise(ActivationDropout<T> a, int64_t size, int64_t bias_size, in
   });
 }
 
-// The bias has the length of x's last axis.
+// The bias must have the length of x's last axis.
 void require_bias(Arguments& a, const Array& x, const Array& bias) {
   if (!bias) return;
   a.require(x.axes > 0);
   if (x.axes > 0) a.require_shape(bias, 1, x.shape + x.axes - 1);
 }
 
-// activation, and the arguments of the public functions of its name. x, y: rows of the bias's n; without a bias, of
-// any length.
+// Arguments: the activation, then those of its public function. x, y: rows of n, the length of the bias; without a
+// bias, of any length.
 Reference forward(Arguments& a) {
   const char* activation = a.text();
   const Array x = a.array(), bias = a.optional_array();
@@ -108,7 +108,7 @@ Reference forward(Arguments& a) {
   return std::move(y.reference);
 }
 
-// The same of the gradient. dy, x, dx: rows of the bias's n; bias, dbias (n), or neither of them.
+// The same for the gradient. dy, x, dx: rows of n, the length of the bias. bias, dbias: both (n), or both missing.
 Reference backward(Arguments& a) {
   const char* activation = a.text();
   const Array dy = a.array(), x = a.array(), bias = a.optional_array();

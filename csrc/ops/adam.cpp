@@ -9,7 +9,7 @@
 namespace pyreg {
 namespace {
 
-// base**exponent by repeated squaring: multiplications alone, the same on every machine.
+// base**exponent by repeated squaring. It only multiplies, so the result is the same on every machine.
 double power(double base, uint64_t exponent) {
   double result = 1;
   for (; exponent != 0; exponent >>= 1, base *= base)
@@ -17,7 +17,7 @@ double power(double base, uint64_t exponent) {
   return result;
 }
 
-// decoupled: AdamW's decay; else the decay is a term of the gradient.
+// kDecoupled: AdamW's weight decay; otherwise the decay is added to the gradient.
 template <bool kDecoupled>
 Reference update(Arguments& a) {
   const Array param = a.updated(), grad = a.array(), exp_avg = a.updated(param), exp_avg_sq = a.updated(param);

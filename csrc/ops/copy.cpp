@@ -1,4 +1,4 @@
-// What the machine can do, for the benchmark to compare with.
+// Loops that show what the machine can do, for the benchmark to compare with.
 
 #include "cache.h"
 #include "dispatch.h"
@@ -8,7 +8,6 @@
 namespace pyreg {
 namespace {
 
-// source, target, nontemporal
 Reference copy(Arguments& a) {
   const Array source = a.array(), target = a.updated(source);
   const bool nontemporal = a.flag();
@@ -25,7 +24,6 @@ Reference copy(Arguments& a) {
   return none();
 }
 
-// param, grad, exp_avg, exp_avg_sq
 Reference update_loop(Arguments& a) {
   const Array param = a.updated(), grad = a.array(), exp_avg = a.updated(param), exp_avg_sq = a.updated(param);
   a.require_shape(grad, param);

@@ -10,7 +10,7 @@
 namespace pyreg {
 namespace {
 
-// x, y: samples, of which each is one element of the stream.
+// x, y: (samples, ...). Each sample uses one element of the random stream.
 Reference drop_path(Arguments& a) {
   const Array x = a.array();
   a.require(x.axes > 0);
@@ -32,7 +32,7 @@ Reference drop_path(Arguments& a) {
     const double keep = 0x1p32 - static_cast<double>(dropout.threshold);
     const T scale = keep > 0 ? static_cast<T>(0x1p32 / keep) : T{0};
 
-    // A sample is cut into pieces of a block, and small ones are taken together.
+    // A large sample is divided into pieces of one block. Small samples are grouped into a block.
     const auto kernel = kernels<T>().drop_path;
     const bool nontemporal = outgrows_cache(2 * x.bytes) && !y.replaces({x});
     const int64_t n = x.size / samples, block = block_elements<T>(nontemporal), pieces = blocks_of(n, block);

@@ -45,7 +45,7 @@ Reference dropout_mask(Arguments& a) {
   {
     const ReleasedGil released;
     const auto kernel = kernels<float>().dropout_mask;
-    const int64_t work = 8 * size;  // a byte of a mask takes about as long as moving eight
+    const int64_t work = 8 * size;  // a byte of the mask takes about as long as moving eight bytes
     parallel_blocks(size, block_elements<uint8_t>(false), work,
                     [&, threshold = threshold, key = key, offset = offset](int64_t begin, int64_t end) {
                       kernel(end - begin, threshold, key, offset + begin, kept.as<uint8_t>() + begin);

@@ -11,7 +11,7 @@ namespace {
 const NamedTuple layer_forward("DropoutAddLayerNormForward"), layer_backward("DropoutAddLayerNormBackward"),
     rms_forward("DropoutAddRmsNormForward"), rms_backward("DropoutAddRmsNormBackward");
 
-// The scales of a branch: both where one is given, so that a kernel has only one case besides the common one.
+// The scales of a branch. If only row_scale is given, layer_scale is all ones: a kernel has two cases, scaled or not.
 template <typename T>
 class BranchScales {
  public:
@@ -32,8 +32,8 @@ class BranchScales {
   RowsOrNeutral<T> layer_scale_;
 };
 
-// x, residual, y, z: rows of n; weight, bias, layer_scale (n); row_scale, mean, rstd: one per row. Of the inputs, x
-// alone has to be given. kCentred: LayerNorm, else RMSNorm, which has no bias and no mean.
+// x, residual, y, z: rows of n; weight, bias, layer_scale (n); row_scale, mean, rstd: one per row. Only x is
+// required. kCentred: LayerNorm; otherwise RMSNorm, which has no bias and no mean.
 template <bool kCentred>
 Reference forward(Arguments& a) {
   const Array x = a.array(), residual = a.optional_array(), weight = a.optional_array(),
@@ -87,14 +87,14 @@ Reference forward(Arguments& a) {
 }
 
 // dy, dz, z, x, dx, dresidual: rows of n; mean, rstd, row_scale: one per row; weight, layer_scale and their gradients
-// (n). Of the inputs, dy, z and rstd have to be given; x goes with layer_scale.
+// (n). dy, z, rstd and LayerNorm's mean are required, and x if layer_scale is given.
 template <bool kCentred>
 Reference backward(Arguments& a) {
   const Array dy = a.array(), dz = a.optional_array(), z = a.array(),
               mean = kCentred ? a.array(Type::float64) : Array{}, rstd = a.array(), weight = a.optional_array();
   const DropoutArguments dropout = a.dropout(z.size);
   const Array row_scale = a.optional_array(), layer_scale = a.optional_array();
-  const Array x = layer_scale ? a.array() : a.ignored();  // for its gradient alone
+  const Array x = layer_scale ? a.array() : a.ignored();  // needed only for dlayer_scale
   const Rows rows = a.rows_of(z, rstd, {weight, layer_scale});
   for (const Array& array : {dy, dz, x}) a.require_shape(array, z);
   for (const Array& array : {mean, row_scale}) a.require_shape(array, rstd);
@@ -113,7 +113,7 @@ Reference backward(Arguments& a) {
     const int64_t n = rows.n, blocks = blocks_of(rows.count, kBackwardBlockRows);
     const RowsOrNeutral<T> dzs(dz.as<T>(), n, kAddsNothing), weights(weight.as<T>(), n, kMultipliesByOne);
     const BranchScales<T> scales(row_scale.as<T>(), layer_scale.as<T>(), n);
-    // The kernel sums the gradients of weight and bias in any case.
+    // The kernel always sums the gradients of weight and bias.
     const BlockSums<T> dweights(blocks, n, dx.as<T>(), dweight.as<T>()),
         dbiases(kCentred ? blocks : 0, n, dx.as<T>(), dbias.as<T>()),
         dlayer_scales(layer_scale ? blocks : 0, n, dx.as<T>(), dlayer_scale.as<T>());

@@ -1,4 +1,4 @@
-// The exponential that the kernels use, for the tests.
+// The kernels' exponential, for the tests.
 
 #include "dispatch.h"
 #include "functions.h"
@@ -6,7 +6,6 @@
 namespace pyreg {
 namespace {
 
-// x, y
 Reference exponential(Arguments& a) {
   const Array x = a.array(), y = a.updated(x);
   if (!a.good()) return {};

@@ -7,7 +7,7 @@
 namespace pyreg {
 namespace {
 
-// Part of the result: elements summed together, before the sums are added in order.
+// Elements per partial sum; the partial sums are added in order. The result depends on this number.
 constexpr int64_t kBlock = 16 * 1024;
 
 double summed(const Array& x) {
@@ -25,11 +25,11 @@ double summed(const Array& x) {
   });
 }
 
-// An array, or a list of them; the penalty of all.
+// The penalty of an array, or of all arrays of a list.
 Reference l2_penalty(Arguments& a) {
   PyObject* params = a.object();
   const double weight_decay = a.number();
-  // Of a list, which somebody may change meanwhile, its arrays are kept.
+  // A copy of a list keeps its arrays alive if another thread changes the list.
   const Reference listed(PyList_CheckExact(params) ? PyList_AsTuple(params) : nullptr);
   if (!listed && PyErr_Occurred()) throw py::error_already_set();
   std::vector<Array> arrays;

@@ -36,7 +36,7 @@ Reference forward(Arguments& a) {
   return kStatistics ? forward_result.of({&y, &mean, &rstd}) : std::move(y.reference);
 }
 
-// dy, x, dx: rows of n; mean, rstd: one per row; weight, dweight, dbias (n), or none of them.
+// dy, x, dx: rows of n; mean, rstd: one per row; weight, dweight, dbias: all (n), or all missing.
 Reference backward(Arguments& a) {
   const Array dy = a.array(), x = a.array(), mean = a.array(Type::float64), rstd = a.array(),
               weight = a.optional_array();

@@ -36,7 +36,7 @@ Reference forward(Arguments& a) {
   return kStatistics ? forward_result.of({&y, &rstd}) : std::move(y.reference);
 }
 
-// dy, x, dx: rows of n; rstd: one per row; weight, dweight (n), or none of them.
+// dy, x, dx: rows of n; rstd: one per row; weight, dweight: both (n), or both missing.
 Reference backward(Arguments& a) {
   const Array dy = a.array(), x = a.array(), rstd = a.array(), weight = a.optional_array();
   const Rows rows = a.rows_of(x, rstd, {weight});

@@ -10,10 +10,10 @@ namespace {
 
 const NamedTuple forward_result("SoftmaxDropoutForward");
 
-// x * scale + mask, of an array and of a block of its rows.
+// The scores x * scale + mask, of an array and of a block of its rows.
 class Scores {
  public:
-  // The mask's shape broadcasts to x's; its rows are as long as x's.
+  // The mask's shape must broadcast to x's, and its rows must be as long as x's.
   void take_arrays(Arguments& a, const Array& x, const Array& mask) {
     x_ = x, mask_ = mask, axes_ = x.axes - 1;
     a.require(x.axes > 0 && mask.axes <= x.axes && (!mask || mask.axes > 0));
@@ -38,13 +38,13 @@ class Scores {
 
   int64_t rows() const { return rows_; }
   int64_t n() const { return n_; }
-  // The shape of what there is one of for each row.
+  // The number of axes of an array with one element per row.
   int axes() const { return axes_; }
   template <typename T>
   const T* mask() const {
     return mask_.as<const T>();
   }
-  // mask: the array's, or a row that changes nothing.
+  // mask: that of the array, or a neutral row.
   template <typename T>
   SoftmaxScores<T> block(int64_t begin, int64_t end, const T* mask) const {
     const int64_t queries = causal_ ? lengths_[axes_ - 1] : 0;
@@ -63,7 +63,7 @@ class Scores {
 
  private:
   Array x_, mask_;
-  int axes_ = 0;  // of x, without the last
+  int axes_ = 0;  // of x, without the last one
   int64_t rows_ = 1, n_ = 0;
   int64_t lengths_[kMaxAxes], mask_strides_[kMaxAxes] = {};
   double scale_ = 1;
