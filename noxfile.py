@@ -1,4 +1,4 @@
-"""One-line tasks, each in an environment of its own: nox -s tests."""
+"""One-line tasks, each in its own environment: nox -s tests."""
 
 import nox
 
@@ -28,7 +28,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def docs(session: nox.Session) -> None:
-    """The pages of docs/, where a warning is an error."""
+    """The pages of docs/. Warnings are errors."""
     session.install(".[docs]")
     session.run("sphinx-build", "-W", "docs", "docs/_build", *session.posargs)
 

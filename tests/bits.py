@@ -1,23 +1,23 @@
-"""Comparison of arrays bit for bit."""
+"""Bit-for-bit comparison of arrays."""
 
 import numpy as np
 
 
 def bits(array):
-    """The bytes of an array's elements, all NaNs made alike: their payloads are no promise."""
+    """An array's bytes, with every NaN made the same: pyreg promises no particular payload."""
     array = np.array(array)
     array[np.isnan(array)] = np.nan
     return array.tobytes()
 
 
 def have_same_bytes(one, other):
-    """Of two arrays alike; without a copy where they are contiguous."""
+    """Whether two arrays of one dtype and shape have the same bytes. Contiguous ones are not copied."""
     integer = f"u{one.itemsize}"
     return np.array_equal(*(np.ascontiguousarray(array).view(integer) for array in (one, other)))
 
 
 def assert_same_bits(actual, expected, context=""):
-    """For arrays, numbers, None, and tuples and dicts of them."""
+    """Works on arrays, numbers, None, and tuples and dicts of them."""
     if isinstance(expected, dict):
         assert actual.keys() == expected.keys(), context
         for name, value in expected.items():

@@ -1,4 +1,4 @@
-"""What the tests add to pyreg's table of functions: levels, cuts, layouts, and arrays with bands around them."""
+"""Helpers for tests that run over pyreg's table of functions: levels, cuts, layouts, guarded arrays."""
 
 import inspect
 import math
@@ -16,7 +16,7 @@ DTYPES = [np.float32, np.float64]
 
 
 def cases_with(predicate):
-    """The test runs for each function that the predicate holds for, in place of every one."""
+    """Run a test for the functions that satisfy the predicate, instead of for all."""
     chosen = [case for case in CASES.values() if predicate(case)]
     assert chosen
     return pytest.mark.parametrize("case", chosen, ids=lambda case: case.name)
@@ -33,25 +33,25 @@ def isa(level):
 
 
 def on_every_level(case, arguments):
-    """Each level, and what the compiled function makes there."""
+    """Yield each level and the compiled function's results at that level."""
     for level in LEVELS:
         with isa(level):
             yield level, case.call(pyreg, arguments)
 
 
 def reference(case, arguments):
-    """What the reference makes, into new arrays."""
+    """The reference's results, in new arrays."""
     with np.errstate(all="ignore"):
         return case.call(pyreg.reference, arguments | dict.fromkeys(case.outs))
 
 
 def kinds(case):
-    """What each result, and each array that is updated, has an element for."""
+    """What each result and each updated array has an element for."""
     return case.results | dict.fromkeys(case.updated, Of.ELEMENT)
 
 
 def has_rows(case):
-    """Whether some of it is made of rows, or of elements, that do not depend on the others."""
+    """Whether some result or updated array has rows or elements that do not depend on the others."""
     return not {Of.ELEMENT, Of.ROW}.isdisjoint(kinds(case).values())
 
 
@@ -60,7 +60,7 @@ def parameters_of(case):
 
 
 def call_of_core(case, arguments):
-    """The core's function that the public one calls, and what it calls it with, the last of which is the check."""
+    """The core function that the public one calls, and its arguments. The last argument is the check."""
     function, called = getattr(pyreg, case.name), []
 
     class Recorder:
@@ -74,18 +74,18 @@ def call_of_core(case, arguments):
 
 
 def inputs(case, arguments):
-    """The names of the arrays that are given, and only read."""
+    """The names of the arrays that are given and only read."""
     return [name for name in case.arrays if arguments[name] is not None and name not in case.updated]
 
 
 def cut_results(case, made, part):
-    """The same part of the results that are rows."""
+    """The same part of the results that have an element per row or per element of x."""
     rows = [name for name, of in kinds(case).items() if of in (Of.ELEMENT, Of.ROW)]
     return {name: made[name] if made[name] is None else made[name][part] for name in rows}
 
 
 def repeated(case, arguments, times):
-    """The arguments of as many times the rows."""
+    """The arguments with their rows repeated `times` times."""
     rows = [name for name, of in case.arrays.items() if of in (Of.ELEMENT, Of.ROW) and arguments[name] is not None]
     return arguments | {name: np.concatenate([arguments[name]] * times) for name in rows}
 
@@ -126,7 +126,7 @@ LAYOUTS = {
 
 
 class Guarded:
-    """An array `shift` elements behind the start of a cache line, with bands around it that must stay as they are."""
+    """An array that starts `shift` elements into a cache line, between two bands that must not change."""
 
     BAND, PATTERN = 256, 0xA5
 

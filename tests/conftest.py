@@ -1,4 +1,4 @@
-"""Fixtures: every implementation, every function, every dtype; and masks that are drawn once."""
+"""Fixtures: every implementation, function and dtype. The reference's masks are drawn once."""
 
 import sys
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-# `python -m pytest` puts the checkout, which is not built, before the installed package.
+# `python -m pytest` puts the checkout, which is not built, on sys.path before the installed package.
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != CHECKOUT]
 
@@ -22,7 +22,7 @@ from pyreg._cases import CASES, Case  # noqa: E402
 
 @pytest.fixture(scope="session", autouse=True)
 def masks_of_the_reference_are_drawn_once() -> Iterator[None]:
-    """It draws the same ones for one function after the other, which takes most of its time."""
+    """Function after function draws the same masks, and drawing takes most of the reference's time."""
     dropout, drop_path = (import_module(f"pyreg.reference.{name}") for name in ("dropout", "drop_path"))
     kept = dropout.kept
 
@@ -50,7 +50,7 @@ def impl(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
 
 @pytest.fixture(params=LEVELS)
 def level(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Each instruction-set level of this machine, in use."""
+    """Each instruction-set level of this machine, while it is in use."""
     with isa(request.param):
         yield request.param
 

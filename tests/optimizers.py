@@ -28,10 +28,10 @@ def numpy_sgd(state, grad, step, *, lr, momentum, weight_decay):
 
 
 def errors_after_1000_steps(update, plain, arrays, rng):
-    """Root mean square distance from the float64 mathematics, of `update` and of `plain` in float32.
+    """Root mean square distance of `update` and of `plain`, both in float32, from `plain` in float64.
 
-    The problem: a quadratic bowl with noise, the same gradients for all three. The third result is the
-    size of the parameters at the start.
+    The problem is a quadratic bowl with noise. All three runs get the same gradients. The third result is the root
+    mean square of the parameters at the start.
     """
     size = 500
     start = rng.normal(size=size)

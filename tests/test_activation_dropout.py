@@ -1,4 +1,4 @@
-"""Activations with dropout behind them: values, gradients, error bounds."""
+"""Activations followed by dropout: values, gradients, error bounds."""
 
 import math
 
@@ -35,7 +35,7 @@ def backward(impl, activation, dy, x, bias=None, **options):
 
 
 def exactly(activation, h):
-    """By math's functions, for a Python float."""
+    """The activation of a Python float, by the functions of `math`."""
     match activation:
         case "relu":
             return max(h, 0.0)
@@ -45,7 +45,7 @@ def exactly(activation, h):
             return h * math.erfc(-h / math.sqrt(2)) / 2
         case _:
             u = math.sqrt(2 / math.pi) * (h + 0.044715 * h**3)
-            # (1 + tanh(u)) / 2, without the loss of digits that this has where u is negative.
+            # Equal to h * (1 + tanh(u)) / 2, but that form loses digits for negative u.
             return h / (1 + math.exp(-2 * u)) if u > -350 else 0.0
 
 
@@ -66,30 +66,30 @@ def test_float64_keeps_its_digits_in_both_tails(impl, activation):
     h = np.concatenate([np.linspace(-9, 9, 10_001), np.linspace(-1, 1, 10_001)])
     got = forward(impl, activation, h)
     exact = np.array([exactly(activation, value) for value in h])
-    # The argument of an exponential is rounded: as many ulps of the result as it is large, here and in math's.
+    # Rounding the argument of exp costs as many ulps of the result as the argument is large, here and in `math`.
     np.testing.assert_array_less(ulps(got, exact), 10 + 2 * np.abs(h) ** 3)
 
 
-# Bounds of the float32 functions in ulps: that of their curve in test_elementary.py, and one for the product. The
-# argument of the exponential in GELU's approximation comes from six roundings, half an ulp each, two of constants. It
-# is up to 88 before the result underflows, and an ulp of it is as many of the result.
+# Bounds of the float32 functions in ulps: the bound of their curve in test_elementary.py, and one for the product. In
+# GELU's approximation, the argument of exp has six roundings of half an ulp, two of them of constants. It is up to 88
+# before the result underflows, and one ulp of it is as many ulps of the result as it is large.
 BOUNDS = {"relu": 0, "silu": 4, "gelu": 7, "gelu_tanh": 3 * 88}
 
 
 def test_float32_is_within_its_bound_at_every_magnitude(impl, activation):
     for sign in (1, -1):
-        for x in float32s(2.0**-40, 100.0, step=4099):  # a prime: no bits of the significand are left out
+        for x in float32s(2.0**-40, 100.0, step=4099):  # a prime, so every bit of the significand varies
             x = sign * x
             got, exact = forward(impl, activation, x), forward(pyreg.reference, activation, x.astype(float))
             large = np.abs(exact) >= np.finfo(np.float32).tiny * np.maximum(np.abs(x), 1)
             assert ulps(got, exact)[large].max(initial=0) <= BOUNDS[activation]
-            # Where the curve is subnormal, it has been rounded to the smallest number before it is multiplied.
+            # A subnormal value of the curve was rounded to a multiple of the smallest number before the product.
             np.testing.assert_allclose(got[~large], exact[~large], rtol=2e-5, atol=100 * 2.0**-149)
             dx, exact = (
                 backward(i, activation, np.ones_like(h), h)[0]
                 for i, h in ((impl, x), (pyreg.reference, x.astype(float)))
             )
-            # The derivative crosses 0: an error of a few ulps of 1.
+            # The derivative crosses 0, so its error is a few ulps of 1.
             np.testing.assert_allclose(dx, exact, rtol=1e-6, atol=1e-6)
 
 
@@ -102,7 +102,7 @@ def test_dropout_comes_behind_the_activation_and_the_bias_before_it(impl, dtype,
     alone, none = backward(impl, activation, dy, x + bias)
     assert none is None
     assert_same_bits(dx, impl.dropout(alone, **DROPOUT))
-    # 70 rows: a block of 64, in order, and the rest.
+    # 70 rows: a block of 64, summed in order, and a block of 6.
     blocks = [np.add.accumulate(part, axis=0)[-1].astype(np.float64) for part in (dx[:64], dx[64:])]
     assert_same_bits(dbias + dtype(0), (blocks[0] + blocks[1]).astype(dtype) + dtype(0))
 

@@ -1,4 +1,4 @@
-"""Adam and AdamW: values, accuracy, and what sets them apart."""
+"""Adam and AdamW: values, accuracy, and how they differ."""
 
 import numpy as np
 import pytest
@@ -12,8 +12,8 @@ def arrays(dtype, *values):
     return [np.array([value], dtype) for value in values]
 
 
-# At step 1 from zero moments m / bc1 = g and sqrt(v / bc2) = |g|, so the update is lr * g / (|g| + eps),
-# and AdamW adds lr * weight_decay * param. Derived by hand from there:
+# At step 1, from zero moments, m / bc1 = g and sqrt(v / bc2) = |g|. So the update is lr * g / (|g| + eps), and AdamW
+# adds lr * weight_decay * param. The expected values follow by hand.
 @pytest.mark.parametrize(
     ("name", "param", "grad", "options", "expected"),
     [
@@ -59,7 +59,7 @@ def test_the_second_step_derived_by_hand(impl, dtype):
 
 
 def test_amsgrad_divides_by_the_largest_second_moment_so_far(impl, dtype):
-    # As above, but the largest v is 4: sqrt(4) in sqrt(3)'s place.
+    # As above, but the largest v is 4: sqrt(4) instead of sqrt(3).
     p, g, m, v, largest = arrays(dtype, 0, 4, 0, 0, 0)
     for step in (1, 2):
         impl.adam_update(p, g, m, v, step=step, lr=0.1, betas=(0.5, 0.75), eps=0, max_exp_avg_sq=largest)
@@ -81,16 +81,16 @@ def test_1000_steps_in_float32_are_no_worse_than_plain_numpy(impl, rng, name, we
         numpy_adam(state, grad, step, **options, decoupled=name == "adamw_update")
 
     mine, theirs, size = errors_after_1000_steps(update, plain, 3, rng)
-    # 1000 roundings of half a place (2**-25 of the size) add up like a random walk.
+    # 1000 roundings of up to half an ulp (2**-24 of the size) add up like a random walk.
     assert mine < 1000**0.5 * 2**-24 * size
-    # Both are random walks of the same length, their ratio of 500 elements known to about 5 %.
+    # Both are random walks of the same length. Over 500 elements their ratio is known to about 5 %.
     assert mine < 1.1 * theirs
 
 
 def test_the_decay_is_decoupled_in_adamw_and_coupled_in_adam(impl, dtype):
-    # Two first steps from 1, with gradients up and down, which cancel. Decoupled, each takes lr * weight_decay = 0.01
-    # whatever the gradient is. Coupled, the 0.1 in a gradient of 1e3 is lost, as Adam steps by the gradient's sign;
-    # with one of 1e-3 it turns the second step, by 0.2 in all. The tolerances allow float32's rounding of 1.
+    # Two first steps from 1 with opposite gradients cancel. Decoupled decay subtracts lr * weight_decay = 0.01 in
+    # each, whatever the gradient is. Coupled decay adds 0.1 to the gradient, but a first step follows only its sign:
+    # at +-1e3 the 0.1 is lost; at -1e-3 it flips the sign, a change of 0.2. The tolerances allow float32's rounding.
     results = {}
     for name in ("adam_update", "adamw_update"):
         for grad in (1e-3, 1e3):
@@ -101,7 +101,7 @@ def test_the_decay_is_decoupled_in_adamw_and_coupled_in_adam(impl, dtype):
                 getattr(impl, name)(p, g, m, v, step=1, lr=0.1, weight_decay=weight_decay)
                 m[:], v[:] = 0, 0
                 getattr(impl, name)(p2, g2, m, v, step=1, lr=0.1, weight_decay=weight_decay)
-                moved.append(p[0] + p2[0] - 2)  # gradients up and down cancel; the decay stays
+                moved.append(p[0] + p2[0] - 2)  # opposite gradients cancel; the decay remains
             results[name, grad] = moved[1] - moved[0]
     assert np.isclose(results["adamw_update", 1e3], -0.02, atol=1e-5)
     assert np.isclose(results["adamw_update", 1e-3], -0.02, atol=1e-5)
@@ -132,12 +132,12 @@ def test_nan_in_a_gradient_reaches_its_element_alone(impl, dtype, rng):
 @pytest.mark.parametrize("update", ["adam_update", "adamw_update"])
 @pytest.mark.parametrize("beta1", [0.0, 0.25, 0.49999, 0.5])
 def test_a_small_beta1_forgets_a_large_moment(impl, dtype, update, beta1):
-    # m + (1 - beta1) * (g - m) would leave nothing of a gradient that is small against m.
+    # m + (1 - beta1) * (g - m) would lose a gradient that is small compared with m.
     param, grad = np.ones(3, dtype), np.array([1, 1e-3, -7], dtype)
     exp_avg, exp_avg_sq = np.full(3, 1e8, dtype), np.ones(3, dtype)
     getattr(impl, update)(param, grad, exp_avg, exp_avg_sq, step=2, betas=(beta1, 0.999))
     expected = beta1 * 1e8 + (1 - beta1) * grad.astype(float)
-    # One rounding, of what beta1 * (g - m) is: nothing where beta1 is 0.
+    # One rounding of beta1 * (g - m). It is exact if beta1 is 0.
     np.testing.assert_allclose(exp_avg, expected, rtol=1e-12, atol=2 * beta1 * 1e8 * np.finfo(dtype).eps)
 
 

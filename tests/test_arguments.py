@@ -24,7 +24,7 @@ def call(case, twin=pyreg, **changes):
 
 
 def call_with_the_least(case):
-    """With the arguments that have no default alone."""
+    """Call with only the arguments that have no default."""
     parameters = inspect.signature(getattr(pyreg, case.name)).parameters.values()
     required = [parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty]
     return getattr(pyreg, case.name)(**{name: good(case.name)[name] for name in required})
@@ -39,7 +39,7 @@ def test_the_core_is_called_once_with_the_arguments_in_their_order_and_what_chec
     core, (*given, check) = call_of_core(case, arguments)
     in_order = [arguments[name] for name in parameters_of(case) if name != "approximate"]
     assert [id(value) for value in given[-len(in_order) :]] == [id(value) for value in in_order]
-    # What is refused goes to the check as it is, and what that raises comes out.
+    # The core hands the arguments that it rejects to the check unchanged. What the check raises reaches the caller.
     seen = []
 
     def refuse(*given):
@@ -67,7 +67,7 @@ DEFAULTS |= {"momentum": 0.0, "dampening": 0.0, "nesterov": False}
 ADAM = {"eps": 1e-8}
 DEFAULTS_OF = {"adam_update": ADAM, "adamw_update": ADAM | {"weight_decay": 0.01}}
 P_IS_REQUIRED = ("dropout", "drop_path", "dropout_mask")
-REQUIRED = {"shape": CASES, "step": CASES, "p": P_IS_REQUIRED, "weight_decay": ("l2_penalty",)}  # of which functions
+REQUIRED = {"shape": CASES, "step": CASES, "p": P_IS_REQUIRED, "weight_decay": ("l2_penalty",)}  # in these functions
 
 
 def test_defaults(case):
@@ -82,7 +82,7 @@ def test_defaults(case):
 
 
 @cases_with(lambda case: len(case.results) > 1)
-def test_results_are_tuples_of_a_fixed_length_with_none_for_what_there_is_not(case):
+def test_results_are_tuples_of_a_fixed_length_with_none_for_missing_results(case):
     for twin in (pyreg, pyreg.reference):
         for variant in case.variants_of(SHAPE):
             arguments = case.arguments(SHAPE, np.float64, **variant)
@@ -117,11 +117,11 @@ def test_what_is_left_out_changes_nothing(case, impl, dtype):
     for name in case.optional:
         arguments = case.arguments(shape, dtype)
         for array in (arguments[other] for other in ("x", "bias", "dy") if other in case.arrays):
-            array[::2] = -0.0  # which a sum with +0 would turn into +0
+            array[::2] = -0.0  # adding +0 would turn it into +0
         with_neutral = case.call(impl, arguments | {name: np.full_like(arguments[name], NEUTRAL[name])})
         made = case.call(impl, arguments | {name: None})
         for result, value in made.items():
-            if value is not None:  # compared as numbers: -0 plus nothing stays -0
+            if value is not None:  # compared as numbers: -0 stays -0 if nothing is added
                 np.testing.assert_array_equal(value, with_neutral[result], err_msg=f"{name} {result}")
 
 
@@ -134,7 +134,7 @@ def test_inference_is_dropout_of_nothing(case, impl, dtype):
 
 @cases_with(lambda case: "norm" in case.name)
 def test_rows_may_have_several_axes(case, impl):
-    """Of the functions of norms: what is normalised, and what stands before it."""
+    """The norms accept several normalised axes, and several axes before them."""
     arguments = case.arguments((6, 20), np.float64)
     shapes = {Of.ELEMENT: (2, 3, 4, 5), Of.ROW: (2, 3), Of.COLUMN: (4, 5)}
     other = arguments | {name: arguments[name].reshape(shapes[of]) for name, of in case.arrays.items()}
@@ -150,7 +150,7 @@ def test_rows_may_have_several_axes(case, impl):
 
 @cases_with(lambda case: "key" in case.numbers)
 def test_a_key_is_needed_only_where_something_may_be_dropped(case):
-    choices = [{"p": 0.0}, {"p": 2**-34}, {"p": np.float32(0)}]  # 2**-34 is less than half of 2**-32
+    choices = [{"p": 0.0}, {"p": 2**-34}, {"p": np.float32(0)}]  # 2**-34 rounds to 0: it is less than half of 2**-32
     choices += [{"p": 0.5, "training": False}, {"p": 1.0, "training": False}] if "training" in case.numbers else []
     for choice in choices:
         with_key = call(case, key=3, **choice)
@@ -170,7 +170,7 @@ def test_a_key_is_needed_only_where_something_may_be_dropped(case):
 
 
 def kinds_of_number(value):
-    """The same number as everything that is a number to NumPy."""
+    """The same number in the forms that NumPy has for it."""
     if type(value) is bool:
         return [np.bool_(value)]
     if type(value) is int:

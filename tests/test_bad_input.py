@@ -1,4 +1,4 @@
-"""Bad arguments: TypeError or ValueError that names the argument and the value, and nothing changed."""
+"""Bad arguments raise a TypeError or ValueError that names the argument and the value, and nothing changes."""
 
 import itertools
 import re
@@ -32,7 +32,7 @@ def refuses(error, call, *fragments):
 
 
 def case_refuses(case, error, *fragments, **changes):
-    """The good arguments but for these changes are refused, and every array is as it was."""
+    """The good arguments with these changes are refused, and no array changes."""
     arguments = good(case.name) | changes
     arrays = {name: value for name, value in arguments.items() if isinstance(value, np.ndarray)}
     before = {name: array.tobytes() for name, array in arrays.items()}
@@ -41,7 +41,7 @@ def case_refuses(case, error, *fragments, **changes):
     return message
 
 
-# --- what is no array: each value, its error, and what the message shows of it
+# --- arguments that are not arrays: bad values, the error, and what the message shows (None: the value's repr)
 
 
 NO_NUMBERS = [(value, TypeError, None) for value in ("1", True, 1j, np.ones(1), np.array([1.0, 2.0]), [1.0])]
@@ -95,13 +95,13 @@ def test_numbers_flags_and_shapes_are_refused_by_name_and_value(parameter):
     for case in CASES.values():
         if parameter not in case.numbers:
             continue
-        # The shape of a weight would come first.
+        # A mismatch with the weight's shape would be reported first.
         others = dict.fromkeys(case.optional) if parameter == "normalized_shape" else {}
         for value, error, shown in BAD[parameter]:
             message = case_refuses(case, error, parameter, **others, **{parameter: value})
             assert (shown or repr(value)) in message
             if "training" in case.numbers and parameter in ("p", "key", "offset"):
-                if parameter == "key" and value is None:  # which inference does not need
+                if parameter == "key" and value is None:  # inference needs no key
                     continue
                 case_refuses(case, error, parameter, training=False, **{parameter: value})
 
@@ -122,7 +122,7 @@ def test_an_offset_whose_last_element_is_beyond_the_stream(case):
         getattr(pyreg, case.name)(**empty | {"offset": 2**64})
 
 
-# --- arrays to read
+# --- arrays that are read
 
 
 NOT_FLOAT = (int, bool, np.float16, np.longdouble, complex, object, "U3")
@@ -134,7 +134,7 @@ def wrong_kinds(array):
 
 
 def first(case):
-    """The array whose dtype and shape are those of the others."""
+    """The array that sets the dtype and shape of the others."""
     return next((name for name in ("z", "x", "param", "params") if name in case.arrays), None)
 
 
@@ -157,7 +157,7 @@ def test_arrays_of_another_kind_are_refused(case):
 @cases_with(lambda case: len(case.arrays) > 1)
 def test_dtypes_that_differ_are_refused(case):
     for name in inputs(case, good(case.name)):
-        if name == "mean":  # may be either
+        if name == "mean":  # may have either dtype
             continue
         named = [name] if name != first(case) else []  # else the message names one of the others
         case_refuses(case, TypeError, *named, "float32", "float64", **{name: good(case.name)[name].astype(F64)})
@@ -168,8 +168,8 @@ WRONG_SHAPES = {
     Of.ROW: [(5,), (1,), (4, 1), (6,), (4, 6), (6, 4)],
     Of.COLUMN: [(5,), (4,), (0,), (6, 4), (3, 6), (1, 4, 6), (4, 6, 1), (1, 1, 6)],
 }
-# More for the arrays of these names. Others of their kind may have such shapes: a mask is broadcast, a weight of x's
-# shape is that of rows of two axes, and a mean of shape () is that of one row.
+# More wrong shapes for the arrays of these names. Other arrays of their kind may have them: a mask broadcasts, a
+# weight of x's shape means rows of two axes, and a mean of shape () belongs to a single row.
 WRONG_SHAPES_OF = {"bias": [(1,), SHAPE, ()], "layer_scale": [(1,), SHAPE, ()], "row_scale": [()]}
 
 
@@ -181,13 +181,13 @@ def test_shapes_that_do_not_match_are_refused(case):
         for shape in WRONG_SHAPES[of] + WRONG_SHAPES_OF.get(name, []):
             right = good(case.name)[name]
             message = case_refuses(case, ValueError, name, str(shape), **{name: np.ones(shape, right.dtype)})
-            # Beside the shape that came stands the one that was expected, or that of x.
+            # The message has the given shape, and the expected one or x's.
             others = message.replace(str(shape), "", 1)
             assert str(right.shape) in others or str(SHAPE) in others, message
 
 
 @cases_with(lambda case: "normalized_shape" in case.numbers)
-def test_a_shape_where_pytorch_has_it_is_told_where_it_belongs(case):
+def test_a_shape_in_pytorchs_place_is_an_error_that_says_where_it_belongs(case):
     for shape in (6, (6,), SHAPE):
         case_refuses(case, TypeError, "weight", f"normalized_shape={shape}", weight=shape)
     weight, bias = np.ones(6, F32), {"bias": np.ones(SHAPE, F32)} if "bias" in case.arrays else {}
@@ -196,7 +196,7 @@ def test_a_shape_where_pytorch_has_it_is_told_where_it_belongs(case):
         case_refuses(case, ValueError, "bias", "(4, 6)", "(6,)", weight=weight, **bias)
 
 
-# What goes together: the function, the changes, the error, what the message says.
+# Arguments that have to fit each other: the function, the changes, the error, what the message says.
 TOGETHER = [
     ("sgd_update", {"nesterov": True, "momentum": 0.0}, ValueError, ("nesterov", "momentum")),
     ("sgd_update", {"nesterov": True, "dampening": 0.5}, ValueError, ("nesterov", "0.5")),
@@ -228,7 +228,7 @@ def test_results_that_are_not_wanted_have_no_out(case):
 
 
 @pytest.mark.parametrize("mask", [np.ones(6, bool), np.ones(6, int), np.ones(6, np.uint8), [True] * 6])
-def test_a_mask_of_what_to_keep_is_told_how_to_become_one_that_is_added(mask):
+def test_a_mask_of_what_to_keep_is_an_error_that_says_how_to_make_an_additive_one(mask):
     hint = "np.where(keep, 0, -np.inf).astype(x.dtype)"
     for case in (CASES["softmax_dropout_forward"], CASES["softmax_dropout_backward"]):
         message = case_refuses(case, TypeError, "mask", mask=mask)
@@ -238,10 +238,10 @@ def test_a_mask_of_what_to_keep_is_told_how_to_become_one_that_is_added(mask):
         case.call(pyreg, good(case.name) | {"mask": added})
 
 
-# --- arrays to write
+# --- arrays that are written
 
 
-# What makes an array one that cannot be written in place, and what the message says.
+# Arrays that cannot be written in place, the error, and what the message says.
 UNWRITABLE = {
     "a list": (lambda a: a.tolist(), TypeError, ("numpy.ndarray", "list")),
     "an integer array": (lambda a: a.astype(int), TypeError, ("int64",)),
@@ -265,7 +265,7 @@ def test_arrays_that_cannot_be_written_are_refused(case, what):
     for name in (*case.outs, *case.updated):
         value = change(np.full(SHAPE, 7, F32))
         if name == first(case) and what in ("another float", "another shape"):
-            case_refuses(case, error, "grad", **{name: value})  # the others are the ones that differ
+            case_refuses(case, error, "grad", **{name: value})  # then it is the others that differ
         else:
             case_refuses(case, error, name, *fragments, **{name: value})
 
@@ -315,7 +315,7 @@ def test_neighbouring_arrays_do_not_overlap(case):
 
 
 def test_the_core_itself_refuses_what_it_cannot_use(case):
-    """A mistake above the core ends in an error, not in memory: what it objects to, it is given again."""
+    """A mistake above the core is an error, not a bad memory access: here the check returns what it is given."""
     outs = {out: np.ones(SHAPE, F32) for out in case.outs}
     core, (*given, _) = call_of_core(case, good(case.name) | outs)
 

@@ -1,4 +1,4 @@
-"""DropPath: whole samples of the stream of dropout."""
+"""DropPath: each sample is one element of dropout's stream."""
 
 import numpy as np
 import pytest

@@ -42,7 +42,7 @@ def test_a_kept_element_is_scaled_and_a_dropped_one_is_positive_zero(impl, dtype
 
 
 def test_the_scale_makes_the_expectation_x_exactly(impl):
-    # p is taken to a multiple of 2**-32; a p that float32 cannot hold still has the matching scale.
+    # p is rounded to a multiple of 2**-32. The scale matches the rounded p, even if float32 cannot hold it.
     threshold = round(1 / 3 * 2**32)
     y = impl.dropout(np.ones(100), 1 / 3, key=1)
     assert set(y) == {0.0, 2**32 / (2**32 - threshold)}
@@ -87,13 +87,13 @@ def test_the_backward_pass_is_dropout_of_the_gradient(impl, rng):
 @pytest.mark.parametrize("p", [1e-9, 2**-32, 2**-24, 1 / 256, 0.1, 1 - 2**-24, 1 - 2**-32])
 @pytest.mark.parametrize("offset", [0, 2**36 - 100, 2**64 - 20000])
 def test_lazy_digits_decide_as_all_four_bytes_would(level, p, offset):
-    # 20,000 elements have about 80 ties of the first byte; p = 1e-9 ties three times in a row.
+    # Of 20,000 elements, about 80 tie in the first byte, and for some p and offsets one or two in the second.
     mask = pyreg.dropout_mask(20000, p, key=2**64 - 1, offset=offset)
     assert_same_bits(mask, pyreg.reference.dropout_mask(20000, p, key=2**64 - 1, offset=offset))
 
 
 def test_a_tie_in_all_four_bytes_keeps_the_element(level):
-    """U == T is kept, U == T - 1 dropped: p is set to a chosen element's number exactly."""
+    """U == T is kept, U == T - 1 is dropped: p is set exactly to the number of each element in turn."""
     from pyreg.reference.philox import philox_bytes
 
     index = np.arange(64, dtype=np.uint64)
@@ -105,7 +105,7 @@ def test_a_tie_in_all_four_bytes_keeps_the_element(level):
 
 
 def test_keys_and_places_are_independent():
-    """Correlations of masks of 1e6 elements, each with a standard error of 1e-3, stay within 5."""
+    """Correlations of masks of 1e6 elements stay within 5 standard errors, which are 1e-3 each."""
     size = 10**6
 
     def mask(**arguments):

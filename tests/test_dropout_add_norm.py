@@ -1,4 +1,4 @@
-"""The fused functions: the bits of the separate ones, gradients, what may be left out."""
+"""The fused functions: the bits of the separate ones, accuracy, edge cases of p, the stream and row_scale."""
 
 from types import SimpleNamespace
 
@@ -19,7 +19,7 @@ def norm(request):
 
 
 def arrays(rng, dtype, rows=70, n=129):
-    """Everything that the functions take."""
+    """All arrays that the functions take."""
     made = {name: rng.normal(1, 2, (rows, n)).astype(dtype) for name in ("x", "residual", "dy", "dz")}
     made |= {name: rng.normal(size=n).astype(dtype) for name in ("weight", "bias", "layer_scale")}
     made["row_scale"] = rng.normal(size=rows).astype(dtype)
@@ -31,7 +31,7 @@ def parameters(norm, a):
 
 
 def forward(impl, norm, a, **options):
-    """y, z and the statistics, of the arrays that `a` has."""
+    """y, z and the statistics for the arrays in `a`."""
     scales = {"row_scale": a.row_scale, "layer_scale": a.layer_scale}
     function = getattr(impl, f"{norm}_forward")
     y, z, *statistics = function(a.x, a.residual, *parameters(norm, a), **DROPOUT | scales | options)
@@ -67,7 +67,7 @@ def test_float32_is_accurate_to_float32(impl, rng, norm):
     _, z_wide, statistics_wide = forward(pyreg.reference, norm, wide)
     y, z, statistics = forward(impl, norm, a)
     y_wide = forward(pyreg.reference, norm, wide)[0]
-    # z: four roundings of terms up to 100. y: those, seen through the norm, and its own, of values up to 10.
+    # z: four roundings of terms up to 100. y: these after the norm, and the norm's own, of values up to 10.
     np.testing.assert_allclose(z, z_wide, rtol=0, atol=4 * 100 * 2**-24)
     np.testing.assert_allclose(y, y_wide, rtol=0, atol=1e-5)
     results = backward(impl, norm, a, z, statistics)
@@ -100,12 +100,12 @@ def test_at_the_ends_of_the_stream_and_of_the_masks_segments(level, dtype, rng, 
 
 @pytest.mark.parametrize("layer_scaled", [True, False])
 @pytest.mark.parametrize("p", [0.0, P, 1.0])
-@pytest.mark.parametrize("n", [129, 4097])  # masks of many rows at once, and of a part of one
+@pytest.mark.parametrize("n", [129, 4097])  # a mask segment holds many rows, or part of one
 def test_a_row_scale_of_0_drops_the_row_by_selection(impl, dtype, rng, norm, layer_scaled, p, n):
     a = arrays(rng, dtype, 12, n)
     dropped = np.isin(np.arange(12), (0, 3, 4, 7, 11))
     a.row_scale[dropped] = [0.0, -0.0, 0.0, -0.0, 0.0]
-    a.residual[0] = -0.0  # to which a zero is added
+    a.residual[0] = -0.0  # a zero is added to it
     nothing = np.zeros(n, dtype) * a.layer_scale if layer_scaled else np.zeros(n, dtype)
     if not layer_scaled:
         a.layer_scale = None

@@ -1,4 +1,4 @@
-"""The kernels' own exponential and the curves made of it: error bounds, in units in the last place."""
+"""The kernels' own exponential and the curves built on it: error bounds in units in the last place."""
 
 import numpy as np
 import pytest
@@ -19,38 +19,38 @@ def exponential(impl, x):
 
 
 def ulps(got, exact):
-    """How far off, in units of the last place that `got`'s dtype has at the exact value."""
+    """The error in units in the last place, which is that of `got`'s dtype at the exact value."""
     place = np.spacing(np.abs(exact).astype(got.dtype)).astype(exact.dtype)
     return np.abs(got.astype(exact.dtype) - exact) / place
 
 
 def float32s(low, high, step=1):
-    """Every `step`-th float32 between two of one sign, by its bits."""
+    """Every `step`-th float32 from `low` to `high`, counted by bit patterns. Both have the same sign."""
     first, last = (int(np.float32(value).view(np.uint32)) for value in (low, high))
     for start in range(first, last + 1, step * 2**20):
         yield np.arange(start, min(start + step * 2**20, last + 1), step, dtype=np.uint32).view(np.float32)
 
 
-# Nearer to 0 than 2**-25, exp is 1 to half an ulp; below -104, 0 to half the smallest float32.
+# Nearer to 0 than 2**-25, exp is within half an ulp of 1; below -104, within half the smallest float32 of 0.
 LEAST, MOST = -(2.0**-25), -104.0
 
 
 def test_exp_is_within_an_ulp_of_the_exponential_at_every_float32():
-    # Half an ulp for the last sum, a quarter for r, which is up to 0.35 beside 1, and a little for the polynomial and
-    # its terms: 0.81 where it is largest. The float64 exponential of NumPy is good to an ulp of its own.
+    # Half an ulp for the last sum, a quarter for r, which is up to 0.35 and added to 1, and a little for the
+    # polynomial and its terms: 0.81 at most. NumPy's float64 exponential is accurate to one ulp of float64.
     worst = max(ulps(exponential(pyreg, x), np.exp(x.astype(np.float64))).max() for x in float32s(LEAST, MOST))
     assert worst <= 0.85
 
 
 def test_exp_is_the_same_at_every_level(impl):
-    # Every 1009th float32: a prime, so that no bits of the significand are left out.
+    # Every 1009th float32: 1009 is prime, so every bit of the significand varies.
     for x in float32s(LEAST, MOST, step=1009):
         assert_same_bits(exponential(impl, x), exponential(pyreg.reference, x))
 
 
 def test_exp_in_float64_is_within_an_ulp(impl, rng):
     if np.finfo(np.longdouble).eps > 2.0**-60:
-        pytest.skip("no longer float to compare with")
+        pytest.skip("longdouble is no wider than float64")
     x = -np.concatenate([rng.uniform(0, 746, 10**6), np.exp(rng.uniform(-40, 6.6, 10**6))])
     assert ulps(exponential(impl, x), np.exp(x.astype(np.longdouble))).max() <= 0.85
 
@@ -70,10 +70,10 @@ def test_exp_of_known_values(impl):
     np.testing.assert_allclose(exponential(impl, np.array([-1.0, -2.0])), expected, rtol=2e-16, atol=0)
 
 
-# What follows is held in the reference alone, whose bits the compiled functions have (test_same_bits.py).
+# From here on only the reference is tested. The compiled functions give the same bits (test_same_bits.py).
 
 
-# x, the normal distribution up to it, and exp(-x**2 / 2), to 20 digits: mpmath 1.3, in 40.
+# x, the normal distribution function at x, and exp(-x**2 / 2), to 20 digits: mpmath 1.3, computing with 40.
 NORMAL = [
     (-37.0, 5.7255712225245768227e-300, 5.3140683644545394701e-298),
     (-20.3, 6.4292444676983463386e-92, 3.2793930825408464626e-90),
@@ -89,8 +89,8 @@ NORMAL = [
 def test_the_normal_distribution_keeps_its_digits_in_the_tail():
     x, below, density = map(np.array, zip(*NORMAL, strict=True))
     got = elementary.normal(x)
-    # Of density: that of exp, and the rounding of the rest. Of below: half an ulp each of 1 / (a + knot), of the
-    # polynomial's argument and of its last steps, of the products and of density; twice that where 1/2 is subtracted.
+    # `density`: the error of exp, and the rounding of its `rest`. `below`: half an ulp each for 1 / (a + knot), for
+    # the polynomial's argument and its last steps, and for the products; and the error of density.
     assert ulps(got[1], density).max() <= 1.5
     assert ulps(got[0], below).max() <= 6
 
@@ -98,7 +98,7 @@ def test_the_normal_distribution_keeps_its_digits_in_the_tail():
 def test_float32_functions_are_within_a_few_ulps_of_the_float64_ones():
     for sign in (1, -1):
         for x in float32s(2.0**-30, 14.0, step=1009):
-            # normal: as above. sigmoid: exp, the sum, the quotient and a product, half an ulp each beside exp's 0.8.
+            # normal: as above. sigmoid: 0.8 for exp, and half an ulp each for the sum, the quotient and a product.
             for function, bound in ((elementary.normal, 6), (elementary.sigmoid, 3)):
                 for got, exact in zip(function(sign * x), function((sign * x).astype(np.float64)), strict=True):
                     large = exact >= np.finfo(np.float32).tiny

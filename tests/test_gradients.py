@@ -1,4 +1,4 @@
-"""Every backward function equals finite differences of its forward function, in float64, with every variant."""
+"""Every backward function matches finite differences of its forward function, in float64, in every variant."""
 
 import numpy as np
 from cases import cases_with
@@ -20,17 +20,17 @@ def finite_differences(loss, array, h=1e-5):
     return slopes
 
 
-# The central difference is off by h**2 / 6 = 2e-11 times a third derivative, and by the rounding of the loss over h:
-# its few hundred terms make up to 100, an ulp of which is 1e-14, over 2e-5 is 1e-9. Seen: 3e-9. In dropout_add the
-# terms are multiplied by row_scale and layer_scale, and z by them and by 1 / (1 - p) before the norm divides by its
-# deviation: both errors are larger. Seen: 7e-9.
+# A central difference has two errors: h**2 / 6 = 2e-11 times a third derivative, and the loss's rounding over 2 * h.
+# The loss is up to 100, from a few hundred terms. An ulp of that is 1e-14; over 2e-5 it is 1e-9. Seen: 3e-9. In
+# dropout_add, row_scale and layer_scale multiply the terms. They and 1 / (1 - p) multiply z before the norm divides
+# by its deviation. So both errors are larger. Seen: 7e-9.
 def tolerance(case):
     return 1e-7 if case.name.startswith("dropout_add") else 1e-8
 
 
 @cases_with(lambda case: case.name.endswith("_backward"))
 def test_backward_matches_finite_differences(impl, case):
-    # 37: two groups of 16 lanes, and a rest. The reference takes its time, and has the same bits at every length.
+    # 37: two groups of 16 lanes, and a remainder. The reference is slow; test_same_bits.py has all lengths.
     shape = (2, 3, 7 if impl is pyreg.reference else 37)
     forward = CASES[case.name.replace("_backward", "_forward")]
     for variant in case.variants_of(shape):

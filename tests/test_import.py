@@ -1,4 +1,4 @@
-"""Importing pyreg: the instruction set, and what goes wrong with a message that helps."""
+"""Importing pyreg: the choice of instruction set, and errors with a message that helps."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from pyreg import _core
 
 
 def python(code, **environment):
-    command = [sys.executable, "-P", "-c", code]  # -P: not the checkout that pytest may run in
+    command = [sys.executable, "-P", "-c", code]  # -P: do not import the checkout that pytest may run in
     return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
 
 

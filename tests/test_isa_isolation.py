@@ -1,8 +1,8 @@
 """No code of a higher instruction set can be reached on a processor that lacks it.
 
-The kernels of every level stand in one module. A function that a level's translation unit emitted with a
-weak symbol would be merged with its namesakes, and might carry that level's instructions to the rest of
-the module. So every function with instructions that x86-64-v2 lacks must be local to its kernels.
+The kernels of all levels are linked into one module. If a level's translation unit emitted a function with a weak
+symbol, the linker would merge it with its namesakes, and the rest of the module might run that level's instructions.
+So every function with instructions that x86-64-v2 lacks must be local to its kernels.
 """
 
 import platform
@@ -26,14 +26,14 @@ def output_of(*command):
 
 @pytest.fixture(scope="module")
 def symbols():
-    """(type, name) of each symbol; the local ones only where the module was not stripped."""
+    """(type, name) of each symbol. Local symbols are listed only if the module was not stripped."""
     listed = [line.split() for line in output_of("nm", _core.__file__).splitlines()]
     if not listed:
         pytest.skip("the module was stripped of its local symbols")
     return [tuple(fields[-2:]) for fields in listed]
 
 
-# Vector instructions beyond SSE, mask registers, and what else v3 brought.
+# Vector instructions beyond SSE, mask registers, and the other instructions that v3 added.
 NEWER = re.compile(
     r"%[yz]mm|%k[0-7]|\tv[a-z]|\t(shlx|shrx|sarx|mulx|andn|bzhi|pdep|pext|rorx|blsr|blsi|blsmsk|lzcnt|movbe)"
 )
@@ -48,7 +48,7 @@ def test_functions_with_newer_instructions_are_local_kernels(symbols):
             function = header[1]
         elif re.search(NEWER, line):
             wide.add(function)
-    assert any("layer_norm_forward" in name for name in wide)  # the test sees what it looks for
+    assert any("layer_norm_forward" in name for name in wide)  # the search does find kernels
     for name in wide:
         assert "_GLOBAL__N_" in name, f"{name} is not in an anonymous namespace"
         assert kinds[name] == "t", f"{name} is not local: nm calls it {kinds[name]}"

@@ -27,7 +27,7 @@ def test_a_list_has_the_same_bits_at_every_level(level, dtype, rng):
 def test_the_sum_is_accurate_to_double_precision(impl, dtype, rng, size):
     x = rng.normal(size=size).astype(dtype)
     exact = math.fsum(float(v) ** 2 for v in x)
-    # 16 lanes of at most 1024 elements in a block: far fewer roundings than there are elements.
+    # A block has 16 lanes of at most 1024 elements, so far fewer roundings add up than there are elements.
     assert math.isclose(impl.l2_penalty(x, 2.0), exact, rel_tol=1e-14)
 
 

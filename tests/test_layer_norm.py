@@ -31,9 +31,9 @@ def test_known_values_of_a_small_row(impl, dtype):
     np.testing.assert_allclose(rstd, root, rtol=tolerance)
 
 
-# The bound that is promised, 2e-6, in terms of roundings: the largest |xhat| of 768 normal numbers is near 4, whose
-# last place is 4.8e-7. The five roundings on the way to y move it by half a place each, 1.2e-6 if all of them go
-# one way. On the way to dx, of the size of 4 as well, there are three more, of smaller terms.
+# The promised bound is 2e-6. The largest |xhat| of 768 normal numbers is near 4, where an ulp is 4.8e-7. y comes from
+# five roundings of up to half an ulp, 1.2e-6 if all go one way. dx is as large, and has three more roundings, of
+# smaller terms.
 @pytest.mark.parametrize("mean", [0, 1e3, 1e4, 1e6])
 def test_float32_rows_far_from_zero_lose_no_accuracy(impl, rng, mean):
     x = rng.normal(mean, 1, (64, 768)).astype(np.float32)
@@ -44,7 +44,7 @@ def test_float32_rows_far_from_zero_lose_no_accuracy(impl, rng, mean):
     expected_y, expected_dx, expected_dweight, expected_dbias = mathematics(x, one, zero, dy)
     assert np.abs(y - expected_y).max() < 2e-6
     assert np.abs(dx - expected_dx).max() < 2e-6
-    # Sums of 64 terms of size 1 to 16: 64 roundings of half a place at 16, in the worst case.
+    # Sums of 64 terms of size 1 to 16: in the worst case, 64 roundings of half an ulp of 16.
     np.testing.assert_allclose(dweight, expected_dweight, atol=64 * 16 * 2**-24)
     np.testing.assert_allclose(dbias, expected_dbias, atol=64 * 16 * 2**-24)
 
@@ -57,8 +57,8 @@ def test_float64_rows_are_accurate_to_float64(impl, rng, mean):
     y, m, rstd = impl.layer_norm_forward(x, weight, bias)
     dx, dweight, dbias = impl.layer_norm_backward(dy, x, m, rstd, weight)
     expected = mathematics(x, weight, bias, dy, wide=np.longdouble)
-    # Values up to 16, whose last place is 3.6e-15, and some ten roundings; for mean 1e6 the float64 mean that is
-    # handed to the backward pass is known to half a place of 1e6, 5.8e-11, where the forward pass has shift + lo.
+    # Some ten roundings of values up to 16, where an ulp is 3.6e-15. At mean 1e6, the forward pass has shift + lo,
+    # but the backward pass gets a float64 mean, known to half an ulp of 1e6, 5.8e-11.
     forward, backward = 1e-13, 1e-13 if mean == 0 else 1e-9
     np.testing.assert_allclose(y, expected[0].astype(float), atol=forward)
     for actual, exact in zip((dx, dweight, dbias), expected[1:], strict=True):
@@ -78,7 +78,7 @@ def test_long_float32_rows_are_as_accurate_as_short_ones(impl, rng, n, mean):
 
 
 def rows_that_begin_far_from_their_mean(rng, n):
-    """The moments are summed about the mean of a row's first elements, which tells little of these rows."""
+    """The moments are summed about the mean of a row's first elements, which says little about these rows."""
     noise = rng.normal(size=n)
     first = (np.arange(n) < 16).astype(float)
     last = (np.arange(n) >= n // 2).astype(float)
@@ -97,8 +97,8 @@ def test_rows_that_begin_far_from_their_mean_are_as_accurate(impl, rng, n):
     y, mean, rstd = impl.layer_norm_forward(x)
     wide = x.astype(np.float64)
     expected = mathematics(wide, 1.0, 0.0, np.ones_like(wide))[0]
-    # A lane adds up min(n, 4096) / 32 squares, and each addition may be off by 2**-24 of it. The squares are at
-    # most twice what the variance leaves of them, and its root halves the error. Then there are five roundings.
+    # A lane adds up min(n, 4096) / 32 squares, and each addition may be off by 2**-24 of the sum. The mean of the
+    # squares is at most twice the variance, and the square root halves the error. Five more roundings follow.
     bound = (-(-min(n, 4096) // 32) + 5) * 2.0**-24
     largest = np.abs(expected).max(-1, keepdims=True)
     assert (np.abs(y - expected) <= bound * np.maximum(largest, 1)).all()
@@ -112,7 +112,7 @@ def test_rows_that_begin_far_from_their_mean_are_as_accurate(impl, rng, n):
 @pytest.mark.parametrize("eps", [1e-5, 0.0])
 def test_a_constant_row_gives_the_bias(impl, dtype, rng, value, n, eps):
     if impl is pyreg.reference and n > 1001:
-        return  # slow, and the same bits
+        return  # slow, and has the same bits
     bias = rng.normal(size=n).astype(dtype)
     weight = rng.normal(size=n).astype(dtype)
     y = impl.layer_norm(np.full((3, n), value, dtype), weight, bias, eps=eps)
@@ -127,10 +127,10 @@ def test_a_constant_row_gives_the_bias(impl, dtype, rng, value, n, eps):
 def test_rows_of_any_magnitude_are_normalised(impl, rng, magnitude, dtype_name, eps):
     unit = rng.uniform(-1, 1, (4, 768))
     x = (unit * magnitude).astype(dtype_name)
-    wide = x.astype(np.float64) / magnitude  # rounding has moved it for subnormals
+    wide = x.astype(np.float64) / magnitude  # `unit`, but for the rounding of subnormal x
     wide -= wide.mean(-1, keepdims=True)
     if dtype_name == "float64" and 0 < magnitude < 1e-100 and eps:
-        expected = np.zeros_like(wide)  # of the order of 1e-198
+        expected = np.zeros_like(wide)  # about 1e-198
     else:
         expected = wide / np.sqrt((wide**2).mean(-1, keepdims=True) + eps / magnitude / magnitude)
     y, mean, rstd = impl.layer_norm_forward(x, eps=eps)

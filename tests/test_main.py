@@ -1,4 +1,4 @@
-"""``python -m pyreg``: what it tells, and that its exit status tells whether the checks passed."""
+"""``python -m pyreg``: its report, and an exit status that says whether the checks passed."""
 
 import inspect
 import json
@@ -24,7 +24,7 @@ def no_time_for_speed(monkeypatch):
 
 @pytest.fixture
 def check_only(monkeypatch):
-    """Compares these functions alone with their references."""
+    """Compare only these functions with their references."""
 
     def choose(*names):
         cases = {name: case for name, case in _self_check.CASES.items() if name in names}
@@ -118,7 +118,7 @@ def test_another_dtype_or_shape_is_found(monkeypatch, check_only, change, detail
 
 
 def with_defaults(case):
-    """The parameters that a caller may leave out; a normalized_shape says nothing where there is a weight."""
+    """The parameters with a default, except normalized_shape: with a weight, it changes nothing."""
     parameters = inspect.signature(getattr(pyreg, case.name)).parameters.items()
     return [n for n, p in parameters if p.default is not inspect.Parameter.empty and n != "normalized_shape"]
 
@@ -148,7 +148,7 @@ def test_a_speed_is_in_percent_of_the_faster_copys(monkeypatch):
     times = {"op": [2.0] * 8 + [3.0] * 2, "copy": [4.0], "nontemporal copy": [1.0]}
     monkeypatch.setattr(_speed, "interleaved", lambda _: times)
     speeds = {speed.op: speed for speed in _speed.measure_speed()}
-    # As many bytes as a copy moves, and half as many again, and seven arrays to its two.
+    # A copy moves 2 arrays; these functions move 2, 3 and 7.
     assert speeds["layer_norm"].percent_of_copy == 50
     assert speeds["layer_norm_backward"].percent_of_copy == 75
     assert speeds["adamw_update"].percent_of_copy == 175
@@ -157,7 +157,7 @@ def test_a_speed_is_in_percent_of_the_faster_copys(monkeypatch):
 
 
 @pytest.mark.parametrize(("slow", "disturbed"), [(3.0, False), (5.0, True)])
-def test_a_busy_machine_is_told(monkeypatch, capsys, check_only, slow, disturbed):
+def test_a_busy_machine_is_reported(monkeypatch, capsys, check_only, slow, disturbed):
     check_only("l2_penalty")
     times = {"op": [2.0] * 8 + [slow] * 2, "copy": [4.0], "nontemporal copy": [1.0]}
     monkeypatch.setattr(_speed, "interleaved", lambda _: times)
@@ -180,7 +180,7 @@ def test_it_runs_as_a_command():
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_the_status_of_the_command_tells_that_a_check_failed(tmp_path, options):
-    # Executed before the command: one wrong answer, and nothing else that takes time.
+    # Runs before the command: makes one answer wrong, and switches off what takes time.
     (tmp_path / "sitecustomize.py").write_text(
         "import pyreg\n"
         "from pyreg import _self_check, _speed\n"

@@ -1,4 +1,4 @@
-"""Results that are written into arrays of the caller: returned, whole, and not a byte beside them."""
+"""Results written into the caller's arrays: they are returned and complete, and no byte around them changes."""
 
 import itertools
 import math
@@ -16,7 +16,7 @@ SHAPES = [(9, 40), (67, 129), (5, 5000)]
 
 
 def wanted_outs(case, variant):
-    """Those whose result there is."""
+    """The outs whose result is wanted in this variant."""
     return [out for out, result in case.outs.items() if variant.get(f"return_{result}", True)]
 
 
@@ -25,7 +25,7 @@ def subsets(names):
 
 
 def twins(shape):
-    """The reference, for small arrays alone, and pyreg at each level."""
+    """The reference, for small arrays only, and pyreg at each level."""
     yield from [(pyreg.reference, LEVELS[-1])][: shape == SHAPES[0]]
     yield from ((pyreg, level) for level in LEVELS)
 
@@ -69,10 +69,10 @@ def bytes_moved(case, shape, dtype):
     return elements * math.prod(shape) * np.dtype(dtype).itemsize
 
 
-# Calls that move more than 32 MiB write their results past the caches, whole lines at a time, with the ends of rows
-# and of blocks apart. One that works in place never does: it is what the others are held against. 31: rows of less
-# than four lines; 64: of whole lines; 0: three rows of all elements. Of two results, both at the same place of their
-# lines, and at different ones.
+# Calls that move more than 32 MiB write their results past the caches: whole cache lines, and separately the ends of
+# rows and blocks. Calls that work in place never do, so they give the expected results. n = 31: rows of less than
+# four lines. 64: rows of whole lines. 0: three long rows, which share all elements. Two results start at the same
+# place in their lines, or at different ones.
 @with_out
 @pytest.mark.parametrize("n", [31, 64, 67, 768, 1001, 4096, 0])
 def test_results_written_past_the_caches_have_the_same_bits_and_nothing_is_written_beside_them(case, dtype, n):

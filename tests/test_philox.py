@@ -26,7 +26,7 @@ def test_reference_gives_random123s_known_answers(words):
 
 def test_reference_gives_the_value_that_the_cpp26_standard_names():
     # std::philox4x32 with its default seed: the 10000th value drawn is 1955073260. Each block of the
-    # counter gives four values, so it is the last of block 2499.
+    # counter gives four values, so this is the last one of block 2499.
     block = [np.array([c], np.uint64) for c in (2499, 0, 0, 0)]
     assert int(philox(tuple(block), (20111115, 0))[3][0]) == 1955073260
 
@@ -45,13 +45,13 @@ def test_compiled_stream_gives_the_known_answer(words, level):
     counter, key, output = numbers[:4], numbers[4] | numbers[5] << 32, numbers[6:]
     first = np.array(output, "<u4").view(np.uint8)
     offset = 16 * (counter[0] | counter[1] << 32)
-    # An element whose first byte is b is kept at p = t / 256 where b >= t: every byte can be read back.
+    # At p = t / 256, an element is kept if its first byte is at least t. So every byte can be read back.
     masks = [pyreg.dropout_mask(16, t / 256, key=key, offset=offset) for t in range(1, 256)]
     assert np.sum(masks, axis=0).tolist() == first.tolist()
 
 
-# Digit, domain, and the bytes at PLACES for the key 0x0123456789abcdef, made by a program of plain integers:
-# the digit stands in the third word of the counter, the domain in the fourth.
+# Digit, domain, and the bytes at PLACES for the key 0x0123456789abcdef, computed by a program with plain integers.
+# The digit is the third word of the counter, the domain the fourth.
 PLACES = [0, 1, 15, 16, 17, 2**40 + 3]
 STRINGS = [
     (1, 1, [95, 191, 33, 215, 185, 218]),

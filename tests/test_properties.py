@@ -1,4 +1,4 @@
-"""What holds for any arguments: Hypothesis draws the function, the shape, the layouts, the values and the options.
+"""What holds for any arguments. Hypothesis draws the function, the shape, the layouts, the values and the options.
 
 Derandomised: every run tries the same examples.
 """
@@ -24,7 +24,7 @@ shapes = st.one_of(
     st.tuples(st.integers(0, 3), st.integers(0, 5), lengths),
     st.tuples(st.sampled_from([63, 64, 65, 129]), st.integers(1, 40)),
 )
-OPTIONS = {  # shape is x's
+OPTIONS = {  # `shape` is not drawn here: it is x's
     "p": st.one_of(st.floats(0, 1), st.sampled_from([0.0, 2**-32, 1 / 256, 0.25, 1.0])),
     "key": st.integers(0, 2**64 - 1),
     "offset": st.one_of(st.integers(0, 100), st.integers(0, 2**64 - 2**16)),
@@ -49,7 +49,7 @@ OPTIONS = {  # shape is x's
 
 @st.composite
 def calls(draw, wanted=lambda case: True):
-    """A function, and arguments: its options, what is left out, and arrays with special values here and there."""
+    """A function and its arguments: options, arrays with special values here and there, and some left out."""
     case = draw(st.sampled_from([case for case in CASES.values() if wanted(case)]))
     shape, dtype = draw(shapes), draw(st.sampled_from(DTYPES))
     changes = {name: draw(OPTIONS[name]) for name in case.numbers if name != "shape"}
@@ -66,7 +66,7 @@ def calls(draw, wanted=lambda case: True):
         [0.0, -0.0, np.nan, np.inf, -np.inf, info.smallest_subnormal, info.tiny, info.max, 1e-30]
     )
     for name in case.arrays:
-        # Where to, from the end: in a statistic, a softmax's maximum that is none is no argument.
+        # Not in arrays with one element per row: softmax's `maximum` is only valid if it is the maximum.
         if arguments[name] is not None and np.size(arguments[name]) and case.arrays[name] is not Of.ROW:
             for place, value in draw(st.lists(st.tuples(st.integers(0, 500), special), max_size=2)):
                 arguments[name].reshape(-1)[place % arguments[name].size] = value

@@ -9,7 +9,7 @@ def test_keys_are_ints_below_2_to_the_64():
     keys = [pyreg.random_key() for _ in range(100)]
     assert all(type(key) is int and 0 <= key < 2**64 for key in keys)
     assert len(set(keys)) == 100
-    assert max(keys) > 2**60  # 100 uniform keys stay below with probability 16**-100
+    assert max(keys) > 2**60  # 100 uniform keys all stay below with probability 16**-100
 
 
 def test_a_seed_gives_its_key_and_a_generator_goes_on():

@@ -34,10 +34,10 @@ def test_float32_rows_are_accurate_to_float32(impl, rng, n, mean):
     y, rstd = impl.rms_norm_forward(x, one)
     dx, dweight = impl.rms_norm_backward(dy, x, rstd, one)
     expected_y, expected_dx, expected_dweight = mathematics(x, one, dy)
-    # A lane adds up at most 128 squares, so the mean square is off by at most 128 * 2**-24 of itself, its root by
-    # half of that; rstd and y are rounded once each.
+    # A lane adds up at most 128 squares, so the mean square is off by at most 128 * 2**-24 of itself, and its root by
+    # half of that. rstd and y are rounded once each.
     np.testing.assert_allclose(y, expected_y, rtol=66 * 2**-24)
-    # dx: the same for xhat and for its mean with g, in terms of the size of g and xhat, and a few roundings.
+    # dx: the same error in xhat and in the mean of g * xhat, relative to g and xhat, and a few roundings.
     size = np.abs(dy).max() + np.abs(expected_y).max()
     assert np.abs(dx - expected_dx).max() <= 2 * 66 * 2**-24 * size * np.abs(rstd).max()
     np.testing.assert_allclose(dweight, expected_dweight, rtol=70 * 2**-24, atol=70 * 2**-24 * size)

@@ -1,4 +1,4 @@
-"""The second promise: the same bits at every instruction set, thread count, layout and cut of the batch."""
+"""The README's second promise: the same bits at every instruction set, thread count, layout and cut of the batch."""
 
 import ctypes
 import hashlib
@@ -16,7 +16,7 @@ from cases import LAYOUTS, LEVELS, cases_with, cut_results, has_rows, inputs, ki
 import pyreg
 from pyreg._cases import CASES, Of
 
-# Around every lane and vector boundary, and past the blocks: 4 * 4096 is a multiple of all of them.
+# Around every lane and vector boundary, and past the blocks: 4 * 4096 is a multiple of all block sizes.
 LENGTHS = [*range(1, 131), 768, 1001, 4096, 16411]
 
 
@@ -24,7 +24,7 @@ def test_every_level_equals_the_reference_at_every_length(case, dtype):
     for n in LENGTHS:
         shape = 130 if n == 1001 else 3, n  # 130 rows: more than two blocks of the backward passes
         variants = case.variants_of(shape)
-        # The ends of rows are the same code in all variants: those beside a vector's are enough.
+        # All variants share the code for the ends of rows, so the lengths next to whole vectors are enough.
         for variant in variants if n % 8 in (0, 1, 7) or n > 130 else variants[:1]:
             arguments = case.arguments(shape, dtype, **variant)
             expected = reference(case, arguments)
@@ -93,9 +93,9 @@ def test_every_layout_of_an_input_gives_the_bits_of_a_contiguous_one(case, dtype
             assert_same_bits(case.call(pyreg, arguments | {name: other}), expected, (name, variant))
 
 
-@cases_with(lambda case: case.arrays and "params" not in case.arrays)  # whose list is one of arrays
+@cases_with(lambda case: case.arrays and "params" not in case.arrays)  # params is a list of arrays
 def test_lists_and_nested_lists_are_read_as_numpy_reads_them(case):
-    # Python's numbers are float64.
+    # Python's floats are float64.
     arguments = case.arguments((3, 4), np.float64)
     expected = case.call(pyreg, arguments)
     for name in inputs(case, arguments):
@@ -107,7 +107,7 @@ def test_lists_and_nested_lists_are_read_as_numpy_reads_them(case):
 @cases_with(has_rows)
 @pytest.mark.parametrize("n", [1, 31, 32, 33, 768])
 def test_a_row_does_not_depend_on_the_batch_it_stands_in(case, dtype, n):
-    shape = (150, 2, n)  # two rows each: a causal mask tells them apart
+    shape = (150, 2, n)  # two rows each, so that a causal mask matters
     for variant in case.variants_of(shape):
         arguments = case.arguments(shape, dtype, **variant)
         whole = case.call(pyreg, arguments)
@@ -118,9 +118,9 @@ def test_a_row_does_not_depend_on_the_batch_it_stands_in(case, dtype, n):
                 assert_same_bits({name: made[name] for name in expected}, expected, (level, part, variant))
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="knows glibc's x86-64 fenv_t")
+@pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="needs glibc's x86-64 fenv_t")
 def test_the_callers_floating_point_environment_does_not_matter(level, rng):
-    """A thread that flushes subnormal numbers to zero gets the bits that all others get."""
+    """A thread that flushes subnormal numbers to zero gets the same bits as all others."""
     libc = ctypes.CDLL(None)
     environment = (ctypes.c_uint8 * 64)()  # glibc's fenv_t has 32 bytes on x86-64, with MXCSR in the last four
     x = (rng.standard_normal(2_000_000) * 1e-38).astype(np.float32)
@@ -157,7 +157,7 @@ SPECIAL = {
 @cases_with(lambda case: case.arrays)
 @pytest.mark.parametrize("special", SPECIAL)
 def test_special_values_come_out_alike_everywhere_and_stay_in_their_rows(case, dtype, special):
-    """In one array after the other: in an element of every second row, and in all of row 1."""
+    """One array at a time gets the value: in one element of every second row, and in all of row 1."""
     value, shape, others = SPECIAL[special](np.finfo(dtype)), (8, 70), [3, 5, 7]
     for variant in case.variants_of(shape):
         clean = case.arguments(shape, dtype, **variant)

@@ -1,4 +1,4 @@
-"""Calls where memory or threads run out: an error that changes nothing, or the right result with what there is."""
+"""Calls that run out of memory or threads: an error that changes nothing, or the right result with what there is."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 from pyreg._cases import Of
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits and /proc of Linux")
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's limits and /proc")
 
 
 def run(code, *arguments):
@@ -18,7 +18,7 @@ def run(code, *arguments):
     return made.stdout
 
 
-# Two rows, so that two threads take one each, whose scratch is megabytes. What can be is written over the inputs.
+# Two rows, one for each of two threads, which need megabytes of scratch. Results overwrite inputs where they can.
 MEMORY = """
 import resource, sys
 import numpy as np
@@ -67,7 +67,7 @@ print(refused)
 
 
 def takes_memory(case):
-    """As large as a row: for results that are no out, or as softmax and the fused functions do."""
+    """Whether a call allocates as much as a row: for a result that has no `out`, or as scratch."""
     result = Of.COLUMN in case.results.values() or "shape" in case.numbers
     return result or case.name.startswith(("softmax_dropout", "dropout_add"))
 
@@ -110,8 +110,8 @@ print(threads() - before)
 def test_a_call_goes_on_with_the_threads_that_can_be_had(spare):
     started = int(run(THREADS, str(spare)))
     if started < 0:
-        pytest.skip("root may not become another user here")
-    # The user whom root becomes may have other threads, which count too.
+        pytest.skip("root cannot become another user here")
+    # The user that root becomes may have other threads, which count too.
     assert started <= min(spare, 3)
     if spare == 1000 and os.getuid() == 0 and len(os.sched_getaffinity(0)) > 1:
         assert started == 3

@@ -48,6 +48,6 @@ def test_1000_steps_in_float32_are_no_worse_than_plain_numpy(impl, rng):
         numpy_sgd(state, grad, step, lr=1e-2, momentum=0.9, weight_decay=1e-2)
 
     mine, theirs, size = errors_after_1000_steps(update, plain, 2, rng)
-    # 1000 roundings of half a place (2**-25 of the size) add up like a random walk.
+    # 1000 roundings of up to half an ulp (2**-24 of the size) add up like a random walk.
     assert mine < 1000**0.5 * 2**-24 * size
     assert mine < 1.1 * theirs

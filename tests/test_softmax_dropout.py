@@ -1,4 +1,4 @@
-"""Softmax and dropout of its weights: against float64, masks, gradients."""
+"""Softmax with dropout of its weights: accuracy, masks, gradients."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ DROPOUT = {"p": P, "key": KEY, "offset": OFFSET}
 
 
 def softmax(s):
-    """In float64; rows of -inf give zeros."""
+    """In the dtype of s. Rows of -inf give zeros."""
     with np.errstate(invalid="ignore"):
         e = np.exp(s - s.max(axis=-1, keepdims=True))
     e[np.isneginf(s).all(axis=-1)] = 0
@@ -25,7 +25,7 @@ def test_weights_are_those_of_float64_mathematics(impl, dtype, rng, n):
     x = rng.normal(0, 4, (3, n)).astype(dtype)
     y, maximum, rsum = impl.softmax_dropout_forward(x, scale=0.7)
     s = x.astype(np.longdouble) * dtype(0.7)
-    # s and its distance from the maximum, up to 40, are rounded: twice half an ulp of that. The rest is a few of 1.
+    # s and its distance from the maximum, up to 40, are rounded by half an ulp each. The rest is a few ulps of 1.
     np.testing.assert_allclose(y, softmax(s), rtol=50 * np.finfo(dtype).eps, atol=0)
     np.testing.assert_allclose(y.sum(axis=-1, dtype=np.float64), 1, rtol=4 * np.finfo(dtype).eps)
     np.testing.assert_array_equal(maximum, (x * dtype(0.7)).max(axis=-1))
@@ -71,12 +71,12 @@ def test_a_mask_broadcasts_as_in_numpy(impl, dtype, rng, shape, causal):
 
 
 @pytest.mark.parametrize(("queries", "keys"), [(1, 1), (7, 7), (40, 40), (3, 50), (50, 3), (150, 150)])
-def test_causal_is_a_mask_of_the_keys_behind(impl, dtype, rng, queries, keys):
+def test_causal_masks_the_keys_after_the_query(impl, dtype, rng, queries, keys):
     x, dy = rng.normal(size=(2, 4, queries, keys)).astype(dtype)
     behind = np.triu(np.ones((queries, keys), bool), 1)
     mask = np.where(behind, -np.inf, 0).astype(dtype)
     y, *statistics = expected = impl.softmax_dropout_forward(x, mask, **DROPOUT)
-    # What stands behind is not looked at.
+    # The keys after the query are not read.
     x[:, behind] = np.nan
     assert_same_bits(impl.softmax_dropout_forward(x, causal=True, **DROPOUT), expected)
     dy_nan = dy.copy()
@@ -87,7 +87,7 @@ def test_causal_is_a_mask_of_the_keys_behind(impl, dtype, rng, queries, keys):
     assert (y[:, behind] == 0).all()
 
 
-def test_rows_of_which_nothing_is_left_are_zeros(impl, dtype, rng):
+def test_rows_of_only_minus_inf_give_zeros(impl, dtype, rng):
     x, dy = rng.normal(size=(2, 4, 70)).astype(dtype)
     mask = np.zeros((4, 1), dtype)
     mask[1:3] = -np.inf
@@ -112,8 +112,8 @@ def test_nan_and_inf_make_their_row_nan_and_no_other(impl, dtype, rng):
     assert (y[dropped] == 0).all()
 
 
-def test_what_a_mask_takes_away_is_still_added(impl, dtype):
-    # As NumPy's and PyTorch's sums have it; `causal` looks away.
+def test_minus_inf_in_a_mask_does_not_hide_nan_or_inf(impl, dtype):
+    # The mask is added, as in NumPy and PyTorch. With `causal`, the masked elements are not read.
     mask = np.array([[0, -np.inf]] * 2, dtype)
     y, _, _ = impl.softmax_dropout_forward(np.array([[1, np.nan], [1, np.inf]], dtype), mask)
     assert np.isnan(y).all()
@@ -151,5 +151,5 @@ def test_float32_gradients_are_accurate_to_float32(impl, rng):
     x, dy = x.astype(np.float64), dy.astype(np.float64)
     _, *statistics = pyreg.reference.softmax_dropout_forward(x, scale=2.0, **DROPOUT)
     exact = pyreg.reference.softmax_dropout_backward(dy, x, *statistics, scale=2.0, **DROPOUT)
-    # Products of a weight, accurate to 1e-6, and differences of numbers up to 10.
+    # Products of a weight, accurate to 1e-6, and a difference of numbers up to 10.
     np.testing.assert_allclose(dx, exact, rtol=0, atol=2e-6 * np.abs(exact).max())

@@ -127,12 +127,12 @@ def test_the_quota_of_the_cgroup_and_those_above_it_is_read(tmp_path, files, cpu
 
 @cache
 def work_to_do():
-    """Every function, with arrays that are large enough for three threads."""
+    """Every function, with arrays large enough for three threads."""
     return [(case, case.arguments((500, 300), np.float32)) for case in CASES.values()]
 
 
 def work(first=0):
-    """What every function makes: beginning with function number `first`, and ending with the one before it."""
+    """The results of every function. The calls begin with function number `first` and end with the one before it."""
     calls = work_to_do()
     made = {case.name: case.call(pyreg, arguments) for case, arguments in calls[first:] + calls[:first]}
     return {name: made[name] for name in CASES}
@@ -146,7 +146,7 @@ def test_calls_from_8_python_threads_at_once_give_the_right_answers():
                 assert_same_bits(actual, expected)
 
 
-def test_a_list_of_parameters_that_another_thread_empties_is_the_one_that_was_given():
+def test_another_thread_may_change_a_list_of_parameters_without_affecting_a_running_call():
     params, stop = [], threading.Event()
 
     def empty_and_refill():
@@ -160,14 +160,14 @@ def test_a_list_of_parameters_that_another_thread_empties_is_the_one_that_was_gi
     try:
         for value in range(1, 41):
             params[:] = [np.full(2**20, float(value)) for _ in range(3)]
-            # The other thread may have come before the call, but none of its steps during it is seen.
+            # The other thread may change the list before the call, but its changes during the call are not seen.
             assert pyreg.l2_penalty(params, 2.0) in (3 * 2**20 * value**2, 0, 1000 * 7**2)
     finally:
         stop.set()
         thread.join()
 
 
-def test_more_calls_at_once_than_have_workers_give_the_right_answers():
+def test_more_calls_at_once_than_there_are_workers_for_give_the_right_answers():
     pyreg.set_num_threads(3)
     x = np.random.default_rng(0).normal(size=(4096, 768)).astype(np.float32)
     expected, together = pyreg.dropout(x, 0.3, key=1), threading.Barrier(16)
@@ -181,7 +181,7 @@ def test_more_calls_at_once_than_have_workers_give_the_right_answers():
             assert_same_bits(made.result(), expected)
 
 
-linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc and affinity of Linux")
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's /proc and affinity")
 
 
 TASKS = """
@@ -251,7 +251,7 @@ def test_a_thread_of_low_priority_starts_no_worker_that_others_would_wait_for():
 import threading
 
 def low():
-    os.setpriority(os.PRIO_PROCESS, 0, 19)  # of this thread alone
+    os.setpriority(os.PRIO_PROCESS, 0, 19)  # of this thread only
     with pyreg.num_threads(3):
         pyreg.dropout(x, 0.5, key=1)
 
@@ -272,10 +272,10 @@ with pyreg.num_threads(3):
     if child == 0:
         pyreg.dropout(x, 0.5, key=1)
         os._exit(0)
-    deadline = time.monotonic() + 5  # a thread that has been joined is listed for a moment more
+    deadline = time.monotonic() + 5  # a joined thread is listed for a moment longer
     while not tasks() <= before and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert tasks() <= before  # Python warns of a fork with more
+    assert tasks() <= before  # Python warns if a process with more threads forks
     assert os.waitpid(child, 0)[1] == 0
     pyreg.dropout(x, 0.5, key=1)
 """)
@@ -289,8 +289,8 @@ def test_the_gil_is_released_while_a_kernel_runs():
         while not stop.is_set():
             steps[0] += 1
 
-    # A thread that wants the lock waits for half a second before it asks for it, far longer than a call takes: the
-    # other one counts on during a call only if the lock was given up. It may find no free CPU in one call.
+    # A thread that waits for the GIL asks for it only after half a second, far longer than a call takes. So `count`
+    # goes on during a call only if the call released the GIL. In a single call, it may find no free CPU.
     interval = sys.getswitchinterval()
     thread = threading.Thread(target=count)
     counted = False
@@ -312,7 +312,7 @@ def test_the_gil_is_released_while_a_kernel_runs():
 
 
 def forks(test):
-    test = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")(test)
+    test = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")(test)
     return pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")(test)
 
 
@@ -321,7 +321,7 @@ def assert_a_forked_child_computes(expected):
     process.start()
     process.join(60)
     try:
-        assert process.exitcode == 0  # None where it hangs
+        assert process.exitcode == 0  # None if it hangs
     finally:
         process.kill()
 
@@ -364,12 +364,12 @@ def test_importing_pyreg_does_not_bring_back_the_gil():
 
 
 @pytest.mark.parametrize("value", ["", "abc", "4abc", "3,", "0", "-1", "1e3", "99999999999999999999"])
-def test_an_omp_num_threads_that_openmp_does_not_read_counts_as_none(value):
+def test_an_omp_num_threads_that_openmp_rejects_counts_as_unset(value):
     assert default_threads(OMP_NUM_THREADS=value) == default_threads()
 
 
 @pytest.mark.parametrize(("value", "threads"), [(" 3 ", 3), ("3,2", 3), (str(2**31), 2**31 - 1)])
-def test_omp_num_threads_may_be_a_list_or_more_than_there_can_be(value, threads):
+def test_omp_num_threads_may_be_a_list_or_larger_than_an_int(value, threads):
     assert default_threads(OMP_NUM_THREADS=value) == threads
 
 

@@ -1,4 +1,4 @@
-"""The type hints pass mypy --strict, and so does a user's code against them; the stub is true to the module."""
+"""The type hints and a user's code pass mypy --strict, and the stub matches the module."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ from pyreg._cases import CASES
 
 pytest.importorskip("mypy")
 
-# What the table of cases does not say: results are what they are called, and wrong uses do not pass.
+# What the table of cases does not cover: results have their declared types, and wrong uses do not pass.
 USER = """
 import numpy as np
 import pyreg
@@ -53,7 +53,7 @@ wrong: int = pyreg.l2_penalty(x, 0.1)  # type: ignore[assignment]
 
 
 def calls_of_every_function():
-    """Each with everything that it takes, and its results by their names."""
+    """A call of each function with all its arguments, and its results by name."""
     for case in CASES.values():
         values = {name: value for name, value in case.numbers.items() if name != "shape"}
         arguments = [f"{name}=x" for name in (*case.arrays, *case.outs)]
@@ -87,14 +87,14 @@ def test_a_users_code_passes_mypy_strict(tmp_path):
 
 
 def parameters(definition):
-    """Their names in order, "_" for those that no keyword reaches (pybind11: arg0, arg1)."""
+    """The parameters' names in order, "_" for those that are positional only (pybind11: arg0, arg1)."""
     parsed = definition.args
     named = ["_" if re.fullmatch(r"arg\d", argument.arg) else argument.arg for argument in parsed.args]
     return ["_" for _ in parsed.posonlyargs] + named + ["*"] * (parsed.vararg is not None)
 
 
 def test_the_stub_has_the_names_and_parameters_of_the_compiled_functions():
-    """Those of the functions on arrays: test_arguments.py."""
+    """The functions on arrays are tested in test_arguments.py."""
     stub = ast.parse(Path(pyreg.__file__).with_name("_core.pyi").read_text()).body
     names = {node.target.id for node in stub if isinstance(node, ast.AnnAssign)}
     functions = {node.name: node for node in stub if isinstance(node, ast.FunctionDef) and node.name != "__getattr__"}

@@ -1,6 +1,6 @@
-"""What is shipped: an sdist that builds, and a small wheel, as good as the checkout wherever it is installed.
+"""What is shipped: an sdist that builds, and a small wheel that works like the checkout wherever it is installed.
 
-Slow: `pytest -m slow`. Builds the wheel, and runs the suite against it, and parts of it twice more.
+Slow (`pytest -m slow`): builds the wheel, runs the suite on it, and parts of the suite twice more.
 """
 
 import os
@@ -23,10 +23,10 @@ pytestmark = [
     pytest.mark.skipif(not (ROOT / "CMakeLists.txt").exists(), reason="needs the whole checkout"),
 ]
 
-# How pip gets PyTorch: "torch" alone brings gigabytes of CUDA from some indexes.
+# What pip installs as PyTorch. From some indexes, a bare "torch" brings gigabytes of CUDA.
 TORCH = os.environ.get("PYREG_TEST_TORCH", "")
 
-# The folder of a ready sdist; without it, one is built.
+# The folder of an existing sdist. Without it, one is built.
 SDIST = os.environ.get("PYREG_TEST_SDIST", "")
 
 
@@ -68,7 +68,7 @@ def wheel(sdist, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def python(wheel, tmp_path_factory):
-    """The interpreter of a fresh environment with the wheel and what the tests need, where nothing was compiled."""
+    """The interpreter of a fresh environment with the wheel and what the tests need, installed without a compiler."""
     folder = tmp_path_factory.mktemp("environment")
     run(sys.executable, "-m", "venv", folder)
     python = folder / "bin" / "python"
@@ -80,7 +80,7 @@ def python(wheel, tmp_path_factory):
 @pytest.fixture(scope="module")
 def python_with_torch(python):
     if not TORCH:
-        pytest.skip("PYREG_TEST_TORCH says nothing")
+        pytest.skip("PYREG_TEST_TORCH is not set")
     run(python, "-m", "pip", "install", *TORCH.split())
     return python
 
@@ -88,7 +88,7 @@ def python_with_torch(python):
 def run_suite(python, before, sdist, folder, *options):
     """Run the suite from outside the sources, in a process that has executed `before`."""
     code = f"{before}; import sys, pytest; sys.exit(pytest.main())"
-    # -P: not the folder that this runs in.
+    # -P: do not import from the folder that this runs in.
     return run(
         python,
         "-P",
@@ -127,13 +127,13 @@ def test_the_suite_passes_on_the_installed_wheel(python, sdist, tmp_path):
     run_suite(python, "import pyreg; assert 'site-packages' in pyreg.__file__", sdist, tmp_path)
 
 
-# Two OpenMP runtimes in one process, and the threads of both libraries at work: what has to do with threads, and the
-# same bits of some shapes on several of them.
+# PyTorch brings a second OpenMP runtime into the process, and both libraries' threads are at work. These tests
+# involve threads, or compare bits on several of them.
 BESIDE_PYTORCH = "test_threads or test_transformer or every_thread_count or past_the_caches or test_properties"
 
 
 @pytest.mark.parametrize("first", ["import torch, pyreg", "import pyreg, torch"])
-def test_what_threads_have_to_do_with_passes_beside_pytorch(python_with_torch, sdist, tmp_path, first):
+def test_what_involves_threads_passes_beside_pytorch(python_with_torch, sdist, tmp_path, first):
     run_suite(python_with_torch, f"{first}; torch.ones(10**7).exp().sum()", sdist, tmp_path, "-k", BESIDE_PYTORCH)
 
 
