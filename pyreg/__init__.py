@@ -1,7 +1,7 @@
 """LayerNorm, dropout and weight decay for NumPy arrays on a CPU.
 
-At memory speed, the same bits everywhere, and with a pure-Python twin of every function on arrays in
-`pyreg.reference`.
+The functions run at memory speed and return the same bits everywhere. `pyreg.reference` has a pure-Python twin of
+every function on arrays.
 """
 
 try:
@@ -10,9 +10,9 @@ except ModuleNotFoundError as error:
     if error.name != "pyreg._core":
         raise
     raise ImportError(
-        f"this is pyreg's source tree, {__path__[0]!r}, which holds no compiled core: run "
-        "`pip install .` in it once, and start Python in another folder (or `pip install -e .`); where it is "
-        "installed, another folder is enough"
+        f"this is pyreg's source tree ({__path__[0]!r}), which has no compiled core: run `pip install .` at its "
+        "root, then start Python in another folder (or run `pip install -e .`); if pyreg is already installed, "
+        "start Python in another folder"
     ) from None
 
 from pyreg import reference
@@ -35,5 +35,5 @@ __all__ = [
 
 
 def __dir__() -> list[str]:
-    """The public names, for completion."""
+    """The public names, for tab completion."""
     return [*__all__, "__version__"]

@@ -1,6 +1,6 @@
-"""What runs here, whether its answers are right, and how fast it is.
+"""Report what runs on this machine, whether its answers are right, and how fast it is.
 
-Made to be pasted into a bug report. The exit status is 0 where every check passed, else 1.
+Paste the output into a bug report. The exit status is 0 if every check passed, else 1.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pyreg._speed import busy_note, measure_speed
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m pyreg", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print everything as one JSON object instead")
+    parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
     arguments = parser.parse_args(argv)
     if arguments.json:
         return report_json()
@@ -35,7 +35,7 @@ def report_text() -> int:
     failed = sum(not check.passed for check in checks)
     print(f"  {failed} of {len(checks)} FAILED" if failed else f"  all {len(checks)} passed")
     threads = pyreg.get_num_threads()
-    print(f"\nspeed, float32, {threads} thread{'s' if threads > 1 else ''}, out= given:")
+    print(f"\nspeed, float32, {threads} thread{'s' if threads > 1 else ''}, with out=:")
     print("  operation            size          median       mean        p90     GB/s  of a copy")
     speeds = []
     for speed in measure_speed():
@@ -63,6 +63,6 @@ def report_json() -> int:
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):  # end quietly where the reader has (| head)
+    if hasattr(signal, "SIGPIPE"):  # exit quietly when the reader closes the pipe (| head)
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.exit(main())

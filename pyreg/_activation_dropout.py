@@ -1,4 +1,4 @@
-"""What the functions of an activation and dropout have in common: their checks."""
+"""The argument checks shared by the functions that fuse an activation with dropout."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ def backward_arguments(
 
 def match_bias(x: FloatArray, bias: FloatArray | None) -> None:
     if bias is not None and x.ndim == 0:
-        raise ValueError(f"x must have an axis that bias belongs to, got shape {x.shape}")
+        raise ValueError(f"x must have at least one axis if bias is given, got shape {x.shape}")
     _check.match_shape("bias", bias, x.shape[-1:], "x's last axis")

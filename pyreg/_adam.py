@@ -38,43 +38,43 @@ def adamw_update(
     param : ndarray of float32 or float64
         The parameter: **updated in place**. C-contiguous, aligned, writeable.
     grad : array_like, param's dtype and shape
-        The gradient. In any memory layout; one that the kernels cannot read is copied once.
+        The gradient. Any memory layout; copied once unless C-contiguous, aligned and in native byte order.
     exp_avg, exp_avg_sq : ndarray, param's dtype and shape
-        The moments, zeros before the first step: **updated in place**. C-contiguous, aligned,
-        writeable.
+        The first and second moments: **updated in place**. Zeros before the first step. C-contiguous,
+        aligned, writeable.
     step : int
-        Which update this is, from 1 on.
+        The number of this update, starting at 1.
     lr : float, optional
         The learning rate, at least 0.
     betas : (float, float), optional
         The decay rates of the two moments, each in [0, 1).
     eps : float, optional
-        Added to the root of the second moment, at least 0.
+        Added to the square root of the second moment, at least 0.
     weight_decay : float, optional
-        The decoupled decay, at least 0: each step shrinks the parameter by ``lr * weight_decay`` of
-        itself, whatever the gradient is.
+        The decoupled decay, at least 0. Each step subtracts ``lr * weight_decay * param`` from the
+        parameter, whatever the gradient is.
     max_exp_avg_sq : ndarray, optional
-        Like `exp_avg_sq`; where given, AMSGrad [2]_: it is **updated in place** to the largest
-        `exp_avg_sq` so far, which takes its place in the update.
+        Like `exp_avg_sq`. If given, selects AMSGrad [2]_: it is **updated in place** to the largest
+        `exp_avg_sq` so far, and the update uses it instead of `exp_avg_sq`.
     maximize : bool, optional
-        Follow the gradient upwards.
+        Maximise the objective instead of minimising it.
 
     Raises
     ------
     TypeError
-        Where an array has the wrong type or dtype, or an argument is not a number.
+        If an array has the wrong type or dtype, or an argument is not a number.
     ValueError
-        Where a shape does not match, an array cannot be updated in place, two arrays overlap, or a
-        number is out of range. Every array is then as it was.
+        If a shape does not match, an array cannot be updated in place, two arrays overlap, or a
+        number is out of range. No array is modified then.
 
     See Also
     --------
-    adam_update : The decay as an L2 term of the gradient, which Adam divides by the gradient's size.
+    adam_update : Adam with coupled weight decay: an L2 term in the gradient.
 
     References
     ----------
     .. [1] I. Loshchilov, F. Hutter, "Decoupled Weight Decay Regularization", ICLR 2019,
-       arXiv:1711.05101. Defaults and the place of eps are PyTorch's.
+       arXiv:1711.05101. The defaults and the position of eps follow PyTorch.
     .. [2] S. J. Reddi, S. Kale, S. Kumar, "On the Convergence of Adam and Beyond", ICLR 2018.
 
     Examples
@@ -105,19 +105,19 @@ def adam_update(
     max_exp_avg_sq: FloatArray | None = None,
     maximize: bool = False,
 ) -> None:
-    """Update a parameter in place by the classic Adam, weight decay coupled.
+    """Update a parameter in place by classic Adam, with coupled weight decay.
 
-    The decay is a term of the gradient, that of the penalty ``weight_decay / 2 * sum(param**2)``:
-    ``grad + weight_decay * param`` takes the gradient's place, and the rest is `adamw_update` [1]_
-    without its decay.
+    The decay is the gradient of the penalty ``weight_decay / 2 * sum(param**2)``. It is added to the
+    gradient: the update is that of `adamw_update` without decay, with ``grad + weight_decay * param`` in
+    place of ``grad`` [1]_.
 
     Parameters
     ----------
     param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps
         As in `adamw_update`.
     weight_decay : float, optional
-        The coefficient of the L2 penalty, at least 0. Adam divides it, as a part of the gradient, by
-        the gradient's size: weights with large gradients decay less.
+        The coefficient of the L2 penalty, at least 0. Adam divides the decay, as part of the gradient,
+        by the gradient's size, so weights with large gradients decay less.
     max_exp_avg_sq, maximize
         As in `adamw_update`.
 

@@ -1,6 +1,6 @@
-"""Each public function on arrays, once: what it takes, what there is to choose, and what it returns.
+"""A table of the public functions on arrays: the arguments, options and results of each.
 
-`python -m pyreg` and the tests go over this table: what they ask of every function, they ask of a new one too.
+`python -m pyreg` and the tests iterate over this table, so their general checks cover every function added to it.
 """
 
 import math
@@ -21,12 +21,12 @@ Shape = tuple[int, ...]
 
 
 class Of(Enum):
-    """What an array has an element for, where x is made of rows, its last axis."""
+    """What one element of an array corresponds to. The rows of x run along its last axis."""
 
     ELEMENT = auto()  # each element of x
     ROW = auto()  # each row
-    COLUMN = auto()  # each place in a row; as a result, a sum over the rows
-    ALL = auto()  # everything: one number
+    COLUMN = auto()  # each position in a row; a result of this kind is a sum over the rows
+    ALL = auto()  # all of x: one number
 
     def shape(self, x: Shape) -> Shape:
         return {Of.ELEMENT: x, Of.ROW: x[:-1], Of.COLUMN: x[-1:], Of.ALL: ()}[self]
@@ -34,24 +34,24 @@ class Of(Enum):
 
 @dataclass(frozen=True)
 class Case:
-    """A public function; its arguments are everything that it can be given."""
+    """A public function, with every argument that it accepts."""
 
     name: str
     arrays: Mapping[str, Of]
     numbers: Mapping[str, Any]
     results: Mapping[str, Of]
-    variants: Sequence[Arguments] = ()  # other arguments; the first variant is none
-    outs: Mapping[str, str] = field(default_factory=dict)  # the result that each out is
-    over: Sequence[str] = ()  # the arrays that an out may be
+    variants: Sequence[Arguments] = ()  # arguments to replace, per variant
+    outs: Mapping[str, str] = field(default_factory=dict)  # the result that each out argument receives
+    over: Sequence[str] = ()  # the arrays that an out may overwrite
     updated: Sequence[str] = ()  # the arrays that are updated in place
     optional: Sequence[str] = ()  # the arrays that may be None
-    statistics: Callable[[ModuleType, Arguments], Any] | None = None  # the forward pass whose results it takes
-    samples: bool = False  # the offset counts x's first axis, not its elements
+    statistics: Callable[[ModuleType, Arguments], Any] | None = None  # runs the forward pass it takes results of
+    samples: bool = False  # the offset counts samples (x's first axis), not elements
 
     def arguments(
         self, shape: Shape, dtype: Any, seed: int = 0, forward: ModuleType = pyreg.reference, **changes: Any
     ) -> Arguments:
-        """Good arguments for an x of this shape, some of them replaced; `forward` runs the forward pass."""
+        """Valid arguments for an x of this shape, with `changes` applied; `forward` runs the forward pass."""
         rng = np.random.default_rng([seed, *shape])
         made: Arguments = {name: draw(rng, name, of.shape(shape), dtype) for name, of in self.arrays.items()}
         made |= {name: shape if name == "shape" else value for name, value in self.numbers.items()} | changes
@@ -61,7 +61,7 @@ class Case:
         return made
 
     def call(self, twin: ModuleType, arguments: Arguments) -> dict[str, Any]:
-        """The results by name, with the arrays that are updated, which are copied before."""
+        """The results and the updated arrays, by name. The function updates copies, not the arrays in `arguments`."""
         arguments = arguments | {name: arguments[name].copy() for name in self.updated if arguments[name] is not None}
         returned = getattr(twin, self.name)(**arguments)
         results = returned if len(self.results) > 1 else [returned] if self.results else []
@@ -69,7 +69,7 @@ class Case:
         return made | {name: arguments[name] for name in self.updated}
 
     def cut(self, arguments: Arguments, shape: Shape, part: slice) -> Arguments:
-        """The arguments for a part of the first axis of x, of this shape, at its place in the random stream."""
+        """The arguments for a part of the first axis of x, of this shape, at its offset in the random stream."""
         rows = [name for name, of in self.arrays.items() if of in (Of.ELEMENT, Of.ROW)]
         made = arguments | {name: arguments[name][part] for name in rows if arguments[name] is not None}
         if "shape" in made:
@@ -79,7 +79,7 @@ class Case:
         return made
 
     def variants_of(self, shape: Shape) -> list[Arguments]:
-        """Those that go with an x of this shape: a causal mask has two axes."""
+        """The variants that suit an x of this shape: a causal mask needs two axes."""
         return [{}, *(v for v in self.variants if not v.get("causal") or len(shape) > 1)]
 
 
@@ -97,13 +97,13 @@ def draw(rng: np.random.Generator, name: str, shape: Shape, dtype: Any) -> Array
 
 DROPOUT = {"p": 0.1, "key": 2**63 + 5, "offset": 2**36 + 3}
 TRAINING = DROPOUT | {"training": True}
-# Threshold of one byte; nothing to drop; everything.
+# 0.5: the first byte of the threshold decides; 0: nothing is dropped; 1: everything is dropped.
 PROBABILITIES: Sequence[Arguments] = ({"p": 0.5}, {"p": 0.0, "key": None}, {"p": 1.0})
 INFERENCE: Arguments = {"training": False, "key": None}
 
 
 def without(*groups: Sequence[str]) -> list[Arguments]:
-    """Variants in which the arguments of a group are None."""
+    """One variant for each group, in which its arguments are None."""
     return [dict.fromkeys(group) for group in groups]
 
 
@@ -174,7 +174,7 @@ def dropout_add_norm(
 
 
 def activation_dropout(forward: str, backward: str, kinds: Arguments, *variants: Arguments) -> list[Case]:
-    """kinds: the arguments that this activation alone takes."""
+    """kinds: the arguments that only this activation takes."""
     without_bias: Arguments = {"bias": None}
     return [
         Case(

@@ -1,8 +1,8 @@
-"""Argument checks and their messages: what passes here, the core takes.
+"""Argument checks and their messages. The core accepts what passes here.
 
-The core sees by itself that arguments are as it wants them. Where it objects, the checks find out why: each returns
-its argument in the form that the core takes, or raises TypeError (the wrong kind of thing) or ValueError (the right
-kind, a value that cannot be) with the argument's name, what was expected and what came.
+The core checks its arguments too, but gives no reason. If it rejects one, these functions find out why. Each returns
+its argument in a form that the core accepts, or raises TypeError (the wrong kind of object) or ValueError (the right
+kind, but an invalid value). The message names the argument, what was expected and what came.
 """
 
 import itertools
@@ -54,14 +54,14 @@ def _float(name: str, value: Any) -> float:
     if not isinstance(scalar, Real) or isinstance(scalar, (bool, np.bool_, np.timedelta64)):
         raise TypeError(f"{name} must be a number, got {shown(value)} of type {type_name(value)}")
     try:
-        # Of a class derived from float, the number that it holds: the core sees no other.
+        # For a subclass of float, its stored value: the core reads that, not an overridden __float__.
         return float.__float__(scalar) if isinstance(scalar, float) else float(scalar)
     except OverflowError:
-        raise ValueError(f"{name} must be finite in double precision, got a {type_name(value)} beyond it") from None
+        raise ValueError(f"{name} must be finite, got a value of type {type_name(value)} beyond float64") from None
 
 
 def _scalar(value: Any) -> Any:
-    """What a 0-d array holds; anything else as it is."""
+    """The element of a 0-d array; anything else unchanged."""
     if isinstance(value, np.ndarray) and value.ndim == 0 and not isinstance(value, np.ma.MaskedArray):
         return value[()]
     return value
@@ -77,7 +77,7 @@ def integer(name: str, value: SupportsIndex, *, low: int, high: int) -> int:
     except TypeError:
         raise TypeError(f"{name} must be an integer, got {shown(value)} of type {type_name(value)}") from None
     if not low <= result <= high:
-        came = str(result) if abs(result) < 2**1000 else f"one of {result.bit_length()} bits"
+        came = str(result) if abs(result) < 2**1000 else f"an integer of {result.bit_length()} bits"
         raise ValueError(f"{name} must be in [{low}, {high}], got {came}")
     return result
 
@@ -92,16 +92,16 @@ def flag(name: str, value: bool) -> bool:
 def dropout(
     p: float, key: SupportsIndex | None, offset: SupportsIndex, size: int, training: bool = True
 ) -> tuple[float, int, int, bool]:
-    """The arguments of dropout of `size` elements, which stand in the stream from `offset` on."""
+    """The arguments of dropout on `size` elements, at the stream positions from `offset` on."""
     p, training = probability("p", p), flag("training", training)
     if key is None and training and round(p * 2**32) > 0:
         raise TypeError(
-            "key must be given where p > 0, got None; pyreg.random_key() draws one, to be kept for the backward pass"
+            "key must be given if p > 0, got None; draw one with pyreg.random_key() and keep it for the backward pass"
         )
     try:
         key = 0 if key is None else integer("key", key, low=0, high=2**64 - 1)
     except TypeError as error:
-        raise TypeError(f"{error}; pyreg.random_key() draws one") from None
+        raise TypeError(f"{error}; draw one with pyreg.random_key()") from None
     return p, key, integer("offset", offset, low=0, high=2**64 - max(1, size)), training
 
 
@@ -123,7 +123,7 @@ def betas(value: tuple[float, float]) -> tuple[float, float]:
 
 
 def array(name: str, value: Any, like: np.dtype[Any] = _DTYPES[0]) -> FloatArray:
-    """A float32 or float64 array that the kernels can read, copied once where it has to be."""
+    """A float32 or float64 array that the kernels can read, copied only if necessary."""
     refuse_masked(name, value)
     try:
         any_array = np.asarray(value)
@@ -133,14 +133,14 @@ def array(name: str, value: Any, like: np.dtype[Any] = _DTYPES[0]) -> FloatArray
         raise TypeError(f"{name} must be an array of float32 or float64, got None")
     native = any_array.dtype.newbyteorder("=") if any_array.dtype.kind == "f" else any_array.dtype
     if native not in _DTYPES:
-        hint = f"; convert it, with np.asarray({name}, np.{like}) say" if any_array.dtype.kind in "biuf" else ""
+        hint = f"; convert it, e.g. with np.asarray({name}, np.{like})" if any_array.dtype.kind in "biuf" else ""
         raise TypeError(f"{name} must be float32 or float64, got {any_array.dtype}{hint}")
     result = np.asarray(any_array, dtype=native, order="C")
     return result if result.flags.aligned else result.copy()
 
 
 def arrays(needed: Named, optional: Named | None = None) -> tuple[Any, ...]:
-    """Arrays of one dtype, that of the first; of the optional ones, None stays None."""
+    """Arrays that all have the dtype of the first. An optional one may be None."""
     (first, value), *others = (dict(needed) | dict(optional or {})).items()
     like = array(first, value)
     results: list[Any] = [like]
@@ -153,28 +153,28 @@ def arrays(needed: Named, optional: Named | None = None) -> tuple[Any, ...]:
 def refuse_masked(name: str, value: Any) -> None:
     if issubclass(type(value), np.ma.MaskedArray):
         raise TypeError(
-            f"{name} must not be a masked array, whose mask would be lost; pass its .data, or fill it first"
+            f"{name} must not be a masked array, because its mask would be lost; pass its .data, or fill it first"
         )
 
 
 def match_dtype(name: str, value: FloatArray | None, dtype: np.dtype[Any], whose: str, how: str = "") -> None:
     if value is not None and value.dtype != dtype:
-        how = how or f"convert it, with np.asarray({name}, np.{dtype}) say"
+        how = how or f"convert it, e.g. with np.asarray({name}, np.{dtype})"
         raise TypeError(f"{name} must be {dtype} like {whose}, got {value.dtype}; {how}")
 
 
 def match_shape(name: str, value: FloatArray | None, shape: Shape, whose: str) -> None:
-    """An array that is given has this shape, that of `whose`."""
+    """Raise unless `value` is None or has this shape, which is that of `whose`."""
     if value is not None and value.shape != shape:
         raise ValueError(f"{name} must have shape {shape} like {whose}, got {value.shape}")
 
 
 def normalized_by(name: str, statistic: FloatArray, of: str, x: FloatArray) -> Shape:
-    """The normalised shape of x: what is behind the leading shape that the statistic has."""
+    """The normalised shape of x, an array called `of`: its axes after those of the statistic."""
     axis = statistic.ndim
     if axis >= x.ndim or x.shape[:axis] != statistic.shape:
         raise ValueError(
-            f"{name} must have the shape of {of}, {x.shape}, without the normalised axes, got {statistic.shape}"
+            f"{name} must have the shape {x.shape} of {of} without the normalised axes, got {statistic.shape}"
         )
     return x.shape[axis:]
 
@@ -183,13 +183,13 @@ def normalized_by(name: str, statistic: FloatArray, of: str, x: FloatArray) -> S
 
 
 def writable(name: str, value: Any, first: str = "", like: FloatArray | None = None) -> FloatArray:
-    """An array that can be written in place, never a copy; like `like`, which is called `first`."""
-    if not issubclass(type(value), np.ndarray):  # not what only says so by its __class__
+    """An array to write in place, never a copy, with the dtype and shape of `like` (called `first`) if given."""
+    if not issubclass(type(value), np.ndarray):  # isinstance would trust a false __class__
         raise TypeError(f"{name} must be a numpy.ndarray, got {type_name(value)}")
     refuse_masked(name, value)
-    array = np.ndarray.view(value, np.ndarray)  # whatever its class says
+    array = np.ndarray.view(value, np.ndarray)  # a subclass may override attributes
     if like is not None:
-        match_dtype(name, array, like.dtype, first, "it is written in place: a copy of it would be lost")
+        match_dtype(name, array, like.dtype, first, "it is written in place, so it cannot be converted")
         match_shape(name, array, like.shape, first)
     elif array.dtype not in _DTYPES:
         raise TypeError(f"{name} must be float32 or float64 in native byte order, got {array.dtype}; convert it once")
@@ -199,7 +199,7 @@ def writable(name: str, value: Any, first: str = "", like: FloatArray | None = N
     if not flags.c_contiguous:
         raise ValueError(
             f"{name} is written in place and must be C-contiguous, got strides {array.strides} "
-            f"for shape {array.shape}; pass np.ascontiguousarray of it and copy the result back"
+            f"for shape {array.shape}; pass a contiguous copy (np.ascontiguousarray) and copy the result back"
         )
     if not flags.aligned:
         raise ValueError(f"{name} is written in place and must be aligned, got an unaligned array")
@@ -208,7 +208,7 @@ def writable(name: str, value: Any, first: str = "", like: FloatArray | None = N
 
 
 def updated(needed: Named, optional: Named, grad: Any) -> FloatArray:
-    """The gradient of the arrays that are written, the parameter first: all of its dtype and shape, and disjoint."""
+    """Check the arrays of an update: all like the parameter, the first of them, and disjoint. Return the gradient."""
     first, param = next(iter(needed.items()))
     like = np.ndarray.view(writable(first, param), np.ndarray)
     gradient = array("grad", grad)
@@ -223,9 +223,9 @@ def updated(needed: Named, optional: Named, grad: Any) -> FloatArray:
 
 
 def out(value: Any, replaces: Named, avoids: Named | None = None, name: str = "out") -> FloatArray | None:
-    """`out=`, or another of this `name`: None, or an array like the first of those that it may replace.
+    """The argument `out`, or another of this `name`: None, or an array like the first in `replaces`.
 
-    It may be one of these from end to end. It must not overlap them otherwise, nor the others.
+    It may be one of the arrays in `replaces`, but must not partly overlap them, nor overlap any in `avoids`.
     """
     if value is None:
         return None
@@ -237,9 +237,7 @@ def out(value: Any, replaces: Named, avoids: Named | None = None, name: str = "o
         if other not in replaces:
             raise ValueError(f"{name} must not overlap {other}, got arrays that share memory")
         if result.ctypes.data != array.ctypes.data or result.nbytes != array.nbytes:
-            raise ValueError(
-                f"{name} must not overlap {other} or be it from end to end, got arrays that share memory"
-            )
+            raise ValueError(f"{name} must be {other} itself or not overlap it, got arrays that partly overlap")
     return result
 
 
@@ -257,7 +255,7 @@ def shape(name: str, value: SupportsIndex | Sequence[SupportsIndex]) -> Shape:
     try:
         return tuple(integer(name, n, low=0, high=2**63 - 1) for n in scalar)
     except TypeError:
-        raise TypeError(f"{name} must be an integer or integers, got {shown(value)}") from None
+        raise TypeError(f"{name} must be an integer or a sequence of integers, got {shown(value)}") from None
 
 
 def type_name(value: object) -> str:
@@ -265,8 +263,8 @@ def type_name(value: object) -> str:
 
 
 def shown(value: object) -> str:
-    """What came, for a message."""
+    """The value as text, for a message."""
     try:
         return repr(value)
-    except Exception:  # Python does not print an integer of thousands of digits, for one
+    except Exception:  # for example, an integer of too many digits for Python to print
         return f"a {type_name(value)}"

@@ -1,4 +1,4 @@
-"""What was built, found and chosen."""
+"""The configuration: what was built, found and chosen."""
 
 import platform
 from pathlib import Path
@@ -19,18 +19,18 @@ def show_config(mode: str = "stdout") -> dict[str, dict[str, Any]] | None:
     Parameters
     ----------
     mode : {"stdout", "dicts"}, optional
-        Print it, or return it, as ``numpy.show_config`` does.
+        Whether to print the configuration or return it, as in ``numpy.show_config``.
 
     Returns
     -------
     dict or None
-        With "dicts": the machine; the versions; the instruction-set levels built, found on this processor and
-        chosen (``PYREG_ISA`` caps it); the number of threads; the OpenMP runtime that is loaded.
+        With "dicts": the machine; the versions; the instruction-set levels that were built, that this processor
+        has, and the one in use (set by ``PYREG_ISA``); the number of threads; the path of the OpenMP runtime.
 
     Raises
     ------
     ValueError
-        Where `mode` is neither.
+        If `mode` is neither.
 
     Examples
     --------

@@ -1,6 +1,7 @@
-# A function on arrays takes the parameters of the public function of its name (activation_dropout_* the activation's
-# name before them), and last the Python function that checks them: it is called where the core refuses one, and
-# raises or returns them converted. copy, update_loop and exponential, for benchmark and tests, take no check.
+# A function on arrays takes the parameters of the public function of the same name, then a function that checks them.
+# (activation_dropout_* takes the activation's name first.) The core calls the check only if it rejects an argument.
+# The check raises, or returns the arguments converted. copy, update_loop and exponential, which serve the benchmark
+# and the tests, take no check.
 from typing import Any
 
 __version__: str

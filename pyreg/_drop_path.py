@@ -21,49 +21,48 @@ def drop_path(
 ) -> FloatArray:
     """Zero whole samples at random with probability p and scale the rest by ``1 / (1 - p)``.
 
-    Stochastic depth [1]_, also called DropPath: a sample of a batch skips the branch whose output this is.
-    The stream is that of `dropout`, with one element for each sample, whatever its size.
+    Stochastic depth [1]_, also called DropPath: x is the output of a branch, and a dropped sample skips it.
+    The random stream is that of `dropout`, with one element for each sample, whatever the sample's size.
 
     Parameters
     ----------
     x : array_like of float32 or float64, shape (samples, ...)
-        In any memory layout; one that the kernels cannot read is copied once.
+        Any memory layout; copied once unless C-contiguous, aligned and in native byte order.
     p : float
-        The probability of dropping a sample, in [0, 1]; as in `dropout`.
-    key
+        The probability of dropping a sample, in [0, 1], rounded as in `dropout`.
+    key : int, optional
         As in `dropout`.
     offset : int, optional
-        The place in the stream of the first sample, at least 0; the others follow.
+        The position of the first sample in the stream, at least 0; the others follow.
     training : bool, optional
-        Where False, the result is a copy of x.
+        If False, the result is a copy of x.
     out : ndarray, optional
-        Where the result goes: of x's dtype and shape, C-contiguous, aligned, writeable. It may be x
-        itself, and must not overlap x otherwise.
+        Array that receives the result, of x's dtype and shape, C-contiguous, aligned and writeable. It may
+        be x itself, but must not partly overlap x.
 
     Returns
     -------
     ndarray
-        Of x's dtype and shape; `out` where that is given. A dropped sample is +0.0 also where x is
-        infinite or NaN.
+        Of x's dtype and shape; `out` if given. A dropped sample is +0.0, even where x is infinite or NaN.
 
     Raises
     ------
     TypeError
-        Where x is not float32 or float64, or `key` or `offset` is not an integer.
+        If x is not float32 or float64, or `key` or `offset` is not an integer.
     ValueError
-        Where x has no axis, p, `key` or `offset` is out of range, or `out` cannot be written.
+        If x has no axis, if p, `key` or `offset` is out of range, or `out` cannot be written.
 
     See Also
     --------
-    dropout_add_layer_norm_forward : Takes the factors as its `row_scale`.
+    dropout_add_layer_norm_forward : Accepts the factors as its `row_scale`.
 
     Notes
     -----
-    It is linear, so its backward pass is the same call on the gradient.
+    The function is linear, so its backward pass is the same call on the gradient.
 
-    The factors themselves are ``dropout(np.ones(samples, x.dtype), p, key=key, offset=offset)``. As the
-    `row_scale` of a fused function, for a branch of shape (samples, tokens, features), they have to be
-    repeated: ``np.repeat(factors, tokens).reshape(samples, tokens)``.
+    The factors alone are ``dropout(np.ones(samples, x.dtype), p, key=key, offset=offset)``. To use them as
+    the `row_scale` of a fused function, for a branch of shape (samples, tokens, features), repeat them:
+    ``np.repeat(factors, tokens).reshape(samples, tokens)``.
 
     References
     ----------
@@ -87,5 +86,5 @@ def arguments(
 ) -> tuple[FloatArray, float, int, int, bool, FloatArray | None]:
     x = _check.array("x", x)
     if x.ndim == 0:
-        raise ValueError(f"x must have an axis of samples, the first, got shape {x.shape}")
+        raise ValueError(f"x must have an axis of samples (the first), got shape {x.shape}")
     return x, *_check.dropout(p, key, offset, x.shape[0], training), _check.out(out, {"x": x})

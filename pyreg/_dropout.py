@@ -25,46 +25,45 @@ def dropout(
 ) -> FloatArray:
     """Zero elements at random with probability p and scale the rest by ``1 / (1 - p)``.
 
-    Which elements are dropped follows from `key` and each element's place alone: the same call gives
-    the same result on every machine, and no mask needs to be stored. Dropout is linear, so its backward
-    pass is the same call on the gradient: ``dropout(dy, p, key=key, offset=offset)`` [1]_.
+    Whether an element is dropped depends only on `key`, `p` and the element's position in the stream [1]_.
+    So the same call gives the same result on every machine, and no mask needs to be stored. Dropout is
+    linear: its backward pass is the same call on the gradient, ``dropout(dy, p, key=key, offset=offset)``.
 
     Parameters
     ----------
     x : array_like of float32 or float64
-        In any memory layout; one that the kernels cannot read is copied once.
+        Any memory layout; copied once unless C-contiguous, aligned and in native byte order.
     p : float
-        The probability of dropping an element, in [0, 1]; taken to the nearest multiple of 2**-32.
+        The probability of dropping an element, in [0, 1], rounded to the nearest multiple of 2**-32.
         ``p=0`` copies x exactly, ``p=1`` gives zeros.
     key : int, optional
-        In [0, 2**64): which random stream; see `random_key`. Needed where something may be dropped: p is not 0,
-        and it is `training`.
+        Which random stream to use, in [0, 2**64); see `random_key`. Required if an element may be dropped: p is
+        not 0 and `training` is True.
     offset : int, optional
-        The place in the stream of x's first element, at least 0; the others follow in C order. So
+        The position of x's first element in the stream, at least 0; the others follow in C order. So
         ``dropout(x, p, key=k).ravel()[a:b]`` equals ``dropout(x.ravel()[a:b], p, key=k, offset=a)``,
-        and calls with one key stay independent where their ranges of places do not overlap.
+        and calls with the same key are independent if their ranges of positions do not overlap.
     training : bool, optional
-        Where False, the result is a copy of x. The arguments are checked all the same.
+        If False, the result is a copy of x. The arguments are still checked.
     out : ndarray, optional
-        Where the result goes: of x's dtype and shape, C-contiguous, aligned, writeable. It may be x
-        itself, and must not overlap x otherwise.
+        Array that receives the result, of x's dtype and shape, C-contiguous, aligned and writeable. It may
+        be x itself, but must not partly overlap x.
 
     Returns
     -------
     ndarray
-        Of x's dtype and shape; `out` where that is given. A dropped element is +0.0 also where x is
-        infinite or NaN.
+        Of x's dtype and shape; `out` if given. A dropped element is +0.0, even where x is infinite or NaN.
 
     Raises
     ------
     TypeError
-        Where x is not float32 or float64, `key` or `offset` is not an integer, or a key is needed and missing.
+        If x is not float32 or float64, `key` or `offset` is not an integer, or a required key is missing.
     ValueError
-        Where p, `key` or `offset` is out of range, or `out` cannot be written.
+        If p, `key` or `offset` is out of range, or `out` cannot be written.
 
     See Also
     --------
-    dropout_mask : Which elements are kept.
+    dropout_mask : The elements that are kept.
 
     References
     ----------
@@ -92,12 +91,12 @@ def dropout_mask(
     key: SupportsIndex | None = None,
     offset: SupportsIndex = 0,
 ) -> npt.NDArray[np.bool_]:
-    """Which elements `dropout` keeps.
+    """Return which elements `dropout` keeps.
 
     Parameters
     ----------
     shape : int or sequence of int
-        The shape of the array that would be given to `dropout`.
+        The shape of the array that would be passed to `dropout`.
     p, key, offset
         As in `dropout`.
 
@@ -109,9 +108,9 @@ def dropout_mask(
     Raises
     ------
     TypeError
-        Where `shape`, `key` or `offset` is not made of integers.
+        If `shape` is not made of integers, or `key` or `offset` is not an integer.
     ValueError
-        Where an argument is out of range.
+        If an argument is out of range.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Dropout of a branch, the residual added, and LayerNorm of the sum: in one pass, forward and backward."""
+"""Dropout of a branch, addition of the residual, and LayerNorm of the sum, in one pass, forward and backward."""
 
 from __future__ import annotations
 
@@ -31,58 +31,60 @@ def dropout_add_layer_norm_forward(
     out: FloatArray | None = None,
     z_out: FloatArray | None = None,
 ) -> DropoutAddLayerNormForward:
-    """Dropout, the residual added, and LayerNorm of the sum, in one pass.
+    """Apply dropout, add the residual and normalise the sum by LayerNorm, in one pass.
 
     ``z = dropout(x, p, key=key, offset=offset) * row_scale * layer_scale + residual`` and
-    ``y = layer_norm(z, weight, bias)``: the same bits as these, one after the other, and about half the
-    memory traffic. A Pre-LN Transformer goes on with both, z being the next residual; Post-LN with y.
+    ``y = layer_norm(z, weight, bias)``. The results have the same bits as these steps run separately, with
+    about half the memory traffic. A Pre-LN Transformer uses both, z as the next residual; a Post-LN one uses y.
 
     Parameters
     ----------
     x : array_like of float32 or float64, shape ``(..., *normalized_shape)``
-        The branch: what a sublayer made. In any memory layout; one that the kernels cannot read is copied once.
+        The branch: the output of a sublayer. Any memory layout; copied once unless C-contiguous, aligned and in
+        native byte order.
     residual : array_like, x's dtype and shape, optional
-        What is added; nothing by default.
+        Added to the branch. By default, nothing is added.
     weight, bias : array_like, shape `normalized_shape`, optional
         As in `layer_norm`.
     p, key, offset
-        As in `dropout`; without p, nothing is dropped.
+        As in `dropout`. With the default p of 0, nothing is dropped.
     training : bool, optional
-        Where False, nothing is dropped. `row_scale` and `layer_scale` multiply all the same: leave out a
-        `row_scale` that is drawn at random.
+        If False, nothing is dropped. `row_scale` and `layer_scale` still multiply, so leave out a `row_scale`
+        that is drawn at random.
     normalized_shape, eps
         As in `layer_norm`.
     row_scale : array_like, x's dtype, shape of x without the normalised axes, optional
-        A factor for each row that is normalised; 0 drops the row's branch, also where it is infinite or NaN. For
-        stochastic depth [1]_: the factors of `drop_path`, repeated for the rows of a sample (see its Notes).
+        A factor for each row that is normalised. A factor of 0 drops the row's branch, even where it is infinite
+        or NaN. For stochastic depth [1]_, pass the factors of `drop_path`, repeated for each row of a sample (see
+        the Notes there).
     layer_scale : array_like, x's dtype, shape `normalized_shape`, optional
-        A factor for each element of a sample's branch: LayerScale [2]_.
+        A factor for each element of a row's branch: LayerScale [2]_.
     return_z : bool, optional
-        Whether z is wanted. The backward pass needs it, and x too where there is a `layer_scale`; the inference
-        of a Post-LN model does without.
+        Whether to return z. The backward pass needs z, and also x if there is a `layer_scale`. Inference with a
+        Post-LN model does not need z.
     out : ndarray, optional
-        Where y goes: of x's dtype and shape, C-contiguous, aligned, writeable. It may be `x` or `residual`
-        itself, and must not overlap them otherwise, nor another argument.
+        Array that receives y, of x's dtype and shape, C-contiguous, aligned and writeable. It may be `x` or
+        `residual` itself, but must not partly overlap them, nor overlap another argument.
     z_out : ndarray, optional
-        Where z goes, under the conditions of `out`; it must not overlap `out`.
+        Array that receives z. The conditions are those of `out`, and it must not overlap `out`.
 
     Returns
     -------
     y : ndarray
-        The normalised sum, of x's dtype and shape; `out` where that is given.
+        The normalised sum, of x's dtype and shape; `out` if given.
     z : ndarray or None
-        The sum; `z_out` where that is given. None with ``return_z=False``.
+        The sum; `z_out` if given. None with ``return_z=False``.
     mean : ndarray of float64
-        The mean of each sample of z, of x's leading shape.
+        The mean of each row of z, of x's leading shape: without the normalised axes.
     rstd : ndarray
-        ``1 / sqrt(var + eps)``, of x's dtype and its leading shape.
+        ``1 / sqrt(var + eps)`` of each row of z, of x's dtype and its leading shape.
 
     Raises
     ------
     TypeError
-        Where an array is not float32 or float64, or not of x's dtype; `key` or `offset` is not an integer.
+        If an array is not float32 or float64, or does not have x's dtype; if `key` or `offset` is not an integer.
     ValueError
-        Where a shape does not match, a number is out of range, or `out` or `z_out` cannot be written.
+        If a shape does not match, a number is out of range, or `out` or `z_out` cannot be written.
 
     See Also
     --------
@@ -131,16 +133,17 @@ def dropout_add_layer_norm_backward(
 ) -> DropoutAddLayerNormBackward:
     """Return the gradients of `dropout_add_layer_norm_forward`.
 
-    ``dresidual = layer_norm_backward(dy, z, mean, rstd, weight)[0] + dz`` is the gradient for z, and with
-    it for the residual; ``dx = dropout(dresidual * layer_scale * row_scale, p, key=key, offset=offset)``.
-    The mask is made again: none has been stored.
+    ``dresidual = layer_norm_backward(dy, z, mean, rstd, weight)[0] + dz`` is the gradient with respect to z,
+    and so to the residual. ``dx = dropout(dresidual * layer_scale * row_scale, p, key=key, offset=offset)``.
+    The mask is regenerated, not stored.
 
     Parameters
     ----------
     dy : array_like, z's dtype and shape
-        The gradient of the loss for y.
+        The gradient of the loss with respect to y.
     dz : array_like, z's dtype and shape, or None
-        The gradient of the loss for z, where z was used besides: the next residual's, in Pre-LN.
+        The gradient of the loss with respect to z from any use of z other than y. In Pre-LN, that of the next
+        residual.
     z : array_like of float32 or float64, shape ``(..., *normalized_shape)``
         The sum, as the forward pass returned it.
     mean, rstd : array_like, shape of z without the normalised axes
@@ -148,42 +151,41 @@ def dropout_add_layer_norm_backward(
     weight : array_like, the normalised shape, optional
         The weight of the forward pass.
     p, key, offset, row_scale, layer_scale
-        Those of the forward pass; p is 0 where `training` was False.
+        As in the forward pass; p is 0 if `training` was False.
     x : array_like, z's dtype and shape
-        The branch, as it was in the forward pass. Needed for the gradient of `layer_scale`, and only then.
+        The branch, as in the forward pass. Required if `layer_scale` is given, for its gradient; else ignored.
     return_dresidual : bool, optional
-        Whether dresidual is wanted.
+        Whether to return dresidual.
     out : ndarray, optional
-        Where dx goes: of z's dtype and shape, C-contiguous, aligned, writeable. It may be `dy`, `dz`, `z` or
-        `x` itself, and must not overlap them otherwise, nor another argument.
+        Array that receives dx, of z's dtype and shape, C-contiguous, aligned and writeable. It may be `dy`, `dz`,
+        `z` or `x` itself, but must not partly overlap them, nor overlap another argument.
     dresidual_out : ndarray, optional
-        Where dresidual goes, under the conditions of `out`; it must not overlap `out`.
+        Array that receives dresidual. The conditions are those of `out`, and it must not overlap `out`.
 
     Returns
     -------
     dx : ndarray
-        Of z's dtype and shape; `out` where that is given.
+        Of z's dtype and shape; `out` if given.
     dresidual : ndarray or None
-        The gradient for z and the residual; `dresidual_out` where that is given. None with
+        The gradient with respect to z and the residual; `dresidual_out` if given. None with
         ``return_dresidual=False``.
-    dweight, dbias : ndarray, or None where there is no weight
+    dweight, dbias : ndarray, or None if there is no weight
         Of z's dtype and the normalised shape.
-    dlayer_scale : ndarray, or None where there is no layer_scale
-        The sum of ``dresidual * dropout(x) * row_scale`` over the samples, of z's dtype and the normalised
-        shape.
+    dlayer_scale : ndarray, or None if there is no layer_scale
+        The sum of ``dresidual * dropout(x) * row_scale`` over the rows, of z's dtype and the normalised shape.
 
     Raises
     ------
     TypeError
-        Where an array is not float32 or float64, or not of z's dtype; `layer_scale` is given and x is not;
-        `key` or `offset` is not an integer.
+        If an array is not float32 or float64, or does not have z's dtype; if `layer_scale` is given and x is not;
+        if `key` or `offset` is not an integer.
     ValueError
-        Where a shape does not match, a number is out of range, or a result cannot be written.
+        If a shape does not match, a number is out of range, or a result cannot be written.
 
     Notes
     -----
-    `dweight`, `dbias` and `dlayer_scale` are summed over blocks of 64 samples, then over the blocks in
-    double precision: the number of threads does not show in them.
+    `dweight`, `dbias` and `dlayer_scale` are summed over blocks of 64 rows, then over the blocks in double
+    precision, so they do not depend on the number of threads.
 
     Examples
     --------

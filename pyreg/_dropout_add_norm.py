@@ -1,4 +1,4 @@
-"""What the functions of dropout, the residual and a norm have in common: their checks."""
+"""The argument checks shared by the functions that fuse dropout, the residual and a norm."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def backward_arguments(
     out: Any,
     dresidual_out: Any,
 ) -> tuple[Any, ...]:
-    """dy, z, mean, rstd and weight are arrays by now. mean: None of RMSNorm."""
+    """dy, z, mean, rstd and weight are converted already. mean is None for RMSNorm."""
     normalized = _check.normalized_by("rstd", rstd, "z", z)
     _check.match_shape("dy", dy, z.shape, "z")
-    _check.match_shape("weight", weight, normalized, "z, in the normalised axes")
+    _check.match_shape("weight", weight, normalized, "the normalised axes of z")
     if layer_scale is None:
         x = None
     elif x is None:
-        raise TypeError("x must be given where layer_scale is, for the gradient of layer_scale, got None")
+        raise TypeError("x must be given if layer_scale is, for the gradient of layer_scale, got None")
     z, dz, x, row_scale, layer_scale = _check.arrays(
         {"z": z}, {"dz": dz, "x": x, "row_scale": row_scale, "layer_scale": layer_scale}
     )
@@ -90,14 +90,14 @@ def match_scales(
 ) -> None:
     leading = shape[: -len(normalized)]
     _check.match_shape("row_scale", row_scale, leading, f"{whose} without the normalised axes")
-    _check.match_shape("layer_scale", layer_scale, normalized, f"{whose}, in the normalised axes")
+    _check.match_shape("layer_scale", layer_scale, normalized, f"the normalised axes of {whose}")
 
 
 def second_out(
     name: str, wanted: bool, value: Any, replaces: _check.Named, avoids: _check.Named
 ) -> tuple[bool, FloatArray | None]:
-    """Whether the second result, which has this name, is wanted, and where it goes."""
+    """Whether to return the second result, which has this name, and the array that receives it."""
     wanted = _check.flag(f"return_{name}", wanted)
     if value is not None and not wanted:
-        raise ValueError(f"{name}_out must be None where return_{name} is False, got {_check.type_name(value)}")
+        raise ValueError(f"{name}_out must be None if return_{name} is False, got {_check.type_name(value)}")
     return wanted, _check.out(value, replaces, avoids, name=f"{name}_out")

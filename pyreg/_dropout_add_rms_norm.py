@@ -1,4 +1,4 @@
-"""Dropout of a branch, the residual added, and RMSNorm of the sum: in one pass, forward and backward."""
+"""Dropout of a branch, addition of the residual, and RMSNorm of the sum, in one pass, forward and backward."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def dropout_add_rms_norm_forward(
     out: FloatArray | None = None,
     z_out: FloatArray | None = None,
 ) -> DropoutAddRmsNormForward:
-    """Dropout, the residual added, and RMSNorm of the sum, in one pass.
+    """Apply dropout, add the residual and normalise the sum by RMSNorm, in one pass.
 
     ``z = dropout(x, p, key=key, offset=offset) * row_scale * layer_scale + residual`` and
-    y is the RMSNorm of z: `dropout_add_layer_norm_forward` with RMSNorm in LayerNorm's place.
+    ``y = rms_norm(z, weight)``: `dropout_add_layer_norm_forward` with RMSNorm in place of LayerNorm.
 
     Parameters
     ----------
@@ -43,11 +43,11 @@ def dropout_add_rms_norm_forward(
     Returns
     -------
     y : ndarray
-        The normalised sum, of x's dtype and shape; `out` where that is given.
+        The normalised sum, of x's dtype and shape; `out` if given.
     z : ndarray or None
-        The sum; `z_out` where that is given. None with ``return_z=False``.
+        The sum; `z_out` if given. None with ``return_z=False``.
     rstd : ndarray
-        ``1 / sqrt(mean(z**2) + eps)``, of x's dtype and its leading shape.
+        ``1 / sqrt(mean(z**2) + eps)`` of each row of z, of x's dtype and its leading shape.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def dropout_add_rms_norm_backward(
 ) -> DropoutAddRmsNormBackward:
     """Return the gradients of `dropout_add_rms_norm_forward`.
 
-    `dropout_add_layer_norm_backward` with RMSNorm in LayerNorm's place.
+    This is `dropout_add_layer_norm_backward` with RMSNorm in place of LayerNorm.
 
     Parameters
     ----------
@@ -106,13 +106,13 @@ def dropout_add_rms_norm_backward(
     Returns
     -------
     dx : ndarray
-        Of z's dtype and shape; `out` where that is given.
+        Of z's dtype and shape; `out` if given.
     dresidual : ndarray or None
-        The gradient for z and the residual; `dresidual_out` where that is given. None with
+        The gradient with respect to z and the residual; `dresidual_out` if given. None with
         ``return_dresidual=False``.
-    dweight : ndarray, or None where there is no weight
+    dweight : ndarray, or None if there is no weight
         Of z's dtype and the normalised shape.
-    dlayer_scale : ndarray, or None where there is no layer_scale
+    dlayer_scale : ndarray, or None if there is no layer_scale
         Of z's dtype and the normalised shape.
 
     Raises

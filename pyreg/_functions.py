@@ -1,4 +1,4 @@
-"""The functions on arrays: this is the list of them."""
+"""The list of the functions on arrays."""
 
 from pyreg._adam import adam_update as adam_update
 from pyreg._adam import adamw_update as adamw_update

@@ -1,4 +1,4 @@
-"""GELU and dropout behind it, in one pass, forward and backward."""
+"""GELU followed by dropout, in one pass, forward and backward."""
 
 from __future__ import annotations
 
@@ -24,43 +24,42 @@ def gelu_dropout_forward(
     approximate: Approximate = "none",
     out: FloatArray | None = None,
 ) -> FloatArray:
-    """Add a bias, take GELU and then dropout, in one pass.
+    """Add a bias, apply GELU and then dropout, in one pass.
 
     ``y = dropout(gelu(x + bias), p, key=key, offset=offset)``, where ``gelu(h) = h * (1 + erf(h / sqrt(2))) / 2``
-    [1]_: h times the probability that a standard normal number is below it.
+    [1]_: h times the probability that a standard normal variable is below h.
 
     Parameters
     ----------
     x : array_like of float32 or float64, shape ``(..., n)``
-        What the sublayer's first linear map made. In any memory layout; one that the kernels cannot read is
-        copied once.
+        The output of the sublayer's first linear map. Any memory layout; copied once unless C-contiguous, aligned
+        and in native byte order.
     bias : array_like, x's dtype, shape ``(n,)``, optional
-        Added to x; nothing by default.
+        Added to x. By default, nothing is added.
     p, key, offset
-        As in `dropout`; without p, nothing is dropped.
+        As in `dropout`. With the default p of 0, nothing is dropped.
     training : bool, optional
-        Where False, nothing is dropped.
+        If False, nothing is dropped.
     approximate : {"none", "tanh"}, optional
-        With "tanh", ``gelu(h) = h / 2 * (1 + tanh(sqrt(2 / pi) * (h + 0.044715 * h**3)))``, which is off by up to
-        5e-4, and in less time: GPT-2's.
+        With "tanh", ``gelu(h) = h / 2 * (1 + tanh(sqrt(2 / pi) * (h + 0.044715 * h**3)))``, as in GPT-2. It takes
+        less time and is off by up to 5e-4.
     out : ndarray, optional
-        Where the result goes: of x's dtype and shape, C-contiguous, aligned, writeable. It may be x itself, and
-        must not overlap x otherwise, nor `bias`. The backward pass needs x as it was.
+        Array that receives the result, of x's dtype and shape, C-contiguous, aligned and writeable. It may be x
+        itself, but must not partly overlap x, nor overlap `bias`. The backward pass needs the original x.
 
     Returns
     -------
     ndarray
-        Of x's dtype and shape; `out` where that is given. A dropped element is +0.0 also where x is infinite or
-        NaN.
+        Of x's dtype and shape; `out` if given. A dropped element is +0.0, even where x is infinite or NaN.
 
     Raises
     ------
     TypeError
-        Where an array is not float32 or float64, or not of x's dtype; `key` or `offset` is not an integer;
-        `approximate` is not a string.
+        If an array is not float32 or float64, or does not have x's dtype; if `key` or `offset` is not an integer;
+        if `approximate` is not a string.
     ValueError
-        Where `bias` does not have the shape of x's last axis, a number is out of range, `approximate` is another
-        string, or `out` cannot be written or overlaps.
+        If `bias` does not have the shape of x's last axis, a number is out of range, `approximate` is any other
+        string, or `out` cannot be written or overlaps an input.
 
     See Also
     --------
@@ -69,9 +68,9 @@ def gelu_dropout_forward(
 
     Notes
     -----
-    The exponential is pyreg's own, with the same bits on every machine, and GELU is made of the normal
-    distribution's tail, its approximation of the logistic function: it keeps its digits for negative h, where
-    ``1 + erf`` and ``1 + tanh`` lose theirs.
+    The exponential is pyreg's own and gives the same bits on every machine. GELU is computed from the tail of the
+    normal distribution, and its approximation from the logistic function. Both keep their digits for negative h,
+    where ``1 + erf`` and ``1 + tanh`` lose theirs.
 
     References
     ----------
@@ -105,37 +104,37 @@ def gelu_dropout_backward(
 ) -> ActivationDropoutBackward:
     """Return the gradients of `gelu_dropout_forward`.
 
-    ``dx = dropout(dy * gelu'(x + bias), p, key=key, offset=offset)``, and `dbias` is its sum over all axes but the
-    last. The mask is made again: none has been stored.
+    ``dx = dropout(dy * gelu'(x + bias), p, key=key, offset=offset)``, and `dbias` is the sum of dx over all axes
+    but the last. The mask is regenerated, not stored.
 
     Parameters
     ----------
     dy : array_like, x's dtype and shape
-        The gradient of the loss for the result.
+        The gradient of the loss with respect to the result.
     x : array_like of float32 or float64, shape ``(..., n)``
         The input of the forward pass.
     bias, p, key, offset, approximate
-        Those of the forward pass; p is 0 where `training` was False.
+        As in the forward pass; p is 0 if `training` was False.
     out : ndarray, optional
-        Where dx goes: of x's dtype and shape, C-contiguous, aligned, writeable. It may be `dy` or `x` itself, and
-        must not overlap them otherwise, nor `bias`.
+        Array that receives dx, of x's dtype and shape, C-contiguous, aligned and writeable. It may be `dy` or `x`
+        itself, but must not partly overlap them, nor overlap `bias`.
 
     Returns
     -------
     dx : ndarray
-        Of x's dtype and shape; `out` where that is given.
-    dbias : ndarray, or None where there is no bias
+        Of x's dtype and shape; `out` if given.
+    dbias : ndarray, or None if there is no bias
         Of x's dtype and shape ``(n,)``.
 
     Raises
     ------
     TypeError, ValueError
-        As in `gelu_dropout_forward`, and where dy does not match x.
+        As in `gelu_dropout_forward`, and if dy does not match x.
 
     Notes
     -----
-    `dbias` is summed over blocks of 64 rows, then over the blocks in double precision: the number of threads does
-    not show in it.
+    `dbias` is summed over blocks of 64 rows, then over the blocks in double precision, so it does not depend on
+    the number of threads.
 
     Examples
     --------

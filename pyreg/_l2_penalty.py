@@ -13,29 +13,29 @@ from pyreg._results import FloatArray
 
 
 def l2_penalty(params: npt.NDArray[np.floating[Any]] | Iterable[npt.ArrayLike], weight_decay: float) -> float:
-    """The penalty that weight decay stands for: ``weight_decay / 2 * sum(p**2)``.
+    """Return the L2 penalty that weight decay represents, ``weight_decay / 2 * sum(p**2)``.
 
-    As a term of the loss, its gradient for a parameter is ``weight_decay * p``: what `sgd_update` and
-    `adam_update` add.
+    As a term of the loss, its gradient with respect to a parameter is ``weight_decay * p``. `sgd_update` and
+    `adam_update` add this term to the gradient.
 
     Parameters
     ----------
     params : ndarray, or iterable of array_like, of float32 or float64
-        The parameters. In any memory layout; one that the kernels cannot read is copied once.
+        The parameters. Any memory layout; copied once unless C-contiguous, aligned and in native byte order.
     weight_decay : float
         The coefficient, at least 0.
 
     Returns
     -------
     float
-        Summed in double precision, whatever the dtypes.
+        The penalty, summed in double precision whatever the dtypes.
 
     Raises
     ------
     TypeError
-        Where a parameter is not float32 or float64.
+        If a parameter is not float32 or float64.
     ValueError
-        Where `weight_decay` is negative or not finite.
+        If `weight_decay` is negative or not finite.
 
     References
     ----------

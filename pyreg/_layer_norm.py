@@ -22,49 +22,49 @@ def layer_norm(
     eps: float = 1e-5,
     out: FloatArray | None = None,
 ) -> FloatArray:
-    """Normalise each sample over its last axes.
+    """Normalise each row of x: the elements along its last axes.
 
     ``y = (x - mean) / sqrt(var + eps) * weight + bias``, with the mean and the (biased) variance of
-    each sample over the axes of `normalized_shape` [1]_.
+    each row over the axes of `normalized_shape` [1]_.
 
     Parameters
     ----------
     x : array_like of float32 or float64, shape ``(..., *normalized_shape)``
-        In any memory layout; one that the kernels cannot read is copied once.
+        Any memory layout; copied once unless C-contiguous, aligned and in native byte order.
     weight, bias : array_like, shape `normalized_shape`, optional
-        Scale and shift of each normalised element, of x's dtype. Each may be left out.
+        Scale and shift of each normalised element, of x's dtype. Either may be omitted.
     normalized_shape : int or sequence of int, optional
         The trailing shape that is normalised. Defaults to ``weight.shape``, else ``bias.shape``, else
         the last axis.
     eps : float, optional
         Added to the variance, in the units of x squared. Finite, at least 0.
     out : ndarray, optional
-        Where the result goes: of x's dtype and shape, C-contiguous, aligned, writeable. It may be x
-        itself, and must not overlap x otherwise, nor `weight` or `bias`.
+        Array that receives the result, of x's dtype and shape, C-contiguous, aligned and writeable. It
+        may be x itself, but must not partly overlap x, nor overlap `weight` or `bias`.
 
     Returns
     -------
     ndarray
-        The result, of x's dtype and shape; `out` where that is given.
+        The result, of x's dtype and shape; `out` if given.
 
     Raises
     ------
     TypeError
-        Where an array is not float32 or float64, or not of x's dtype.
+        If an array is not float32 or float64, or does not have x's dtype.
     ValueError
-        Where a shape does not match, `eps` is negative or not finite, or `out` cannot be written.
+        If a shape does not match, `eps` is negative or not finite, or `out` cannot be written.
 
     See Also
     --------
-    layer_norm_forward : Also returns what the backward pass needs.
+    layer_norm_forward : Also returns the statistics that the backward pass needs.
 
     Notes
     -----
-    The mean is carried beyond x's precision, as a number of x's dtype and the mean of the deviations from
-    it, so float32 rows around 1e6 come out as well as rows around 0. A row whose squares would overflow
-    or underflow is brought near 1 by a power of two first: all magnitudes that the dtype can hold are
-    normalised. A constant sample gives `bias`, also with ``eps=0``. A sample with a NaN or an infinity is
-    NaN throughout.
+    The mean has more than x's precision: it is held as a number of x's dtype plus the mean of the deviations
+    from that number. So float32 rows around 1e6 are normalised as accurately as rows around 0. If the
+    squares of a row would overflow or underflow, a power of two first brings the row near 1, so all
+    magnitudes that the dtype can hold are normalised. A constant row gives `bias`, even with ``eps=0``. A
+    row with a NaN or an infinity is NaN throughout.
 
     References
     ----------
@@ -91,22 +91,22 @@ def layer_norm_forward(
     eps: float = 1e-5,
     out: FloatArray | None = None,
 ) -> LayerNormForward:
-    """`layer_norm`, and the statistics that its backward pass needs.
+    """Apply `layer_norm`, and return the statistics that its backward pass needs.
 
     Parameters
     ----------
     x, weight, bias, normalized_shape, eps, out
-        As in `layer_norm`. The backward pass needs x as it was: in training, `out` should be another array.
+        As in `layer_norm`. The backward pass needs the original x: in training, `out` should not be x.
 
     Returns
     -------
     y : ndarray
-        The result, of x's dtype and shape; `out` where that is given.
+        The result, of x's dtype and shape; `out` if given.
     mean : ndarray of float64
-        The mean of each sample, of x's leading shape: without the normalised axes. In float64 whatever
-        x's dtype: a float32 mean of a row around 1e6 is off by up to 1/32.
+        The mean of each row, of x's leading shape: without the normalised axes. It is float64 whatever
+        x's dtype, because the float32 mean of a row around 1e6 is off by up to 1/32.
     rstd : ndarray
-        ``1 / sqrt(var + eps)``, of x's dtype and its leading shape.
+        ``1 / sqrt(var + eps)`` of each row, of x's dtype and its leading shape.
 
     Raises
     ------
@@ -119,8 +119,8 @@ def layer_norm_forward(
 
     Notes
     -----
-    Where the standard deviation is beyond about 8e37 (float32) or 4e307 (float64), `rstd` is a
-    subnormal number, and the gradients have fewer correct digits.
+    If the standard deviation exceeds about 8e37 (float32) or 4e307 (float64), `rstd` is a subnormal
+    number, and the gradients have fewer correct digits.
 
     Examples
     --------
@@ -147,49 +147,49 @@ def layer_norm_backward(
     *,
     out: FloatArray | None = None,
 ) -> LayerNormBackward:
-    """Return the gradients of `layer_norm` for x, weight and bias.
+    """Return the gradients of `layer_norm` with respect to x, weight and bias.
 
-    With ``xhat = (x - mean) * rstd`` and ``g = dy * weight``, and means over the normalised axes:
-    ``dx = (g - mean(g) - xhat * mean(g * xhat)) * rstd``; ``dweight`` and ``dbias`` are the sums of
-    ``dy * xhat`` and of ``dy`` over the samples.
+    With ``xhat = (x - mean) * rstd``, ``g = dy * weight`` and means over the normalised axes,
+    ``dx = (g - mean(g) - xhat * mean(g * xhat)) * rstd``. ``dweight`` and ``dbias`` are the sums of
+    ``dy * xhat`` and of ``dy`` over the rows.
 
     Parameters
     ----------
     dy : array_like, x's dtype and shape
-        The gradient of the loss for the result.
+        The gradient of the loss with respect to the result.
     x : array_like of float32 or float64, shape ``(..., *normalized_shape)``
         The input of the forward pass.
     mean, rstd : array_like, shape of x without the normalised axes
-        As `layer_norm_forward` returned them: `rstd` of x's dtype; `mean` in float64 (one in float32 is
-        taken too, and is as accurate as float32 is).
+        As `layer_norm_forward` returned them: `rstd` has x's dtype, `mean` is float64. A float32 `mean`
+        is also accepted, and is only as accurate as float32.
     weight : array_like, the normalised shape, optional
         The weight of the forward pass.
     out : ndarray, optional
-        Where dx goes: of x's dtype and shape, C-contiguous, aligned, writeable. It may be `dy` or `x`
-        itself, and must not overlap them otherwise, nor the other arrays.
+        Array that receives dx, of x's dtype and shape, C-contiguous, aligned and writeable. It may be
+        `dy` or `x` itself, but must not partly overlap them, nor overlap the other arrays.
 
     Returns
     -------
     dx : ndarray
-        Of x's dtype and shape; `out` where that is given.
-    dweight, dbias : ndarray, or None where there is no weight
-        Of x's dtype and the normalised shape. The gradient of a bias without a weight is the sum of `dy`
-        over the samples.
+        Of x's dtype and shape; `out` if given.
+    dweight, dbias : ndarray, or None if there is no weight
+        Of x's dtype and the normalised shape. If there is a bias but no weight, its gradient is the sum
+        of `dy` over the rows.
 
     Raises
     ------
     TypeError
-        Where an array is not float32 or float64, or not of x's dtype.
+        If an array is not float32 or float64, or does not have x's dtype.
     ValueError
-        Where a shape does not match or `out` cannot be written.
+        If a shape does not match or `out` cannot be written.
 
     Notes
     -----
-    `dweight` and `dbias` are summed over blocks of 64 samples, then over the blocks in double
-    precision: the number of threads does not show in them.
+    `dweight` and `dbias` are summed over blocks of 64 rows, then over the blocks in double precision, so
+    they do not depend on the number of threads.
 
-    Where a deviation from the mean overflows the dtype (elements beyond half its range, of both signs), or where
-    `rstd` is infinite (a constant sample or one of subnormal numbers, with ``eps=0``), gradients are not finite.
+    Gradients are not finite if a deviation from the mean overflows the dtype (elements of both signs beyond half its
+    range), or if `rstd` is infinite (with ``eps=0``, a constant row or one of subnormal numbers).
 
     Examples
     --------
@@ -218,12 +218,13 @@ def forward_arguments(
 def normalized_arrays(
     x: Any, weight: Any, bias: Any, normalized_shape: Any
 ) -> tuple[FloatArray, FloatArray | None, FloatArray | None, Shape]:
-    """Of the forward pass, with the normalised shape that they come to."""
-    # PyTorch has the normalised shape where the weight stands here.
+    """x, weight and bias of a forward pass, and the normalised shape."""
+    # In PyTorch, the normalised shape is in this position.
     lengths = weight if isinstance(weight, (tuple, list)) else [weight]
     if lengths and all(isinstance(n, int) for n in lengths):
         raise TypeError(
-            f"weight must be an array, got {_check.shown(weight)}; a shape is normalized_shape={_check.shown(weight)}"
+            f"weight must be an array, got {_check.shown(weight)}; "
+            f"pass a shape as normalized_shape={_check.shown(weight)}"
         )
     x, weight, bias = _check.arrays({"x": x}, {"weight": weight, "bias": bias})
     shape = x.shape
@@ -238,11 +239,9 @@ def normalized_arrays(
     if not shape:
         raise ValueError(f"x must have at least one axis, got shape {shape}")
     if not normalized or shape[-len(normalized) :] != normalized:
-        raise ValueError(
-            f"{whose} must have the shape of the last axes of x, one or more of {shape}, got {normalized}"
-        )
-    _check.match_shape("weight", weight, normalized, "x, in the normalised axes")
-    _check.match_shape("bias", bias, normalized, "x, in the normalised axes")
+        raise ValueError(f"{whose} must match the last axis or axes of x, which has shape {shape}, got {normalized}")
+    _check.match_shape("weight", weight, normalized, "the normalised axes of x")
+    _check.match_shape("bias", bias, normalized, "the normalised axes of x")
     return x, weight, bias, normalized
 
 
@@ -253,13 +252,13 @@ def backward_arguments(
     mean = row_means(mean, rstd, "x", x)
     normalized = x.shape[mean.ndim :]
     _check.match_shape("dy", dy, x.shape, "x")
-    _check.match_shape("weight", weight, normalized, "x, in the normalised axes")
+    _check.match_shape("weight", weight, normalized, "the normalised axes of x")
     out = _check.out(out, {"x": x, "dy": dy}, {"mean": mean, "rstd": rstd, "weight": weight})
     return dy, x, mean, rstd, weight, out
 
 
 def row_means(value: Any, rstd: FloatArray, of: str, x: FloatArray) -> FloatArray:
-    """The means of the rows of x, which is called `of`: in float64."""
+    """The means of the rows of x, an array called `of`, in float64."""
     mean: FloatArray = np.asarray(_check.array("mean", value), np.float64)
     _check.normalized_by("mean", mean, of, x)
     _check.match_shape("rstd", rstd, mean.shape, f"{of} without the normalised axes")

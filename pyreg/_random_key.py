@@ -1,4 +1,4 @@
-"""Keys for the random stream."""
+"""Keys that select a random stream."""
 
 from typing import Any
 
@@ -11,19 +11,19 @@ def random_key(rng: Any = None) -> int:
     Parameters
     ----------
     rng : None, int, array_like of int, numpy.random.SeedSequence, BitGenerator or Generator, optional
-        Where the key is drawn from, as ``numpy.random.default_rng(rng)`` reads it: None draws on the
-        system's entropy; an integer always gives the same key; a Generator gives a new key each time.
-        NumPy's global state is neither read nor changed.
+        The source of the key, as in ``numpy.random.default_rng(rng)``: None uses the system's entropy, an
+        integer always gives the same key, and a Generator gives a new key each time. NumPy's global state
+        is neither read nor changed.
 
     Returns
     -------
     int
-        In [0, 2**64).
+        The key, in [0, 2**64).
 
     Raises
     ------
     TypeError, ValueError
-        What ``numpy.random.default_rng`` raises where it cannot read `rng`.
+        As raised by ``numpy.random.default_rng`` if it does not accept `rng`.
 
     References
     ----------

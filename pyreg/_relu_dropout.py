@@ -1,4 +1,4 @@
-"""ReLU and dropout behind it, in one pass, forward and backward."""
+"""ReLU followed by dropout, in one pass, forward and backward."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def relu_dropout_forward(
     training: bool = True,
     out: FloatArray | None = None,
 ) -> FloatArray:
-    """Add a bias, take ReLU and then dropout, in one pass.
+    """Add a bias, apply ReLU and then dropout, in one pass.
 
     ``y = dropout(max(x + bias, 0), p, key=key, offset=offset)``.
 
@@ -33,7 +33,7 @@ def relu_dropout_forward(
     Returns
     -------
     ndarray
-        As of `gelu_dropout_forward`. A NaN that is kept stays one.
+        As in `gelu_dropout_forward`. A NaN that is kept stays NaN.
 
     Raises
     ------
@@ -68,8 +68,8 @@ def relu_dropout_backward(
 ) -> ActivationDropoutBackward:
     """Return the gradients of `relu_dropout_forward`.
 
-    ``dx = dropout(0 where x + bias <= 0, else dy, p, key=key, offset=offset)``, and `dbias` is its sum over all axes
-    but the last. Where x is NaN, dy goes through, as in PyTorch.
+    ``dx = dropout(np.where(x + bias <= 0, 0, dy), p, key=key, offset=offset)``, and `dbias` is the sum of dx over all
+    axes but the last. Where x is NaN, dy passes through, as in PyTorch.
 
     Parameters
     ----------
@@ -79,8 +79,8 @@ def relu_dropout_backward(
     Returns
     -------
     dx : ndarray
-        Of x's dtype and shape; `out` where that is given.
-    dbias : ndarray, or None where there is no bias
+        Of x's dtype and shape; `out` if given.
+    dbias : ndarray, or None if there is no bias
         Of x's dtype and shape ``(n,)``.
 
     Raises

@@ -1,4 +1,4 @@
-"""What functions with several results return: tuples of a fixed length, with None for what there is not."""
+"""The named tuples that functions with several results return. Their length is fixed; absent results are None."""
 
 from typing import Any, NamedTuple
 

@@ -21,47 +21,47 @@ def rms_norm(
     eps: float = 1e-5,
     out: FloatArray | None = None,
 ) -> FloatArray:
-    """Divide each sample by its root mean square over its last axes.
+    """Divide each row of x, the elements along its last axes, by its root mean square.
 
-    ``y = x / sqrt(mean(x**2) + eps) * weight``, with the mean of each sample over the axes of
-    `normalized_shape` [1]_: `layer_norm` without the mean and without a bias.
+    ``y = x / sqrt(mean(x**2) + eps) * weight``, with the mean of each row over the axes of
+    `normalized_shape` [1]_. This is `layer_norm` without subtracting the mean and without a bias.
 
     Parameters
     ----------
     x : array_like of float32 or float64, shape ``(..., *normalized_shape)``
-        In any memory layout; one that the kernels cannot read is copied once.
+        Any memory layout; copied once unless C-contiguous, aligned and in native byte order.
     weight : array_like, shape `normalized_shape`, optional
         Scale of each normalised element, of x's dtype.
     normalized_shape : int or sequence of int, optional
         The trailing shape that is normalised. Defaults to ``weight.shape``, else the last axis.
     eps : float, optional
         Added to the mean square, in the units of x squared. Finite, at least 0. PyTorch's default
-        is another: the dtype's machine epsilon.
+        differs: it is the dtype's machine epsilon.
     out : ndarray, optional
-        Where the result goes: of x's dtype and shape, C-contiguous, aligned, writeable. It may be x
-        itself, and must not overlap x otherwise, nor `weight`.
+        Array that receives the result, of x's dtype and shape, C-contiguous, aligned and writeable. It
+        may be x itself, but must not partly overlap x, nor overlap `weight`.
 
     Returns
     -------
     ndarray
-        The result, of x's dtype and shape; `out` where that is given.
+        The result, of x's dtype and shape; `out` if given.
 
     Raises
     ------
     TypeError
-        Where an array is not float32 or float64, or not of x's dtype.
+        If an array is not float32 or float64, or does not have x's dtype.
     ValueError
-        Where a shape does not match, `eps` is negative or not finite, or `out` cannot be written.
+        If a shape does not match, `eps` is negative or not finite, or `out` cannot be written.
 
     See Also
     --------
-    rms_norm_forward : Also returns what the backward pass needs.
+    rms_norm_forward : Also returns the statistic that the backward pass needs.
 
     Notes
     -----
-    A row whose squares would overflow or underflow is brought near 1 by a power of two first: all
-    magnitudes that the dtype can hold are normalised. A sample of zeros gives zeros, also with
-    ``eps=0``. A sample with a NaN is NaN throughout; one with an infinity is NaN there, and 0 elsewhere.
+    If the squares of a row would overflow or underflow, a power of two first brings the row near 1, so all
+    magnitudes that the dtype can hold are normalised. A row of zeros gives zeros, even with ``eps=0``. A row
+    with a NaN is NaN throughout. A row with an infinity is NaN at the infinity and 0 elsewhere.
 
     References
     ----------
@@ -86,19 +86,20 @@ def rms_norm_forward(
     eps: float = 1e-5,
     out: FloatArray | None = None,
 ) -> RmsNormForward:
-    """`rms_norm`, and the statistic that its backward pass needs.
+    """Apply `rms_norm`, and return the statistic that its backward pass needs.
 
     Parameters
     ----------
     x, weight, normalized_shape, eps, out
-        As in `rms_norm`. The backward pass needs x as it was: in training, `out` should be another array.
+        As in `rms_norm`. The backward pass needs the original x: in training, `out` should not be x.
 
     Returns
     -------
     y : ndarray
-        The result, of x's dtype and shape; `out` where that is given.
+        The result, of x's dtype and shape; `out` if given.
     rstd : ndarray
-        ``1 / sqrt(mean(x**2) + eps)``, of x's dtype and its leading shape: without the normalised axes.
+        ``1 / sqrt(mean(x**2) + eps)`` of each row, of x's dtype and its leading shape: without the normalised
+        axes.
 
     Raises
     ------
@@ -128,15 +129,15 @@ def rms_norm_backward(
     *,
     out: FloatArray | None = None,
 ) -> RmsNormBackward:
-    """Return the gradients of `rms_norm` for x and weight.
+    """Return the gradients of `rms_norm` with respect to x and weight.
 
-    With ``xhat = x * rstd`` and ``g = dy * weight``, and the mean over the normalised axes:
-    ``dx = (g - xhat * mean(g * xhat)) * rstd``; ``dweight`` is the sum of ``dy * xhat`` over the samples.
+    With ``xhat = x * rstd``, ``g = dy * weight`` and the mean over the normalised axes,
+    ``dx = (g - xhat * mean(g * xhat)) * rstd``. ``dweight`` is the sum of ``dy * xhat`` over the rows.
 
     Parameters
     ----------
     dy : array_like, x's dtype and shape
-        The gradient of the loss for the result.
+        The gradient of the loss with respect to the result.
     x : array_like of float32 or float64, shape ``(..., *normalized_shape)``
         The input of the forward pass.
     rstd : array_like, x's dtype, shape of x without the normalised axes
@@ -144,27 +145,27 @@ def rms_norm_backward(
     weight : array_like, the normalised shape, optional
         The weight of the forward pass.
     out : ndarray, optional
-        Where dx goes: of x's dtype and shape, C-contiguous, aligned, writeable. It may be `dy` or `x`
-        itself, and must not overlap them otherwise, nor the other arrays.
+        Array that receives dx, of x's dtype and shape, C-contiguous, aligned and writeable. It may be
+        `dy` or `x` itself, but must not partly overlap them, nor overlap the other arrays.
 
     Returns
     -------
     dx : ndarray
-        Of x's dtype and shape; `out` where that is given.
-    dweight : ndarray, or None where there is no weight
+        Of x's dtype and shape; `out` if given.
+    dweight : ndarray, or None if there is no weight
         Of x's dtype and the normalised shape.
 
     Raises
     ------
     TypeError
-        Where an array is not float32 or float64, or not of x's dtype.
+        If an array is not float32 or float64, or does not have x's dtype.
     ValueError
-        Where a shape does not match or `out` cannot be written.
+        If a shape does not match or `out` cannot be written.
 
     Notes
     -----
-    `dweight` is summed over blocks of 64 samples, then over the blocks in double precision: the number of
-    threads does not show in it.
+    `dweight` is summed over blocks of 64 rows, then over the blocks in double precision, so it does not
+    depend on the number of threads.
 
     Examples
     --------
@@ -192,5 +193,5 @@ def backward_arguments(
     x, dy, rstd, weight = _check.arrays({"x": x, "dy": dy, "rstd": rstd}, {"weight": weight})
     normalized = _check.normalized_by("rstd", rstd, "x", x)
     _check.match_shape("dy", dy, x.shape, "x")
-    _check.match_shape("weight", weight, normalized, "x, in the normalised axes")
+    _check.match_shape("weight", weight, normalized, "the normalised axes of x")
     return dy, x, rstd, weight, _check.out(out, {"x": x, "dy": dy}, {"rstd": rstd, "weight": weight})

@@ -1,7 +1,7 @@
 """What `python -m pyreg` checks: that this build, on this machine, gives the answers that pyreg promises.
 
-Every function is held, bit for bit, against its twin in `pyreg.reference`; and the random stream and the plain
-formulas against numbers that come from elsewhere.
+Every function is compared bit for bit with its twin in `pyreg.reference`. The random stream and the plain formulas
+are also compared with known answers from other sources.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,8 +14,8 @@ import pyreg
 from pyreg._cases import CASES, Arguments, Case
 from pyreg.reference.philox import philox
 
-SHAPE = (130, 1001)  # no multiples of anything
-# More than 32 MiB are moved: the results are written past the caches.
+SHAPE = (130, 1001)  # not multiples of a block or vector length
+# A call on this shape moves more than 32 MiB, so it uses nontemporal stores.
 LARGE_SHAPE = (1100, 4099)
 LARGE = ("layer_norm_forward",)
 
@@ -23,11 +23,11 @@ LARGE = ("layer_norm_forward",)
 class Check(NamedTuple):
     name: str
     passed: bool
-    detail: str  # where it did not: what differs
+    detail: str  # what differs, if it failed
 
 
 def self_check() -> Iterator[Check]:
-    """Run the checks, one after the other."""
+    """Run the checks, one after another."""
     for name, answer in KNOWN_ANSWERS.items():
         yield run(f"{name}: known answer", answer)
     for name, case in CASES.items():
@@ -37,7 +37,7 @@ def self_check() -> Iterator[Check]:
 
 
 def run(name: str, check: Callable[[], str]) -> Check:
-    """A check that ends in an exception has failed."""
+    """Run a check. An exception counts as a failure."""
     try:
         detail = check()
     except Exception as error:
@@ -46,7 +46,7 @@ def run(name: str, check: Callable[[], str]) -> Check:
 
 
 def same_bits(case: Case, dtype: Any) -> str:
-    """What differs, with each of the case's variants, and in arrays that are given as `out`."""
+    """The first difference found, over the case's variants and a call with `out` arrays; empty if there is none."""
     given = {out: np.empty(SHAPE, dtype) for out in case.outs}
     variants = [(SHAPE, variant) for variant in (*case.variants_of(SHAPE), *([given] if given else []))]
     if case.name in LARGE:
@@ -60,7 +60,7 @@ def difference(case: Case, dtype: Any, shape: tuple[int, ...], variant: Argument
     for threads in sorted({1, pyreg.get_num_threads()}):
         with pyreg.num_threads(threads):
             made = case.call(pyreg, arguments)
-        # What an `out` holds is the result that it is.
+        # An `out` array must hold the result that it receives.
         made |= {out: arguments[out] for out in case.outs if out in variant}
         wanted = expected | {out: expected[result] for out, result in case.outs.items() if out in variant}
         for name in wanted:
@@ -93,7 +93,7 @@ def philox_answer() -> str:
 
 
 def mask_answer() -> str:
-    """The first of tests/data/dropout_mask_v1.txt, which a program of plain integers made."""
+    """The first mask of tests/data/dropout_mask_v1.txt, which a program of plain integers generated."""
     mask = pyreg.dropout_mask(64, 0.5, key=0)
     got = "".join("1" if kept else "0" for kept in mask)
     wanted = "1100110101011101111110101011010001101010100010100111100000110000"
@@ -109,7 +109,7 @@ def layer_norm_answer() -> str:
 
 
 def adamw_answer() -> str:
-    """The first step is one learning rate against the gradient's sign, and the decay."""
+    """The first step moves by lr against the sign of the gradient, plus the decay."""
     param = np.array([1.0, -2.0])
     pyreg.adamw_update(param, np.array([0.5, -3.0]), np.zeros(2), np.zeros(2), step=1, lr=0.1, weight_decay=0.1)
     return "" if np.allclose(param, [0.89, -1.88], rtol=1e-7) else f"got {param}"

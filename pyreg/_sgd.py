@@ -23,9 +23,9 @@ def sgd_update(
     nesterov: bool = False,
     maximize: bool = False,
 ) -> None:
-    """Update a parameter in place by stochastic gradient descent, weight decay coupled.
+    """Update a parameter in place by stochastic gradient descent, with coupled weight decay.
 
-    With ``g = grad + weight_decay * param``, the gradient of the loss and of the penalty
+    With ``g = grad + weight_decay * param``, the gradient of the loss plus the penalty
     ``weight_decay / 2 * sum(param**2)`` (see `l2_penalty`) [1]_::
 
         momentum_buffer = momentum * momentum_buffer + (1 - dampening) * g    (at step 1: g)
@@ -36,30 +36,30 @@ def sgd_update(
     param : ndarray of float32 or float64
         The parameter: **updated in place**. C-contiguous, aligned, writeable.
     grad : array_like, param's dtype and shape
-        The gradient. In any memory layout; one that the kernels cannot read is copied once.
+        The gradient. Any memory layout; copied once unless C-contiguous, aligned and in native byte order.
     momentum_buffer : ndarray, param's dtype and shape, optional
-        **Updated in place**; needed where `momentum` is not 0, else left alone. Step 1 fills it, so what
-        it holds before does not matter.
+        **Updated in place**. Required if `momentum` is not 0, else left unchanged. Step 1 overwrites it,
+        so its initial contents do not matter.
     step : int
-        Which update this is, from 1 on.
+        The number of this update, starting at 1.
     lr : float, optional
         The learning rate, at least 0.
     momentum, dampening : float, optional
-        At least 0.
+        The momentum and its dampening, each at least 0.
     weight_decay : float, optional
         The coefficient of the L2 penalty, at least 0.
     nesterov : bool, optional
-        Nesterov's momentum; needs a momentum, and no dampening.
+        Use Nesterov's momentum. Requires a momentum and no dampening.
     maximize : bool, optional
-        Follow the gradient upwards.
+        Maximise the objective instead of minimising it.
 
     Raises
     ------
     TypeError
-        Where an array has the wrong type or dtype, or an argument is not a number.
+        If an array has the wrong type or dtype, or an argument is not a number.
     ValueError
-        Where a shape does not match, an array cannot be updated in place, two arrays overlap, or a
-        number is out of range. Every array is then as it was.
+        If a shape does not match, an array cannot be updated in place, two arrays overlap, or a
+        number is out of range. No array is modified then.
 
     References
     ----------
@@ -98,10 +98,10 @@ def arguments(
     dampening = _check.number("dampening", dampening)
     weight_decay = _check.number("weight_decay", weight_decay)
     if momentum != 0 and momentum_buffer is None:
-        raise ValueError(f"momentum_buffer must be given where momentum is not 0, got None with {momentum}")
+        raise ValueError(f"momentum_buffer must be given if momentum is not 0, got None with momentum={momentum}")
     if nesterov and (momentum == 0 or dampening != 0):
         raise ValueError(
-            "nesterov must go with momentum > 0 and dampening == 0, "
+            "nesterov must be False unless momentum > 0 and dampening == 0, "
             f"got momentum={momentum} and dampening={dampening}"
         )
     return param, grad, momentum_buffer, step, lr, momentum, dampening, weight_decay, nesterov, maximize

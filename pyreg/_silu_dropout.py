@@ -1,4 +1,4 @@
-"""SiLU and dropout behind it, in one pass, forward and backward."""
+"""SiLU followed by dropout, in one pass, forward and backward."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def silu_dropout_forward(
     training: bool = True,
     out: FloatArray | None = None,
 ) -> FloatArray:
-    """Add a bias, take SiLU and then dropout, in one pass.
+    """Add a bias, apply SiLU and then dropout, in one pass.
 
-    ``y = dropout(silu(x + bias), p, key=key, offset=offset)``, where ``silu(h) = h / (1 + exp(-h))`` [1]_, also
-    called swish.
+    ``y = dropout(silu(x + bias), p, key=key, offset=offset)``, where ``silu(h) = h / (1 + exp(-h))`` [1]_. SiLU is
+    also called swish.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def silu_dropout_forward(
     Returns
     -------
     ndarray
-        As of `gelu_dropout_forward`.
+        As in `gelu_dropout_forward`.
 
     Raises
     ------
@@ -74,8 +74,8 @@ def silu_dropout_backward(
 ) -> ActivationDropoutBackward:
     """Return the gradients of `silu_dropout_forward`.
 
-    ``dx = dropout(dy * silu'(x + bias), p, key=key, offset=offset)``, and `dbias` is its sum over all axes but the
-    last.
+    ``dx = dropout(dy * silu'(x + bias), p, key=key, offset=offset)``, and `dbias` is the sum of dx over all axes
+    but the last.
 
     Parameters
     ----------
@@ -85,8 +85,8 @@ def silu_dropout_backward(
     Returns
     -------
     dx : ndarray
-        Of x's dtype and shape; `out` where that is given.
-    dbias : ndarray, or None where there is no bias
+        Of x's dtype and shape; `out` if given.
+    dbias : ndarray, or None if there is no bias
         Of x's dtype and shape ``(n,)``.
 
     Raises

@@ -1,4 +1,4 @@
-"""Softmax over scores and dropout of its weights: attention's, in one pass, forward and backward."""
+"""Softmax of scores and dropout of the weights, as in attention, in one pass, forward and backward."""
 
 from __future__ import annotations
 
@@ -23,54 +23,54 @@ def softmax_dropout_forward(
     causal: bool = False,
     out: FloatArray | None = None,
 ) -> SoftmaxDropoutForward:
-    """Softmax over the last axis and dropout of the result, in one pass.
+    """Apply softmax over the last axis and dropout to the result, in one pass.
 
-    ``s = x * scale + mask``, ``prob = exp(s - maximum) / sum(exp(s - maximum))`` with the maximum of each row of
-    s, and ``y = dropout(prob, p, key=key, offset=offset)``: the weights of attention [1]_, for x the products of
-    queries and keys.
+    With ``s = x * scale + mask`` and the maximum of each row of s,
+    ``prob = exp(s - maximum) / sum(exp(s - maximum))`` and ``y = dropout(prob, p, key=key, offset=offset)``. If x
+    holds the products of queries and keys, y holds the weights of attention [1]_.
 
     Parameters
     ----------
     x : array_like of float32 or float64, shape ``(..., n)``
-        The scores. In any memory layout; one that the kernels cannot read is copied once.
+        The scores. Any memory layout; copied once unless C-contiguous, aligned and in native byte order.
     mask : array_like, x's dtype, optional
-        What is added to the scaled scores: ``-inf`` where a weight has to be 0. Of x's shape, or one that
-        broadcasts to it, such as (queries, keys), or (batch, 1, 1, keys) for keys that are padding. It is
-        not copied for that. A mask's -inf does not hide NaN or +inf in x. From a boolean array
-        `keep`, True where a weight is wanted, make it by ``np.where(keep, 0, -np.inf).astype(x.dtype)``.
+        Added to the scaled scores: ``-inf`` where a weight must be 0. Its shape broadcasts to x's, such as
+        (queries, keys), or (batch, 1, 1, keys) for keys that are padding. Broadcasting copies it only along the
+        last axis. An -inf in `mask` does not hide NaN or +inf in x. To convert a boolean array `keep`, True where a
+        weight is wanted, use ``np.where(keep, 0, -np.inf).astype(x.dtype)``.
     p, key, offset
-        As in `dropout`; without p, nothing is dropped.
+        As in `dropout`. With the default p of 0, nothing is dropped.
     training : bool, optional
-        Where False, no weight is dropped.
+        If False, no weight is dropped.
     scale : float, optional
-        What x is multiplied with first, ``1 / sqrt(d)`` for queries and keys of d features. Finite in x's dtype.
+        Factor that x is multiplied by first: ``1 / sqrt(d)`` for queries and keys of d features. Finite in x's
+        dtype.
     causal : bool, optional
-        Whether the weights of keys after the query are 0: of element j of row i of the last two axes,
-        where j > i. Unlike under a `mask`, which is added, what x holds there has no effect, not even NaN.
+        Whether the weights of keys after the query are 0: element j of row i of the last two axes, if j > i.
+        Unlike `mask`, which is added, it hides whatever x holds there, even NaN.
     out : ndarray, optional
-        Where y goes: of x's dtype and shape, C-contiguous, aligned, writeable. It may be x itself, and must
-        not overlap x otherwise, nor `mask`. The backward pass needs x as it was.
+        Array that receives y, of x's dtype and shape, C-contiguous, aligned and writeable. It may be x itself,
+        but must not partly overlap x, nor overlap `mask`. The backward pass needs the original x.
 
     Returns
     -------
     y : ndarray
-        The weights, of x's dtype and shape; `out` where that is given. A row of which nothing is left by
-        `mask` and `causal` is 0 throughout. One with a NaN or a score of +inf is NaN throughout, but for what is
-        dropped.
+        The weights, of x's dtype and shape; `out` if given. A row in which `mask` and `causal` leave
+        nothing is 0 throughout. A row with a NaN or a score of +inf is NaN throughout, except for dropped elements.
     maximum : ndarray
-        The largest s of each row, 0 where nothing is left of it; of x's dtype, and its shape without the last
+        The largest s of each row, or 0 if nothing is left of the row. Of x's dtype and its shape without the last
         axis.
     rsum : ndarray
-        ``1 / sum(exp(s - maximum))`` of each row, 0 where nothing is left of it; likewise.
+        ``1 / sum(exp(s - maximum))`` of each row, or 0 if nothing is left of the row. Of the same dtype and shape.
 
     Raises
     ------
     TypeError
-        Where an array is not float32 or float64, or not of x's dtype: a boolean mask too; `key` or `offset` is not
-        an integer.
+        If an array is not float32 or float64 (this includes a boolean mask), or does not have x's dtype; if `key`
+        or `offset` is not an integer.
     ValueError
-        Where x has no axis, or one axis with `causal`; a shape does not match, a number is out of range, or `out`
-        cannot be written or overlaps.
+        If x has no axis, or only one with `causal`; if a shape does not match, a number is out of range, or `out`
+        cannot be written or overlaps an input.
 
     See Also
     --------
@@ -78,11 +78,11 @@ def softmax_dropout_forward(
 
     Notes
     -----
-    The exponential is pyreg's own, with an error of at most 1 unit in the last place: the same bits on every
-    machine.
+    The exponential is pyreg's own. It has an error of at most 1 unit in the last place, and gives the same bits on
+    every machine.
 
-    Rows i and columns j are counted from the same start, as PyTorch does: of 3 queries and 5 keys, the first query
-    sees the first key alone. A single query that continues a sequence needs no `causal`.
+    Rows i and columns j both count from 0, as in PyTorch: with 3 queries and 5 keys, the first query sees only the
+    first key. A single query that continues a sequence needs no `causal`.
 
     References
     ----------
@@ -117,38 +117,38 @@ def softmax_dropout_backward(
     causal: bool = False,
     out: FloatArray | None = None,
 ) -> FloatArray:
-    """Return the gradient of `softmax_dropout_forward` for x.
+    """Return the gradient of `softmax_dropout_forward` with respect to x.
 
-    With ``prob = exp(x * scale + mask - maximum) * rsum``, made again to the bit, and 0 where `causal` has it so, and
-    ``dprob = dropout(dy, p, key=key, offset=offset)``: ``dx = prob * (dprob - sum(dprob * prob)) * scale``, summed
-    over a row.
+    With ``prob = exp(x * scale + mask - maximum) * rsum``, recomputed bit for bit (and 0 for keys that `causal`
+    leaves out), and ``dprob = dropout(dy, p, key=key, offset=offset)``,
+    ``dx = prob * (dprob - sum(dprob * prob)) * scale``. The sum is over a row.
 
     Parameters
     ----------
     dy : array_like, x's dtype and shape
-        The gradient of the loss for y.
+        The gradient of the loss with respect to y.
     x : array_like of float32 or float64, shape ``(..., n)``
         The scores of the forward pass.
     maximum, rsum : array_like, x's dtype, shape of x without the last axis
         As the forward pass returned them.
     mask, p, key, offset, scale, causal
-        Those of the forward pass; p is 0 where `training` was False.
+        As in the forward pass; p is 0 if `training` was False.
     out : ndarray, optional
-        Where dx goes: of x's dtype and shape, C-contiguous, aligned, writeable. It may be `dy` or `x` itself, and
-        must not overlap them otherwise, nor another argument.
+        Array that receives dx, of x's dtype and shape, C-contiguous, aligned and writeable. It may be `dy` or `x`
+        itself, but must not partly overlap them, nor overlap another argument.
 
     Returns
     -------
     ndarray
-        The gradient dx, of x's dtype and shape; `out` where that is given. That for a `mask` is ``dx / scale``, to
-        rounding, summed over the axes along which it was broadcast.
+        The gradient dx, of x's dtype and shape; `out` if given. The gradient with respect to `mask` is
+        ``dx / scale``, up to rounding, summed over the axes along which `mask` was broadcast.
 
     Raises
     ------
     TypeError
-        Where an array is not float32 or float64, or not of x's dtype; `key` or `offset` is not an integer.
+        If an array is not float32 or float64, or does not have x's dtype; if `key` or `offset` is not an integer.
     ValueError
-        Where a shape does not match, a number is out of range, or `out` cannot be written or overlaps.
+        If a shape does not match, a number is out of range, or `out` cannot be written or overlaps an input.
 
     See Also
     --------
@@ -206,32 +206,32 @@ def backward_arguments(
 
 
 def added_mask(mask: Any) -> Any:
-    """The mask, unless it is one of booleans or integers: to add that would hide nothing."""
+    """The mask. Booleans and integers are rejected: added to the scores, they would hide nothing."""
     if isinstance(mask, float):
-        raise TypeError(f"mask must be an array, got {mask!r}; a probability is p={mask!r}")
+        raise TypeError(f"mask must be an array, got {mask!r}; pass a probability as p={mask!r}")
     try:
         dtype = np.asarray(mask).dtype
-    except ValueError:  # not an array at all
+    except ValueError:  # not an array: its own check says so
         return mask
     if dtype.kind in "biu":
         raise TypeError(
             f"mask is added to the scores and must be float32 or float64, got {dtype}; from an array `keep`, true "
-            "where a weight is wanted, make it by np.where(keep, 0, -np.inf).astype(x.dtype)"
+            "where a weight is wanted, compute np.where(keep, 0, -np.inf).astype(x.dtype)"
         )
     return mask
 
 
 def rows_of_mask(mask: FloatArray | None, x: FloatArray, causal: bool) -> tuple[FloatArray | None, bool]:
-    """The mask, with rows of x's length; and `causal`."""
+    """The mask, broadcast along its last axis to the length of x's rows, and `causal`."""
     if x.ndim == 0:
-        raise ValueError(f"x must have an axis, over which softmax is taken, got shape {x.shape}")
+        raise ValueError(f"x must have an axis to apply softmax over, got shape {x.shape}")
     if mask is not None:
         aligned = (1,) * (x.ndim - mask.ndim) + mask.shape
         if mask.ndim > x.ndim or any(m not in (1, n) for m, n in zip(aligned, x.shape, strict=True)):
-            raise ValueError(f"mask must have a shape that broadcasts to {x.shape} like x, got {mask.shape}")
+            raise ValueError(f"mask must have a shape that broadcasts to the shape {x.shape} of x, got {mask.shape}")
         if mask.shape[-1:] != x.shape[-1:]:
             mask = np.ascontiguousarray(np.broadcast_to(mask, (*mask.shape[:-1], x.shape[-1])))
     causal = _check.flag("causal", causal)
     if causal and x.ndim < 2:
-        raise ValueError(f"x must have an axis of queries and one of keys where causal, got shape {x.shape}")
+        raise ValueError(f"x must have an axis of queries and one of keys if causal is True, got shape {x.shape}")
     return mask, causal

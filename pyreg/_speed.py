@@ -1,6 +1,6 @@
-"""What `python -m pyreg` measures: each kernel's speed in percent of a copy's, in some ten seconds.
+"""What `python -m pyreg` measures in about ten seconds: the speed of kernels, as a percentage of a copy's.
 
-The comparison with other libraries, on more sizes, is bench/run.py.
+bench/run.py compares pyreg with other libraries, at more sizes.
 """
 
 import time
@@ -12,30 +12,30 @@ import numpy as np
 import pyreg
 import pyreg._core as _core
 
-SECONDS = 0.9  # for one row
+SECONDS = 0.9  # per row of the report
 SHAPES = ((512, 768), (8192, 768))
 
 
 class Speed(NamedTuple):
     op: str
     shape: tuple[int, int]
-    seconds: float  # of a call, the median
+    seconds: float  # the median time of a call
     mean: float
     p90: float
-    gb_per_s: float  # of the bytes that the operation must read and write
-    percent_of_copy: float  # with ordinary or nontemporal stores, whichever is faster
+    gb_per_s: float  # counts the bytes that the operation must read and write
+    percent_of_copy: float  # relative to the faster of an ordinary and a nontemporal copy
 
     def disturbed(self) -> bool:
         return disturbed(self.seconds, self.p90)
 
 
 def disturbed(median: float, p90: float) -> bool:
-    """Whether something else has kept a call from running, now and then."""
+    """Whether something else seems to have interrupted the calls now and then."""
     return p90 > 2 * median
 
 
 def busy_note(disturbed: Sequence[bool]) -> str:
-    """Say that the machine was busy, where rows were disturbed; else nothing."""
+    """A note that the machine was busy, if any row was disturbed; else an empty string."""
     if not any(disturbed):
         return ""
     return (
@@ -45,7 +45,7 @@ def busy_note(disturbed: Sequence[bool]) -> str:
 
 
 def measure_speed() -> Iterator[Speed]:
-    """Measure, float32, on as many threads as pyreg uses."""
+    """Measure in float32, with the number of threads that pyreg uses."""
     for shape in SHAPES:
         yield from measure_shape(shape)
 
@@ -55,7 +55,7 @@ def measure_shape(shape: tuple[int, int]) -> Iterator[Speed]:
     out, state = np.empty_like(x), [np.full_like(x, 0.5) for _ in range(3)]
     weight, bias = np.ones_like(x[0]), np.zeros_like(x[0])
     _, mean, rstd = pyreg.layer_norm_forward(x, weight, bias, out=out)
-    # The call, and how many arrays like x it must read or write.
+    # Each call, and how many arrays of x's size it must read or write.
     calls: dict[str, tuple[Callable[[], object], int]] = {
         "layer_norm": (lambda: pyreg.layer_norm(x, weight, bias, out=out), 2),
         "layer_norm_backward": (lambda: pyreg.layer_norm_backward(dy, x, mean, rstd, weight, out=out), 3),
@@ -76,7 +76,7 @@ def measure_shape(shape: tuple[int, int]) -> Iterator[Speed]:
 
 
 def interleaved(calls: Mapping[str, Callable[[], object]]) -> dict[str, list[float]]:
-    """The seconds of each call, timed in turns, each time after an untimed one that fills the caches."""
+    """The seconds of each call. The calls take turns, and before each timed one, an untimed one fills the caches."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + SECONDS
     while time.perf_counter() < end or len(times["op"]) < 3:

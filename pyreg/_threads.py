@@ -1,4 +1,4 @@
-"""How many threads the functions use."""
+"""The number of threads that the functions use."""
 
 import math
 import os
@@ -13,17 +13,17 @@ _MOST = 2**31 - 1
 
 
 def get_num_threads() -> int:
-    """How many threads a call from this thread may use.
+    """Return how many threads a call from this thread may use.
 
-    By default what ``OMP_NUM_THREADS`` says; without it, the CPUs that this process may use, the CPU
-    quota of its cgroup counted. A limit that is put on OpenMP (``threadpoolctl``) is respected, unless it is
-    the default, which cannot be told from no limit.
+    The default is ``OMP_NUM_THREADS`` or, if that is not set, the number of CPUs that this process may use,
+    limited by the CPU quota of its cgroup. A limit set on OpenMP (``threadpoolctl``) is respected, unless it
+    equals OpenMP's default, which cannot be distinguished from no limit.
 
     Returns
     -------
     int
-        At least 1. It is a limit: small arrays are worked on by one thread all the same, and so is a call where
-        another thread would cost more than it gains.
+        At least 1. This is an upper limit: a call uses one thread if its arrays are small or if another thread
+        would cost more than it gains.
 
     Examples
     --------
@@ -37,20 +37,20 @@ def get_num_threads() -> int:
 def set_num_threads(n: SupportsIndex) -> None:
     """Set how many threads the functions use, in the whole process.
 
-    The results do not depend on it. Inside of a ``with num_threads(...)`` block that block's number
-    holds on.
+    The results do not depend on this number. Inside a ``with num_threads(...)`` block, the number of the
+    block still applies.
 
     Parameters
     ----------
     n : int
-        At least 1; more than there are CPUs is allowed, but no more than four for each are ever used.
+        At least 1. It may exceed the number of CPUs, but at most four threads per CPU are ever used.
 
     Raises
     ------
     TypeError
-        Where n is not an integer.
+        If n is not an integer.
     ValueError
-        Where n is less than 1.
+        If n is less than 1.
 
     Examples
     --------
@@ -65,10 +65,10 @@ def set_num_threads(n: SupportsIndex) -> None:
 
 
 def num_threads(n: SupportsIndex) -> AbstractContextManager[None]:
-    """Context manager: how many threads the functions use in a ``with`` block.
+    """Set how many threads the functions use inside a ``with`` block.
 
-    It holds for the calling thread; others of the process go on with their number. So nothing should be
-    awaited or yielded inside of the block: what runs meanwhile would run with its number.
+    The number applies to the calling thread; other threads of the process keep theirs. So do not await or
+    yield inside the block: code that runs on this thread meanwhile would use the number of the block.
 
     Parameters
     ----------
@@ -78,14 +78,14 @@ def num_threads(n: SupportsIndex) -> AbstractContextManager[None]:
     Returns
     -------
     context manager
-        To be used in a ``with`` statement; by itself it does nothing.
+        For use in a ``with`` statement. By itself it does nothing.
 
     Raises
     ------
     TypeError
-        Where n is not an integer.
+        If n is not an integer.
     ValueError
-        Where n is less than 1.
+        If n is less than 1.
 
     Examples
     --------
@@ -107,7 +107,7 @@ def _scoped_num_threads(n: int) -> Iterator[None]:
 
 
 def _cgroup_cpus(root: Path = Path("/")) -> float:
-    """The CPUs that this process's cgroup and those above it grant; infinite where none says."""
+    """The lowest CPU quota of this process's cgroup and its ancestors, in CPUs; infinity if there is none."""
     cpus = math.inf
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
@@ -146,7 +146,7 @@ def _quota_v1(folder: Path) -> float:
 
 
 def _respect_cgroup() -> None:
-    """Lowers the default to the cgroup's quota, where OMP_NUM_THREADS does not set it."""
+    """Lower the default to the cgroup's quota, unless OMP_NUM_THREADS sets the default."""
     if not os.environ.get("OMP_NUM_THREADS"):
         granted = _cgroup_cpus()
         if granted < _core.get_num_threads():

@@ -35,8 +35,8 @@ def float32_bound(float32: Array, float64: Array) -> float:
 
     Rounding moves pyreg's losses away from those in float64: the rounding of the loss itself, and what training makes
     of all roundings before it. PyTorch sums in another order, so rounding moves its losses about as far, to somewhere
-    else: the two may differ by twice as much. Four times that is allowed: the largest move is a matter of luck. Whether
-    the two compute the same, or only nearly the same, is decided in float64.
+    else: the two may differ by twice as much. Four times that is allowed: the largest move is a matter of luck.
+    Whether the two compute the same, or only nearly the same, is decided in float64.
     """
     moved = max(np.abs(float32 - float64).max(), np.finfo(np.float32).eps * np.abs(float64).max())
     return float(8 * moved)

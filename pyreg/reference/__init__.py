@@ -1,8 +1,8 @@
-"""Every function on arrays in Python and NumPy, to be read and to be held against.
+"""Every function on arrays in Python and NumPy, to read and to compare with.
 
-`pyreg.reference.layer_norm` is `pyreg.layer_norm` with another core behind it: signature, docstring and checks are
-the same, and the mathematics is that of this folder. Each op's file mirrors the one of its name in csrc/kernels: the
-same order of arithmetic, and with it the same bits. To read it, open the file: help() shows the public function.
+`pyreg.reference.layer_norm` is `pyreg.layer_norm` with another core: the signature, docstring and checks are the
+same, but the mathematics is in this folder. The file of each op mirrors the file of that name in csrc/kernels: the
+order of arithmetic is the same, and so are the bits. To read an op, open its file: help() shows the public function.
 """
 
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from pyreg import _functions
-from pyreg._functions import *  # noqa: F403 - for their names and types: they are replaced below
+from pyreg._functions import *  # noqa: F403 - for names and types; replaced below
 
 
 def _behind_its_check(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, to be called as the compiled core's are: the last argument checks the others."""
+    """The function, called like one of the compiled core: the last argument checks the others."""
 
     def call(*arguments: Any) -> Any:
         *others, check = arguments
@@ -40,7 +40,7 @@ _core = SimpleNamespace(
 
 
 def _with_core(function: FunctionType, core: object) -> FunctionType:
-    """The same function, with another core behind it."""
+    """The same function, with another core in place of the compiled one."""
     twin = FunctionType(function.__code__, function.__globals__ | {"_core": core}, function.__name__)
     twin.__defaults__, twin.__kwdefaults__ = function.__defaults__, function.__kwdefaults__
     twin.__annotations__, twin.__doc__ = function.__annotations__, function.__doc__

@@ -1,8 +1,8 @@
-"""Activations and dropout behind them.
+"""Activations followed by dropout.
 
-Each activation is its input times a curve that runs from 0 to 1: a step for ReLU, the logistic function for SiLU, the
-normal distribution for GELU. ``(1 + tanh(u)) / 2`` is the logistic function of ``2 * u``, so GELU's approximation by
-tanh is SiLU of another argument.
+Each activation is its input times a curve from 0 to 1: a step for ReLU, the logistic function for SiLU, the normal
+distribution function for GELU. ``(1 + tanh(u)) / 2`` is the logistic function of ``2 * u``, so GELU's
+approximation by tanh uses the logistic function too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TANH_CUBIC = TANH_SCALE * 0.044715
 
 
 def at_least(low: float, h: FloatArray) -> FloatArray:
-    """For an infinite h: 0 times the lowest that matters is 0, times -inf it would be NaN."""
+    """h clamped from below: the curve is 0 there, and 0 * low is 0, but 0 * -inf would be NaN."""
     return np.where(h < low, h.dtype.type(low), h)
 
 

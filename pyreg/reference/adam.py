@@ -11,7 +11,7 @@ from pyreg._results import FloatArray
 
 
 def power(base: float, exponent: int) -> float:
-    """base**exponent by repeated squaring: multiplications alone, the same on every machine."""
+    """base**exponent by repeated squaring. It only multiplies, so it is the same on every machine."""
     result = 1.0
     while exponent:
         if exponent & 1:
@@ -43,7 +43,7 @@ def update(
     max_exp_avg_sq: FloatArray | None,
     maximize: bool,
 ) -> None:
-    # Scalars in double, then rounded to the dtype once.
+    # Scalars are computed in double, then rounded to the dtype once.
     scalar, (beta1, beta2) = param.dtype.type, betas
     sqrt_bias_correction2 = math.sqrt(1 - power(beta2, step))
     step_size = scalar(lr / (1 - power(beta1, step)) * sqrt_bias_correction2)
@@ -53,7 +53,7 @@ def update(
     g = -grad if maximize else grad
     if weight_decay != 0 and not decoupled:
         g = g + scalar(weight_decay) * param
-    # The form of lerp that starts at the nearer end: with beta1 = 0, m is g to the last bit.
+    # Interpolate from the nearer end: with beta1 = 0, m is exactly g.
     from_m = exp_avg + scalar(1 - beta1) * (g - exp_avg)
     from_g = g - scalar(beta1) * (g - exp_avg)
     m = from_m if scalar(beta1) >= 0.5 else from_g
@@ -61,7 +61,7 @@ def update(
     exp_avg[...], exp_avg_sq[...] = m, v
     if max_exp_avg_sq is not None:
         old = max_exp_avg_sq
-        v = np.where((old >= v) | np.isnan(old), old, v)  # the larger; a NaN wins
+        v = np.where((old >= v) | np.isnan(old), old, v)  # the larger, or NaN if either is NaN
         max_exp_avg_sq[...] = v
     # m / (sqrt(v) / c + eps) = c * m / (sqrt(v) + c * eps), with c = sqrt_bias_correction2
     change = step_size * m / (np.sqrt(v) + eps_hat)

@@ -1,4 +1,4 @@
-"""Stochastic depth: each sample is one element of the stream of `dropout`."""
+"""Stochastic depth: each sample uses one element of the stream of `dropout`."""
 
 from __future__ import annotations
 

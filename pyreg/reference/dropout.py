@@ -1,8 +1,8 @@
-"""Inverted dropout, every element's 32-bit number made in full.
+"""Inverted dropout, with every element's 32-bit number computed in full.
 
-Element i of the random stream has a number U below 2**32, and p the threshold ``T = round(p * 2**32)``: the element
-is kept where U >= T, with probability ``1 - T / 2**32``. What is kept is multiplied by the inverse of that, so that
-the expectation is x to the last bit.
+Element i of the random stream has a number U below 2**32, and p has the threshold ``T = round(p * 2**32)``. The
+element is kept if U >= T, which has the probability ``1 - T / 2**32``. Kept elements are multiplied by the inverse of
+this probability, so that the expectation is x, up to rounding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pyreg.reference.philox import philox_bytes
 from pyreg.reference.results import written
 
 DROPOUT_DOMAIN = 0
-CHUNK = 2**16  # elements at once, which bounds the memory needed
+CHUNK = 2**16  # elements processed at once, to limit memory
 
 
 def threshold_of(p: float) -> int:
@@ -26,10 +26,10 @@ def threshold_of(p: float) -> int:
 
 
 def kept(size: int, threshold: int, key: int, offset: int) -> npt.NDArray[np.bool_]:
-    """Which of `size` elements from `offset` on are kept: those with U >= threshold.
+    """Which of `size` elements from position `offset` on are kept: those with U >= threshold.
 
-    U is a byte from each of four strings, the first the most significant. The compiled kernel makes the
-    first byte alone, and the others where it equals the threshold's.
+    U has one byte from each of four strings, the most significant first. The compiled kernel computes the
+    first byte, and the others only if the first equals that of the threshold.
     """
     if threshold in (0, 2**32):
         return np.full(size, threshold == 0)
@@ -46,7 +46,7 @@ def kept(size: int, threshold: int, key: int, offset: int) -> npt.NDArray[np.boo
 
 
 def dropped(x: FloatArray, mask: Any, threshold: int) -> FloatArray:
-    """x scaled where the mask has it kept, else +0: by selection, so that NaN and infinities are dropped too."""
+    """x scaled where `mask` is True, else +0. A selection, not a product, so NaN and infinities are dropped too."""
     scale = 1.0 if threshold == 2**32 else 2**32 / (2**32 - threshold)
     result: FloatArray = np.where(mask, x * x.dtype.type(scale), x.dtype.type(0))
     return result

@@ -1,13 +1,13 @@
-"""The fused functions, as the separate ones that they stand for.
+"""The fused functions, written as the separate steps that they combine.
 
 **Forward.** ::
 
     z = dropout(x) * row_scale * layer_scale + residual      y = norm(z)
 
-where a row whose factor is 0 is dropped, as by `drop_path`: whatever the branch holds there, it is +0.
+A row whose `row_scale` is 0 is dropped, as by `drop_path`: it becomes +0, whatever the branch holds there.
 
-**Backward.** The gradient for z comes from both of its uses, through the norm and past it; that of the residual is
-the same. The branch's goes back through the factors and the mask::
+**Backward.** The gradient with respect to z is the sum over both of its uses: through the norm and past it. The
+residual has the same gradient. The branch's gradient passes back through the factors and the mask::
 
     dresidual    = norm_backward(dy) + dz
     dx           = dropout(dresidual * layer_scale * row_scale)
@@ -54,7 +54,7 @@ def branch_sum(
     out: FloatArray | None,
     z_out: FloatArray | None,
 ) -> tuple[FloatArray, FloatArray | None, tuple[Any, ...]]:
-    """z: what dropout leaves of the branch, scaled, and the residual; z as a result; and what its norm takes."""
+    """z, the sum; z as a result, None if not wanted; and the last arguments of the norm."""
     z = times_row_scale(dropout(x, p, key, offset, training), row_scale)
     if layer_scale is not None:
         z = z * layer_scale
@@ -93,7 +93,7 @@ def branch_gradients(
     out: FloatArray | None,
     dresidual_out: FloatArray | None,
 ) -> tuple[FloatArray, FloatArray | None, FloatArray | None]:
-    """dx, dresidual and dlayer_scale; the normalised axes are those from `axis` on."""
+    """dx, dresidual and dlayer_scale. The normalised axes are those from `axis` on."""
     d = through_norm if dz is None else through_norm + dz
     dbranch, dlayer_scale = d, None
     if x is not None and layer_scale is not None:

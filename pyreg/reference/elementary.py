@@ -1,7 +1,7 @@
-"""The exponential, and the two curves that run from 0 to 1 by way of it.
+"""The exponential, and two functions computed from it: the logistic and the normal distribution function.
 
-libm's differ from machine to machine, and NumPy's between instruction sets. These are made of ``+ - * /``, in a fixed
-order, and of powers of two put together from their bits. tests/test_elementary.py has their error bounds.
+libm's versions differ from machine to machine, and NumPy's between instruction sets. These use only ``+ - * /`` in a
+fixed order, and powers of two assembled from their bits. tests/test_elementary.py has their error bounds.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from pyreg._results import FloatArray
 
 
 class Constants(NamedTuple):
-    """What the functions take from a dtype, and their polynomials in it, lowest power first.
+    """The constants for a dtype. Polynomial coefficients are listed from the lowest power up.
 
-    csrc/kernels/elementary.h says how they were found.
+    csrc/kernels/elementary.h says how the coefficients were found.
     """
 
     integer: type[np.signedinteger[Any]]
     significand_bits: int  # without the leading one
-    bias: int  # of an exponent
-    ln2_high: float  # with so many zeros at its end that its products with exponents are exact
+    bias: int  # of the exponent
+    ln2_high: float  # ends in enough zero bits for its products with exponents to be exact
     ln2_low: float
-    lowest: float  # exp of it rounds to 0
-    small: float  # below, the power of two is applied in two steps
-    low_bits: int  # that are cut off for a square that is exact
+    lowest: float  # exp(lowest) rounds to 0
+    small: float  # below this, the power of two is applied in two steps
+    low_bits: int  # cleared to make a square exact
     exp: tuple[float, ...]  # (exp(r) - 1 - r) / r**2, for |r| <= log(2) / 2
-    far: float  # the normal distribution has nothing that the dtype can hold beyond
-    knot: float
+    far: float  # the tail of the normal distribution beyond this rounds to 0
+    knot: float  # see normal
     mills: tuple[float, ...]  # see normal
 
 
@@ -125,25 +125,25 @@ def polynomial(coefficients: tuple[float, ...], x: FloatArray) -> Any:
 
 
 def exp(x: FloatArray, rest: FloatArray | None = None) -> Any:
-    """The exponential of ``x + rest``, for x <= 0 and a rest that is small beside 1.
+    """The exponential of ``x + rest``, for x <= 0 and a rest much smaller than 1.
 
-    ``x = k * log(2) + r``, so that ``exp(x) = 2**k * exp(r)``: Cody and Waite, "Software Manual for the Elementary
+    With ``x = k * log(2) + r``, ``exp(x) = 2**k * exp(r)``: Cody and Waite, "Software Manual for the Elementary
     Functions", 1980, chapter 6.
     """
     f, t = constants_of(x.dtype), x.dtype.type
     small = x < t(f.small)
     x = np.where(x < t(f.lowest), t(f.lowest), x)
-    # Added, it leaves the nearest integer in the last bits of the sum.
+    # Adding this leaves the nearest integer in the last bits of the sum.
     magic = t(1.5 * 2**f.significand_bits)
     shifted = x * t(1.4426950408889634) + magic
     k = shifted - magic
     r = (x - k * t(f.ln2_high)) - k * t(f.ln2_low)
     if rest is not None:
         r = r + rest
-    # 1 + r, and what that sum lost.
+    # 1 + r; its rounding error is added below.
     sum_ = r + t(1)
     value = sum_ + ((r * r) * polynomial(f.exp, r) + (r - (sum_ - t(1))))
-    # 2**k, or 2**(k + bias / 2) where that may be subnormal, and the rest of it afterwards: rounded once.
+    # Times 2**k. If the result may be subnormal: times 2**(k + half), then 2**-half, which rounds once.
     half = f.bias // 2
     power = (shifted.view(f.integer) << f.significand_bits) + (f.integer(f.bias) << f.significand_bits)
     power = power + np.where(small, f.integer(half) << f.significand_bits, f.integer(0))
@@ -152,7 +152,7 @@ def exp(x: FloatArray, rest: FloatArray | None = None) -> Any:
 
 
 def sigmoid(x: FloatArray) -> tuple[Any, Any]:
-    """``1 / (1 + exp(-x))``, and one minus it, neither by way of the other: both keep their digits at both ends."""
+    """``1 / (1 + exp(-x))``, and one minus it. Neither is computed from the other: both are accurate at both ends."""
     one = x.dtype.type(1)
     e = exp(-np.abs(x))
     inverse = one / (one + e)
@@ -162,17 +162,16 @@ def sigmoid(x: FloatArray) -> tuple[Any, Any]:
 
 
 def normal(x: FloatArray) -> tuple[Any, Any]:
-    """The standard normal distribution up to x, ``(1 + erf(x / sqrt(2))) / 2``, and its density times sqrt(2 pi).
+    """The standard normal distribution function, ``(1 + erf(x / sqrt(2))) / 2``, and its density times sqrt(2 pi).
 
-    With ``a = |x|``, the tail beyond a is ``exp(-a**2 / 2)`` times Mills' ratio over sqrt(2 pi), which times
-    ``a + knot`` is a polynomial in ``(a - knot) / (a + knot)``: Shepherd and Laframboise, "Chebyshev approximation of
-    (1 + 2x) exp(x**2) erfc x in 0 <= x < infinity", Mathematics of Computation 36, 1981.
+    The tail beyond ``a = |x|`` is ``exp(-a**2 / 2) * M``, where M is Mills' ratio over sqrt(2 pi). ``(a + knot) * M``
+    is approximated by a polynomial in ``(a - knot) / (a + knot)``: Shepherd and Laframboise, "Chebyshev
+    approximation of (1 + 2x) exp(x**2) erfc x in 0 <= x < infinity", Mathematics of Computation 36, 1981.
     """
     f, t = constants_of(x.dtype), x.dtype.type
     a = np.abs(x)
     a = np.where(a > t(f.far), t(f.far), a)
-    # a**2 / 2 in two parts, the first exact: rounded, it would be off by half its last place, and the exponential by
-    # as many of its own as it is large.
+    # a**2 / 2 in two parts, the first exact: exp would multiply a relative rounding error of it by a**2 / 2.
     mask = f.integer(-(1 << f.low_bits))
     high = (a.view(f.integer) & mask).view(t)
     density = exp((high * high) * t(-0.5), ((a - high) * (a + high)) * t(-0.5))

@@ -7,7 +7,7 @@ import numpy as np
 from pyreg._results import FloatArray
 from pyreg.reference.lanes import lane_sum
 
-BLOCK = 2**14  # elements summed together, before the sums are added in order
+BLOCK = 2**14  # elements per partial sum; the partial sums are added in order
 
 
 def l2_penalty(params: list[FloatArray], weight_decay: float) -> float:

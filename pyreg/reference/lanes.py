@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from pyreg._results import Float64Array, FloatArray
 
-# Elements of a row that are summed in its dtype, before the sums are added in double.
+# Elements of a row per block. A block is summed in the row's dtype, the blocks in double.
 SUM_BLOCK = 4096
 
 
@@ -20,15 +20,15 @@ def row_sum(x: FloatArray) -> Float64Array:
 
 
 def lane_count(dtype: npt.DTypeLike) -> int:
-    """How many lanes a row of this dtype is summed in: a group of them has 128 bytes."""
+    """The number of lanes in which a row of this dtype is summed: one element of each makes 128 bytes."""
     return 128 // np.dtype(dtype).itemsize
 
 
 def lane_sum(x: FloatArray) -> Any:
     """The sum over the last axis, in x's dtype.
 
-    Element i belongs to lane i mod L. Each lane is summed in order, then the upper half of the lanes is
-    added to the lower until one is left.
+    Element i belongs to lane ``i % lanes``. Each lane is summed in order. Then the upper half of the lanes
+    is added to the lower half, until one lane is left.
     """
     lanes = lane_count(x.dtype)
     *leading, n = x.shape

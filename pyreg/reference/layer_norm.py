@@ -1,32 +1,32 @@
 """LayerNorm, forward and backward, derived.
 
-**Forward.** Of each row x of n elements (Ba, Kiros and Hinton, 2016)::
+**Forward.** For each row x of n elements (Ba, Kiros and Hinton, 2016)::
 
     mean = sum(x) / n      var = sum((x - mean)**2) / n      rstd = 1 / sqrt(var + eps)
     xhat = (x - mean) * rstd                                 y = xhat * weight + bias
 
-**Backward.** Given dy, the gradient of a loss for y. By the product and sum rules, over all rows::
+**Backward.** dy is the gradient of the loss with respect to y. By the product and sum rules, over all rows::
 
     dweight = sum(dy * xhat)      dbias = sum(dy)
 
-and the gradient for xhat is ``g = dy * weight``. A row's x acts on each xhat[i] in three ways::
+and the gradient with respect to xhat is ``g = dy * weight``. A row's x affects each xhat[i] directly,
+through the mean and through rstd::
 
     d xhat[i] / d x[j] = rstd * ((i == j) - 1/n) + (x[i] - mean) * d rstd / d x[j]
     d rstd / d x[j]    = -1/2 * (var + eps)**(-3/2) * 2/n * (x[j] - mean) = -rstd**2 * xhat[j] / n
 
-directly, through the mean and through the deviation (whose own mean does not matter: the deviations sum to 0). Summed
-over i with weights g[i]::
+The mean within rstd has no effect, because the deviations sum to 0. Summed over i with weights g[i]::
 
     dx[j] = rstd * (g[j] - sum(g)/n - xhat[j] * sum(g * xhat)/n)
 
-so dx is g with its components along the row of ones and (exactly where eps is 0) along xhat taken out: those are the
-directions in which the forward pass does not see x move.
+So dx is rstd times what is left of g after removing its components along the row of ones and (exactly if eps is 0)
+along xhat. Moving x in these directions does not change the result of the forward pass.
 
-**Rounding.** The mean is held as shift + lo: shift is a number of x's dtype near it, lo the mean of x - shift,
-which is what the shift missed. Even the float32 nearest to a mean around 1e6 may be off by 0.03.
-The sum of (x - shift)**2 overshoots by n * lo**2 and is corrected for that. The nearer the shift, the less there
-is to correct, and the more digits are left: it is the mean of the row's first elements, which most often is well
-within a standard deviation of the row's; where it is not, the sums are taken again about the mean (Chan, Golub and
+**Rounding.** The mean is held as shift + lo: shift is a number of x's dtype near the mean, and lo is the mean of
+x - shift. A single float32 is not enough: the nearest one to a mean around 1e6 may be off by 0.03. The sum of
+(x - shift)**2 is too large by n * lo**2 and is corrected. The nearer the shift is to the mean, the smaller the
+correction, and the more digits are left. The shift is the mean of the row's first elements, which usually is well
+within a standard deviation of the row's mean. If it is not, the sums are recomputed about the mean (Chan, Golub and
 LeVeque, "Algorithms for Computing the Sample Variance", 1983). A row whose squares overflow or underflow is first
 multiplied by a power of two, `scale`.
 """
@@ -44,7 +44,7 @@ from pyreg.reference.results import written
 
 
 class RowMoments(NamedTuple):
-    """Of each row: its mean as shift + lo, and its variance. (rows, 1) each."""
+    """The mean of each row, as shift + lo, and its variance. (rows, 1) each."""
 
     shift: FloatArray
     lo: Float64Array
@@ -62,7 +62,7 @@ def row_moments(x: FloatArray) -> RowMoments:
 
 
 def moments_about(shift: FloatArray, x: FloatArray) -> RowMoments:
-    """Shifted data (section 3 there); about the mean, the corrected two-pass algorithm (eq. 1.7)."""
+    """By shifted data (section 3 there). With the mean as the shift: the corrected two-pass algorithm (eq. 1.7)."""
     n = np.float64(x.shape[-1])
     d = x - shift
     lo = row_sum(d) / n

@@ -31,7 +31,7 @@ def philox(
 
 
 def philox_bytes(index: npt.NDArray[Any], digit: int, domain: int, key: int) -> npt.NDArray[np.uint8]:
-    """Bytes of the endless string B[domain, digit], at the places `index` (uint64).
+    """Bytes of the endless string B[domain, digit], at the positions `index` (uint64).
 
     Block b of the string is the 16 bytes, little-endian word by word, of
     ``philox((b & 0xffffffff, b >> 32, digit, domain), key)``.

@@ -1,4 +1,4 @@
-"""Where results go."""
+"""How results are returned."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from pyreg._results import FloatArray
 
 
 def written(value: FloatArray, out: FloatArray | None, shape: tuple[int, ...]) -> FloatArray:
-    """The value in this shape: in `out` where that is given, else in a new array."""
+    """The value in this shape: in `out` if given, else in a new array."""
     if out is None:
         return np.array(value).reshape(shape)
     out[...] = value.reshape(shape)

@@ -1,13 +1,13 @@
 """RMSNorm, forward and backward, derived.
 
-**Forward.** Of each row x of n elements (Zhang and Sennrich, 2019)::
+**Forward.** For each row x of n elements (Zhang and Sennrich, 2019)::
 
     rstd = 1 / sqrt(sum(x**2) / n + eps)      xhat = x * rstd      y = xhat * weight
 
-LayerNorm without the mean: a row is scaled, and not shifted.
+This is LayerNorm without the mean: a row is scaled but not shifted.
 
-**Backward.** With ``g = dy * weight``, the gradient for xhat, a row's x acts on each xhat[i] directly and through
-rstd::
+**Backward.** ``g = dy * weight`` is the gradient with respect to xhat. A row's x affects each xhat[i] directly and
+through rstd::
 
     d rstd / d x[j]    = -1/2 * rstd**3 * 2/n * x[j] = -rstd**2 * xhat[j] / n
     d xhat[i] / d x[j] = rstd * ((i == j) - xhat[i] * xhat[j] / n)
@@ -27,7 +27,7 @@ from pyreg.reference.results import written
 
 
 def mean_square(x: FloatArray) -> Float64Array:
-    """Of each row. (rows, 1)."""
+    """The mean of the squares of each row. (rows, 1)."""
     return row_sum(x * x) / np.float64(x.shape[-1])
 
 

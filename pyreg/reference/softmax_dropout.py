@@ -1,6 +1,6 @@
-"""Softmax and dropout of its weights, derived.
+"""Softmax and dropout of the weights, derived.
 
-**Forward.** Of each row of scores s, with its maximum subtracted, which leaves the result and keeps exp from
+**Forward.** For each row of scores s. Subtracting the maximum does not change the result, and keeps exp from
 overflowing::
 
     prob[i] = exp(s[i] - maximum) / sum(exp(s - maximum))      y = dropout(prob)
@@ -10,7 +10,7 @@ overflowing::
     ds[j] = sum over i of dprob[i] * prob[i] * ((i == j) - prob[j])
           = prob[j] * (dprob[j] - sum(dprob * prob))
 
-Two numbers of a row are kept for it, the maximum and 1 / sum: prob is made again from these, to the bit.
+The forward pass returns two numbers per row, the maximum and 1 / sum. prob is recomputed from them, bit for bit.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pyreg.reference.results import written
 
 
 def scores(x: FloatArray, mask: FloatArray | None, scale: float, causal: bool) -> FloatArray:
-    """What exp is taken of, -inf where the weight is 0."""
+    """The scores of which exp is computed: -inf where `causal` leaves out a key."""
     s: FloatArray = x * x.dtype.type(scale)
     if mask is not None:
         s = s + mask
@@ -34,7 +34,7 @@ def scores(x: FloatArray, mask: FloatArray | None, scale: float, causal: bool) -
 
 
 def behind(x: FloatArray) -> npt.NDArray[np.bool_]:
-    """Which keys are behind the query. (queries, keys)."""
+    """Which keys come after the query. (queries, keys)."""
     queries, keys = x.shape[-2:]
     i, j = np.ogrid[:queries, :keys]
     result: npt.NDArray[np.bool_] = j > i
@@ -55,7 +55,7 @@ def softmax_dropout_forward(
     s = scores(x, mask, scale, causal)
     zero = s.dtype.type(0)
     maximum = np.fmax.reduce(s, axis=-1, initial=-np.inf, keepdims=True)
-    # Where nothing is left, exp is 0 all the same. The zero that is added takes the sign from -0.
+    # If nothing is left of a row, exp is 0 with any maximum. Adding zero turns -0 into +0.
     maximum = np.where(maximum == -np.inf, zero, maximum) + zero
     e = exp(s - maximum)
     total = row_sum(e)
