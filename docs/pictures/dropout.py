@@ -24,7 +24,7 @@ x, w = rng.normal(size=(2, 256))
 clean = x @ w
 edges = np.linspace(clean - 60, clean + 60, 81)
 for p, color in ((0.1, "#0072B2"), (0.5, "#D55E00")):
-    # One row for each draw: a row has its own places in the stream.
+    # Each row is one draw: it has its own places in the stream.
     outputs = pyreg.dropout(np.broadcast_to(x, (20_000, x.size)), p, key=KEY) @ w
     right.hist(outputs, edges, density=True, color=color, alpha=0.5, label=f"p = {p}")
     deviation = math.sqrt(p / (1 - p) * ((w * x) ** 2).sum())

@@ -1,4 +1,4 @@
-"""The largest error of float32 LayerNorm, in three ways to get the variance, against the mean of the rows."""
+"""The largest error of float32 LayerNorm against the mean of the rows, for three ways to compute the variance."""
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -14,7 +14,7 @@ def one_pass(x):
 
 
 def two_passes(x):
-    """The variance from the deviations, about a mean that is a float32."""
+    """The mean first, rounded to x's dtype, then the variance from the deviations."""
     deviation = x - x.mean(axis=1, keepdims=True)
     return deviation / np.sqrt((deviation * deviation).mean(axis=1, keepdims=True) + np.float32(1e-5))
 
@@ -32,7 +32,7 @@ for label, (normalise, color) in ways.items():
     errors = []
     for mean in means:
         x = (noise + mean).astype(np.float32)
-        # In double precision, of the float32 numbers: what is lost in rounding them is nobody's error.
+        # In double precision, from the float32 numbers: the error of rounding the input does not count.
         exact = two_passes(x.astype(np.float64))
         errors.append(np.abs(normalise(x) - exact).max())
     axes.loglog(means, errors, label=label, color=color)

@@ -1,4 +1,4 @@
-"""The gradient at the weights of each residual block of a deep stack at initialisation, Pre-LN and Post-LN."""
+"""The gradient of each residual block's weights in a deep stack at initialisation, Pre-LN and Post-LN."""
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -26,7 +26,7 @@ def pre_gradients(x, w1, w2, dx):
         hidden = np.maximum(normalised @ w1[block], 0)
         saved.append((x, normalised, hidden, mean, rstd))
         x = x + hidden @ w2[block]
-    # The model ends on a normalised x.
+    # The model normalises x at the end.
     _, mean, rstd = pyreg.layer_norm_forward(x)
     dx, _, _ = pyreg.layer_norm_backward(dx, x, mean, rstd)
     norms = []
@@ -40,7 +40,7 @@ def pre_gradients(x, w1, w2, dx):
 
 
 def post_gradients(x, w1, w2, dx):
-    """The same in blocks norm(x + relu(x w1) w2)."""
+    """The same for blocks norm(x + relu(x w1) w2)."""
     saved = []
     for block in range(DEPTH):
         hidden = np.maximum(x @ w1[block], 0)

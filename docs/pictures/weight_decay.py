@@ -1,4 +1,4 @@
-"""Weights of 1 whose gradients are noise alone: what is left of them, coupled and decoupled."""
+"""How weights of 1 decay if their gradients are only noise, with coupled and decoupled decay."""
 
 import numpy as np
 from matplotlib import pyplot as plt
