@@ -1,6 +1,10 @@
 """Sphinx: pip install '.[docs]' && sphinx-build -W docs docs/_build."""
 
 import importlib.metadata
+from functools import partial
+
+from docutils import nodes
+from latex2mathml.converter import convert
 
 project = "pyreg"
 author = "the pyreg authors"
@@ -13,7 +17,6 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
 ]
 exclude_patterns = ["_build"]
 html_theme = "furo"
@@ -34,3 +37,20 @@ plot_formats = [("svg", 100)]
 plot_html_show_formats = False
 plot_html_show_source_link = False
 plot_include_source = False
+
+# Formulas become MathML when the pages are built, so a browser shows them without a network or a script.
+html_math_renderer = "mathml"
+
+
+def write_formula(translator, node, display):
+    formula = node.astext()
+    mathml = convert(formula, display=display)
+    if "\\" in mathml:
+        raise ValueError(f"latex2mathml does not know a command of {formula!r}")
+    translator.body.append(mathml)
+    raise nodes.SkipNode
+
+
+def setup(app):
+    inline, block = ((partial(write_formula, display=display), None) for display in ("inline", "block"))
+    app.add_html_math_renderer("mathml", inline, block)

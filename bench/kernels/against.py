@@ -42,17 +42,9 @@ def rows_of(run: Run) -> Iterator[tuple[Key, Relative]]:
         copy = min(row["times"][name]["median"] for name in ("copy", "nontemporal copy"))
         key = row["op"], format_shape(row["shape"]), str(row["threads"]), row["result"]
         yield key, relative(row["times"]["pyreg"], copy)
-    for kind in ("company", "busy"):
-        numpy: dict[Key, float] = {}
-        own = []
-        for row in run.get(kind, ()):
-            place = row["op"], format_shape(row["shape"]), row["situation"]
-            if row["library"] == "numpy":
-                numpy[place] = row["call"]["median"]
-            elif row["library"] == "pyreg":
-                own.append((place, row))
-        for (op, size, situation), row in own:
-            yield (op, size, str(row["threads"]), situation), relative(row["call"], numpy[op, size, situation])
+    for row in [*run.get("company", ()), *run.get("busy", ())]:
+        key = row["op"], format_shape(row["shape"]), str(row["threads"]), row["situation"]
+        yield key, relative(row["times"]["pyreg"], row["times"]["numpy"]["median"])
 
 
 def read_run(path: Path) -> Run:

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,49 +45,48 @@ BUSY_TURN = 0.03  # seconds: several slices of the scheduler
 
 @dataclass(frozen=True)
 class CompanyRow:
-    """A library's calls of an operation, in a situation."""
+    """The calls of an operation in a situation.
+
+    `times` has "pyreg", "pyreg, 1 thread" and the peers; `product` are NumPy's products before pyreg's calls.
+    """
 
     situation: str
     op: str
     shape: Shape
-    library: str
-    threads: int
-    call: Times
-    on_one: Times  # pyreg's calls on one thread, in the same situation
+    threads: int  # of "pyreg"
+    times: dict[str, Times]
     product: Times | None = None
     product_alone: Times | None = None
 
     def as_json(self) -> dict[str, Any]:
-        return {key: value._asdict() if isinstance(value, Times) else value for key, value in vars(self).items()}
+        row = {key: value._asdict() if isinstance(value, Times) else value for key, value in vars(self).items()}
+        return row | {"times": {name: times._asdict() for name, times in self.times.items()}}
 
-    def cells(self) -> list[str]:
-        times, of_one = ([t.median, t.mean, t.p90] for t in (self.call, self.on_one))
-        cells = [format_shape(self.shape), self.library, str(self.threads), *map(format_seconds, times)]
-        cells += [
-            format_ratio(of / one if self.library == "pyreg" else None) for of, one in zip(times, of_one, strict=True)
-        ]
+    def ratio(self, library: str) -> float | None:
+        """Return the library's mean time as a multiple of pyreg's."""
+        return self.times[library].mean / self.times["pyreg"].mean if library in self.times else None
+
+    def cells(self, peers: Iterable[str]) -> list[str]:
+        times = self.times["pyreg"]
+        one = times.mean / self.times["pyreg, 1 thread"].mean
+        cells = [self.op, format_shape(self.shape), *map(format_seconds, (times.median, times.mean, times.p90))]
+        cells.append(three_digits(one))
         if self.product and self.product_alone:
-            cells.append(format_seconds(self.product.median))
             cells.append(three_digits(self.product.median / self.product_alone.median))
-            cells.append(format_seconds(self.product.mean + self.call.mean))
-        return cells
-
-
-HEAD = ("size", "library", "threads", "median", "mean", "p90", "median/1t", "mean/1t", "p90/1t")
-PRODUCT_HEAD = ("product", "product/alone", "both")
+        return cells + [format_ratio(self.ratio(peer)) for peer in peers]
 
 
 class Contender:
-    """A library at a number of threads, and what it is timed doing."""
+    """A library's call and its product; for pyreg, at a number of threads."""
 
-    def __init__(self, library: str, threads: int, call: Call, product: Call) -> None:
-        self.library, self.threads = library, threads
+    def __init__(self, name: str, call: Call, product: Call, threads: int | None = None) -> None:
+        self.name, self.threads = name, threads
         self.call, self.product = call, product
         self.seconds: list[float] = []
         self.product_seconds: list[float] = []
 
     def with_its_threads(self) -> contextlib.AbstractContextManager[None]:
-        return pyreg.num_threads(self.threads) if self.library == "pyreg" else contextlib.nullcontext()
+        return pyreg.num_threads(self.threads) if self.threads else contextlib.nullcontext()
 
     def take_turn_after_products(self) -> None:
         time.sleep(REST)
@@ -119,7 +118,7 @@ class Contender:
 
 
 def contenders(case: Case, target: str, peers: Peers) -> list[Contender]:
-    """Check the libraries' answers; return pyreg on one thread and on its default number, and the peers."""
+    """Check the libraries' answers; return pyreg on its default number of threads and on one, and the peers."""
     own = checked(case, "pyreg", case.public_call)
     calls = {name: call for name in peers if (call := checked_peer(case, name, peers))}
     case.restore()
@@ -128,17 +127,16 @@ def contenders(case: Case, target: str, peers: Peers) -> list[Contender]:
     weight = np.random.default_rng(4).standard_normal((product.shape[1],) * 2, dtype=np.float32)
     weight /= np.float32(np.sqrt(len(weight)))
 
-    def multiply_numpy() -> object:
+    def multiply() -> object:
         return np.matmul(a, weight, out=product)
 
-    made = [Contender("pyreg", n, own, multiply_numpy) for n in dict.fromkeys((1, pyreg.get_num_threads()))]
-    for name, call in calls.items():
-        if name == "torch":
-            threads, multiply = peers[name].product(a, weight, product)
-            made.append(Contender(name, threads, call, multiply))
-        else:
-            made.append(Contender(name, 1, call, multiply_numpy))
-    return made
+    # A peer that multiplies matrices has products of its own.
+    products = {name: peers[name].product(a, weight, product) for name in calls if hasattr(peers[name], "product")}
+    return [
+        Contender("pyreg", own, multiply, pyreg.get_num_threads()),
+        Contender("pyreg, 1 thread", own, multiply, 1),
+        *(Contender(name, call, products.get(name, multiply)) for name, call in calls.items()),
+    ]
 
 
 def take_turns(effort: Effort, *turns: Callable[[], None]) -> None:
@@ -150,15 +148,16 @@ def take_turns(effort: Effort, *turns: Callable[[], None]) -> None:
             turn()
 
 
+def make_row(situation: str, case: Case, made: Sequence[Contender], *products: Times) -> CompanyRow:
+    times = {c.name: Times.of(c.seconds) for c in made}
+    return CompanyRow(situation, case.operation.title, case.shape, pyreg.get_num_threads(), times, *products)
+
+
 def after_products(case: Case, made: list[Contender], effort: Effort) -> Iterator[CompanyRow]:
-    # Each of the products, without a call.
-    alone = {c.product: Contender(c.library, c.threads, lambda: None, c.product) for c in made}
-    take_turns(effort, *(c.take_turn_after_products for c in (*alone.values(), *made)))
-    on_one = Times.of(made[0].seconds)
-    for c in made:
-        times = Times.of(c.seconds), on_one, Times.of(c.product_seconds), Times.of(alone[c.product].product_seconds)
-        title = case.operation.title
-        yield CompanyRow("between matrix products", title, case.shape, c.library, c.threads, *times)
+    alone = Contender("the product", lambda: None, made[0].product)
+    take_turns(effort, *(c.take_turn_after_products for c in (alone, *made)))
+    products = (Times.of(c.product_seconds) for c in (made[0], alone))
+    yield make_row("between matrix products", case, made, *products)
 
 
 @contextlib.contextmanager
@@ -181,11 +180,7 @@ def beside_processes(case: Case, made: list[Contender], effort: Effort) -> Itera
             c.seconds.clear()
         with busy_processes(number):
             take_turns(effort, *(c.take_turn_call_after_call for c in made))
-        on_one = Times.of(made[0].seconds)
-        situation = f"beside {number} busy process{'es' if number > 1 else ''}"
-        for c in made:
-            title = case.operation.title
-            yield CompanyRow(situation, title, case.shape, c.library, c.threads, Times.of(c.seconds), on_one)
+        yield make_row(f"beside {number} busy process{'es' if number > 1 else ''}", case, made)
 
 
 SITUATIONS = {"company": after_products, "busy": beside_processes}
@@ -194,37 +189,41 @@ SITUATIONS = {"company": after_products, "busy": beside_processes}
 def company(
     kind: str, ops: list[str], shapes: Sequence[Shape], peers: Peers, effort: Effort, bar: tqdm
 ) -> list[CompanyRow]:
-    """Measure a kind of company, and print a table of each operation."""
+    """Measure a kind of company, and print a table of each situation."""
     effort = effort._replace(most=10 * effort.most)
     bar.reset(len(ops) * len(shapes))
-    everything: list[CompanyRow] = []
+    rows: list[CompanyRow] = []
     for op in ops:
-        rows: list[CompanyRow] = []
         for shape in shapes:
             bar.set_description(f"{op}, {format_shape(shape)}")
             case = Case(OPERATIONS[op], shape)
             rows += SITUATIONS[kind](case, contenders(case, PRODUCTS[op], peers), effort)
             bar.update()
-        for situation in dict.fromkeys(row.situation for row in rows):
-            there = [row for row in rows if row.situation == situation]
-            head = HEAD + (PRODUCT_HEAD if there[0].product else ())
-            bar.write(format_table(f"{op}, {situation}", head, [row.cells() for row in there]))
-        everything += rows
-    bar.write(NOTES[kind])
+    bar.write(format_company(rows, peers))
     if kind == "company":
-        bar.write(format_disturbance(row.call for row in everything))
-    return everything
+        bar.write(format_disturbance(row.times["pyreg"] for row in rows))
+    return rows
 
 
-NOTES = {
-    "company": """\
-median, mean, p90 (the 90th percentile): of a call, float32, out=. A mean above p90: a few long waits.
-median/1t, mean/1t, p90/1t: divided by pyreg's on one thread, between the same products.
-product: the median of the matrix product before the call, (rows, 768) @ (768, 768), by NumPy on its
-  default threads (for torch: by PyTorch); product/alone: divided by its median without the calls.
-both: the mean of product and call together.""",
-    "busy": """\
-median, mean, p90 (the 90th percentile): of a call, float32, out=. A mean above p90: a few long waits.
-median/1t, mean/1t, p90/1t: divided by pyreg's on one thread, beside the same processes.
-Calls follow each other. This program starts and ends the busy processes.""",
-}
+def format_company(rows: Sequence[CompanyRow], peers: Iterable[str]) -> str:
+    """Return a table of each situation, and what the columns mean."""
+    tables = []
+    for situation in dict.fromkeys(row.situation for row in rows):
+        there = [row for row in rows if row.situation == situation]
+        product = ["product"] * (there[0].product is not None)
+        head = [situation, "size", "median", "mean", "p90", "of 1 thread", *product, *peers]
+        tables.append(format_table("", head, [row.cells(peers) for row in there]))
+    lines = [
+        "median, mean, p90 (the 90th percentile): of pyreg's calls, float32, out=, on the default threads. A mean",
+        "  above p90: a few long waits.",
+        "of 1 thread: the mean, divided by that on one thread in the same situation.",
+        f"{', '.join(peers)}: their mean, divided by pyreg's.",
+    ]
+    if rows[0].product:
+        lines += [
+            "product: the median of the matrix product before the call, (rows, 768) @ (768, 768), by NumPy on its",
+            "  default threads; divided by its median without the calls. PyTorch's calls follow products of its own.",
+        ]
+    else:
+        lines += ["Calls follow each other. This program starts and ends the busy processes."]
+    return "\n".join([*tables, *lines, ""])
