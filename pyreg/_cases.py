@@ -107,9 +107,8 @@ def without(*groups: Sequence[str]) -> list[Arguments]:
     return [dict.fromkeys(group) for group in groups]
 
 
-def norm(
-    function: str, forward: str, backward: str, parameters: Sequence[str], statistics: Sequence[str]
-) -> list[Case]:
+def norm(function: str, parameters: Sequence[str], statistics: Sequence[str]) -> list[Case]:
+    forward, backward = f"{function}_forward", f"{function}_backward"
     columns = dict.fromkeys(parameters, Of.COLUMN)
     rows = dict.fromkeys(statistics, Of.ROW)
     arrays = {"x": Of.ELEMENT} | columns
@@ -137,16 +136,14 @@ def norm(
     ]
 
 
-def dropout_add_norm(
-    forward: str, backward: str, of_norm: str, parameters: Sequence[str], statistics: Sequence[str]
-) -> list[Case]:
+def dropout_add_norm(norm: str, parameters: Sequence[str], statistics: Sequence[str]) -> list[Case]:
     columns = dict.fromkeys(parameters, Of.COLUMN)
     rows = dict.fromkeys(statistics, Of.ROW)
     scales = {"row_scale": Of.ROW, "layer_scale": Of.COLUMN}
     branch, gradients = tuple(scales), {f"d{name}": Of.COLUMN for name in (*parameters, "layer_scale")}
     return [
         Case(
-            forward,
+            f"dropout_add_{norm}_forward",
             {"x": Of.ELEMENT, "residual": Of.ELEMENT} | columns | scales,
             TRAINING | {"normalized_shape": None, "eps": 1e-3, "return_z": True},
             {"y": Of.ELEMENT, "z": Of.ELEMENT} | rows,
@@ -156,7 +153,7 @@ def dropout_add_norm(
             optional=("residual", *parameters, *branch),
         ),
         Case(
-            backward,
+            f"dropout_add_{norm}_backward",
             dict.fromkeys(("dy", "dz", "z", "x"), Of.ELEMENT) | rows | {"weight": Of.COLUMN} | scales,
             DROPOUT | {"return_dresidual": True},
             {"dx": Of.ELEMENT, "dresidual": Of.ELEMENT} | gradients,
@@ -168,17 +165,17 @@ def dropout_add_norm(
             outs={"out": "dx", "dresidual_out": "dresidual"},
             over=("dy", "dz", "z", "x"),
             optional=("dz", "weight", *branch),
-            statistics=lambda twin, made: getattr(twin, of_norm)(made["z"]),
+            statistics=lambda twin, made: getattr(twin, f"{norm}_forward")(made["z"]),
         ),
     ]
 
 
-def activation_dropout(forward: str, backward: str, kinds: Arguments, *variants: Arguments) -> list[Case]:
+def activation_dropout(name: str, kinds: Arguments, *variants: Arguments) -> list[Case]:
     """kinds: the arguments that only this activation takes."""
     without_bias: Arguments = {"bias": None}
     return [
         Case(
-            forward,
+            f"{name}_dropout_forward",
             {"x": Of.ELEMENT, "bias": Of.COLUMN},
             TRAINING | kinds,
             {"y": Of.ELEMENT},
@@ -188,7 +185,7 @@ def activation_dropout(forward: str, backward: str, kinds: Arguments, *variants:
             optional=("bias",),
         ),
         Case(
-            backward,
+            f"{name}_dropout_backward",
             {"dy": Of.ELEMENT, "x": Of.ELEMENT, "bias": Of.COLUMN},
             DROPOUT | kinds,
             {"dx": Of.ELEMENT, "dbias": Of.COLUMN},
@@ -255,28 +252,14 @@ ADAM_VARIANTS: Sequence[Arguments] = ({"max_exp_avg_sq": None}, {"betas": (0.25,
 CASES: dict[str, Case] = {
     case.name: case
     for case in (
-        *norm("layer_norm", "layer_norm_forward", "layer_norm_backward", ("weight", "bias"), ("mean", "rstd")),
-        *norm("rms_norm", "rms_norm_forward", "rms_norm_backward", ("weight",), ("rstd",)),
-        *dropout_add_norm(
-            "dropout_add_layer_norm_forward",
-            "dropout_add_layer_norm_backward",
-            "layer_norm_forward",
-            ("weight", "bias"),
-            ("mean", "rstd"),
-        ),
-        *dropout_add_norm(
-            "dropout_add_rms_norm_forward",
-            "dropout_add_rms_norm_backward",
-            "rms_norm_forward",
-            ("weight",),
-            ("rstd",),
-        ),
+        *norm("layer_norm", ("weight", "bias"), ("mean", "rstd")),
+        *norm("rms_norm", ("weight",), ("rstd",)),
+        *dropout_add_norm("layer_norm", ("weight", "bias"), ("mean", "rstd")),
+        *dropout_add_norm("rms_norm", ("weight",), ("rstd",)),
         *softmax_dropout(),
-        *activation_dropout(
-            "gelu_dropout_forward", "gelu_dropout_backward", {"approximate": "none"}, {"approximate": "tanh"}
-        ),
-        *activation_dropout("relu_dropout_forward", "relu_dropout_backward", {}),
-        *activation_dropout("silu_dropout_forward", "silu_dropout_backward", {}),
+        *activation_dropout("gelu", {"approximate": "none"}, {"approximate": "tanh"}),
+        *activation_dropout("relu", {}),
+        *activation_dropout("silu", {}),
         dropout("dropout"),
         dropout("drop_path", samples=True),
         Case("dropout_mask", {}, {"shape": ()} | DROPOUT, {"kept": Of.ELEMENT}, [{"p": 1e-3}, *PROBABILITIES]),
