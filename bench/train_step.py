@@ -12,11 +12,13 @@ import contextlib
 import multiprocessing
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from console import exit_status, interrupt_ignored, number
+from kernels.measure import REST
 from tqdm import tqdm
 from training.steps import Problem
 from training.steps_report import check, format_losses, format_times
@@ -73,6 +75,10 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
+def library(way: str) -> str:
+    return "pyreg" if way in PYREG_WAYS else "torch"
+
+
 class Processes:
     """A process for each library, which trains in several ways."""
 
@@ -80,14 +86,13 @@ class Processes:
         self.threads = threads
         self.pools: dict[str, ProcessPoolExecutor] = {}
         context = multiprocessing.get_context("spawn")
-        for library in ("pyreg", "torch"):
-            pool = self.pools[library] = ProcessPoolExecutor(1, context, start_process, (threads,))
+        for name in ("pyreg", "torch"):
+            pool = self.pools[name] = ProcessPoolExecutor(1, context, start_process, (threads,))
             with environment(MEMORY), interrupt_ignored():
                 pool.submit(os.getpid).result()  # starts the process
 
     def run(self, function: Callable[..., Any], way: str, *arguments: Any) -> Any:
-        library = "pyreg" if way in PYREG_WAYS else "torch"
-        return self.pools[library].submit(function, way, *arguments).result()
+        return self.pools[library(way)].submit(function, way, *arguments).result()
 
     def stop(self) -> None:
         for process in multiprocessing.active_children():
@@ -104,8 +109,12 @@ def train(problem: Problem, processes: Processes, bar: tqdm[Any]) -> tuple[dict[
             processes.run(start_training, way, problem, processes.threads)
             turns[way] = []
     bar.reset(problem.steps // 2 * len(turns))
+    previous = ""
     for _ in range(problem.steps // 2):
         for way, taken in turns.items():
+            if library(way) != previous:
+                time.sleep(REST)
+            previous = library(way)
             taken.append(processes.run(take_turn, way))
             bar.update()
     return turns, processes.run(have_same_bits, "fused", "unfused")

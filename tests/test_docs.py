@@ -32,26 +32,42 @@ def test_the_example_of_every_public_function_runs():
 
 
 def tables(heading):
-    """The lines of each fenced block under a heading of the README."""
+    """The lines of each fenced block under a heading of the README, without the spaces that align them."""
     section = (ROOT / "README.md").read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    return [block.strip("\n").splitlines() for block in section.split("```")[1::2]]
+    return [aligned_left(block) for block in section.split("```")[1::2]]
+
+
+def aligned_left(text):
+    return [" ".join(line.split()) for line in text.strip("\n").splitlines()]
 
 
 def test_the_readmes_speeds_are_those_of_the_page():
-    page = (ROOT / "docs/speed.md").read_text()
-    company, (header, *lines) = tables("Speed")
-    assert set(company) <= set(page.splitlines())
-    peers = header.split()[-4:]
+    page = set(aligned_left((ROOT / "docs/speed.md").read_text()))
+    for table in tables("Speed"):
+        assert len(table) > 5
+        assert set(table) <= page
+
+
+def test_the_speeds_alone_are_those_of_the_measurements():
+    measured = (ROOT / "docs/measurements.md").read_text()
+    _, (header, *lines) = tables("Speed")
     assert len(lines) == 5
     for line in lines:
-        title, *numbers = re.split(" {2,}", line)
+        title, number, unit, *numbers = re.fullmatch(r"(.+?) (\S+) (us|ms) (.+)", line).groups()
         op, size = ("adamw_update", "1,000,000") if title == "adamw_update, 1M" else (title, "8192 x 768")
-        names, *rows = page.split(f"\n{op}\nsize ")[1].split("\n\n")[0].splitlines()
-        assert names.split()[-4:] == peers
+        names, *rows = measured.split(f"\n{op}\nsize ")[1].split("\n\n")[0].splitlines()
+        assert header.split()[-4:] == names.split()[-4:]  # the peers
         cells = [re.split(" {2,}", row) for row in rows]
-        # size, threads, result, time, mean, p90, GB/s, of copy, in AdamW's table of the loop, and the peers
+        # size, threads, result, time, mean, p90, GB/s, of copy, for AdamW of the loop, and the peers
         (row,) = (row for row in cells if row[:3] == [size, "2", "out="])
-        assert [row[3], row[7], *row[-4:]] == numbers, title
+        assert " ".join([row[3], row[7], *row[-4:]]) == f"{number} {unit} {' '.join(numbers)}", title
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES], ids=lambda page: page.stem)
+def test_links_to_files_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text)
+    assert not [target for target in targets if "://" not in target and not (page.parent / target).exists()]
 
 
 def test_the_readmes_training_is_that_of_the_page():
@@ -71,7 +87,8 @@ def test_the_snippets_of_a_page_print_what_they_say(page):
     fences = re.findall(r"^ *```(.*)$", text, re.MULTILINE)
     kinds = {kind for kind in fences[::2] if not kind.startswith("{")}
     assert set(fences[1::2]) <= {""}
-    others = {"speed": "", "training": "", "api": "python"}  # printed by bench/; run by a test of its own
+    # What bench/ printed; an example that a test of its own runs.
+    others = {"speed": "", "measurements": "", "training": "", "api": "python"}
     assert kinds <= {"pycon", "sh", others.get(page.stem, "sh")}
     blocks = re.findall(r"^ *```pycon\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
     snippets = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, page.name, str(page), 0)

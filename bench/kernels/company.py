@@ -25,7 +25,7 @@ from pyreg._cases import Shape
 
 from .case import Call, Case
 from .compare import checked, checked_peer
-from .measure import SETTLE, WARM_UP, Effort, Times
+from .measure import REST, SETTLE, WARM_UP, Effort, Times
 from .operations import OPERATIONS
 from .report import Peers, format_disturbance, format_shape
 
@@ -38,7 +38,6 @@ PRODUCTS = {
     "dropout_add_layer_norm_forward p=0.1": "x",
     "adamw_update": "grad",
 }
-REST = 0.15  # seconds before a library's turn: the threads of NumPy's OpenBLAS spin for 0.1 after a product
 IN_TURN = 6  # timed calls in a row, after WARM_UP
 BUSY_TURN = 0.03  # seconds: several slices of the scheduler
 

@@ -19,6 +19,8 @@ MIN_SAMPLE = 200e-6  # seconds: thousands of times the clock's resolution
 # milliseconds after a call, on CPUs that the next library's threads need.
 SETTLE = 0.02
 WARM_UP = 0.01
+# Seconds to wait after another library's matrix products: the threads of NumPy's OpenBLAS spin for 0.1 after one.
+REST = 0.15
 
 
 class Effort(NamedTuple):
