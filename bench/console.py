@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -38,12 +39,14 @@ def number(
 
 
 def output_file(*suffixes: str) -> Callable[[str], Path]:
-    """Return an argparse type: a file that can be written. Found out now, not after minutes of measuring."""
+    """Return an argparse type: a file that can be written. It is checked at once, before minutes of measuring."""
 
     def parse(text: str) -> Path:
         path = Path(text)
-        if path.is_dir() or not path.parent.is_dir():
-            raise argparse.ArgumentTypeError(f"cannot write {text}: its folder does not exist, or it is a folder")
+        if path.is_dir() or not os.access(path.parent, os.W_OK):
+            raise argparse.ArgumentTypeError(
+                f"cannot write {text}: it is a folder, or its folder cannot be written to"
+            )
         if suffixes and path.suffix not in suffixes:
             raise argparse.ArgumentTypeError(f"{text}: expected a name that ends in {' or '.join(suffixes)}")
         return path
@@ -84,7 +87,7 @@ def format_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]])
 
 @contextlib.contextmanager
 def interrupt_ignored() -> Iterator[None]:
-    """Ignore Ctrl-C here and, for good, in processes started meanwhile: the main process stops them."""
+    """Ignore Ctrl-C in this block, and for good in processes that it starts: the main process stops those."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield

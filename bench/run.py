@@ -65,7 +65,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     add("--compile", action="store_true", help="PyTorch through torch.compile as well, which is slow")
     add("--json", type=output_file(), metavar="FILE", help="write every number to FILE")
-    add("--against", type=old_run, metavar="FILE", help="compare with an earlier run, of which --json wrote FILE")
+    add("--against", type=old_run, metavar="FILE", help="compare with the run that --json wrote to FILE")
     add(
         "--plot", type=output_file(".png", ".svg", ".pdf"), metavar="FILE", help="draw the speeds of the most threads"
     )
@@ -74,18 +74,22 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--sweep", action="store_true", help="instead: pyreg's time per element against the size")
     add("--isa", action="store_true", help="instead: what each instruction-set level gains")
     args = parser.parse_args(argv)
-    args.company = [kind for kind in ("company", "busy") if getattr(args, kind)]
-    inside = args.sweep or args.isa
+    args.kinds = [kind for kind in ("company", "busy") if getattr(args, kind)]
+    args.inside = args.sweep or args.isa
     for option in ("plot", "compile"):
-        if getattr(args, option) and (args.company or inside):
-            parser.error(f"--{option} does not go with --company, --busy, --sweep and --isa")
-    if args.company and (inside or args.threads != default_threads):
-        parser.error("--company and --busy do not go with --threads, --sweep and --isa")
-    if args.against and inside:
-        parser.error("--against does not go with --sweep and --isa")
+        if getattr(args, option) and (args.kinds or args.inside):
+            parser.error(f"--{option} cannot be combined with --company, --busy, --sweep or --isa")
+    if args.kinds and (args.inside or args.threads != default_threads):
+        parser.error("--company and --busy cannot be combined with --threads, --sweep or --isa")
+    if args.against and args.inside:
+        parser.error("--against cannot be combined with --sweep or --isa")
+    if args.against and not any(args.against.get(kind) for kind in args.kinds or ["rows"]):
+        parser.error("argument --against: that run did not measure what this one does; see --company and --busy")
     if args.isa and not args.sweep:
+        if args.threads not in (default_threads, [1]):
+            parser.error("--isa measures on one thread")
         args.threads = [1]
-    known = PRODUCTS if args.company else OPERATIONS
+    known = PRODUCTS if args.kinds else OPERATIONS
     args.ops = [title for title in known if not args.only or title.split()[0] in args.only]
     if not args.ops:
         parser.error(f"--company and --busy measure only {', '.join(title.split()[0] for title in PRODUCTS)}")
@@ -111,7 +115,8 @@ def measure_comparison(args: argparse.Namespace, peers: Peers, effort: Effort, b
     text, layer = python_layer(args.ops, effort, bar)
     bar.write(text)
     bar.write(format_notes(peers, with_loop="adamw_update" in args.ops))
-    bar.write(format_disturbance(row.times["pyreg"] for row in rows))
+    # A new array waits for its memory, whatever else the machine does.
+    bar.write(format_disturbance(row.times["pyreg"] for row in rows if row.result == "out="))
     if args.plot:
         from kernels.plot import plot  # matplotlib takes a second to import
 
@@ -123,8 +128,7 @@ def measure_comparison(args: argparse.Namespace, peers: Peers, effort: Effort, b
 def work(args: argparse.Namespace) -> None:
     """Measure, print, write the files."""
     effort = QUICK if args.quick else FULL
-    inside = args.sweep or args.isa
-    wanted = () if inside else PEERS[:2] if args.company else (*PEERS, *["torch_compile"] * args.compile)
+    wanted = () if args.inside else PEERS[:2] if args.kinds else (*PEERS, *["torch_compile"] * args.compile)
     peers, missing = import_peers(wanted)
     machine: dict[str, Any] = pyreg.show_config("dicts") | {
         "measured_threads": args.threads,
@@ -133,11 +137,11 @@ def work(args: argparse.Namespace) -> None:
     print(format_machine(machine, missing), flush=True)
     # disable=None: no bar if stderr is not a terminal.
     with tqdm(disable=None, leave=False) as bar:
-        if args.company:
+        if args.kinds:
             shapes = SHAPES[: 2 if args.quick else None]
-            measured = {kind: company(kind, args.ops, shapes, peers, effort, bar) for kind in args.company}
+            measured = {kind: company(kind, args.ops, shapes, peers, effort, bar) for kind in args.kinds}
             results = {kind: [row.as_json() for row in rows] for kind, rows in measured.items()}
-        elif inside:
+        elif args.inside:
             results = measure_inside(args, effort, bar)
         else:
             results = measure_comparison(args, peers, effort, bar)

@@ -19,7 +19,7 @@ from console import exit_status, interrupt_ignored, number
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 from training.report import Results, format_report, format_setting, plot_curves, write_csv
-from training.run import CONFIGURATIONS, NUM_HEADS, Settings, run
+from training.runs import CONFIGURATIONS, NUM_HEADS, Settings, run
 
 import pyreg
 

@@ -20,8 +20,9 @@ from typing import Any
 from console import exit_status, interrupt_ignored, number
 from kernels.measure import REST
 from tqdm import tqdm
+from training.losses import check
 from training.steps import Problem
-from training.steps_report import check, format_losses, format_times
+from training.steps_report import format_losses, format_times
 from training.turns import (
     PYREG_WAYS,
     TORCH_WAYS,

@@ -21,6 +21,9 @@ extensions = [
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"pyreg {release}"
+html_static_path = ["static"]
+html_css_files = ["style.css"]
+highlight_language = "none"  # of a block that names no language: what a command printed
 
 default_role = "autolink"  # autosummary's: `name` is a link where it names something of ours
 myst_enable_extensions = ["dollarmath"]
@@ -47,7 +50,7 @@ def write_formula(translator, node, display):
     mathml = convert(formula, display=display)
     if "\\" in mathml:
         raise ValueError(f"latex2mathml does not know a command of {formula!r}")
-    translator.body.append(mathml)
+    translator.body.append(f'<div class="formula">{mathml}</div>' if display == "block" else mathml)
     raise nodes.SkipNode
 
 

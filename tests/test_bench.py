@@ -83,7 +83,7 @@ def test_a_wrong_entry_of_any_result_is_refused(title):
         right = result.flat[-1].copy()
         for wrong in (right + np.abs(result).max() / 1000, np.nan):
             result.flat[-1] = wrong
-            with pytest.raises(WrongAnswer, match=f"{name} is off by|z is off by"):
+            with pytest.raises(WrongAnswer, match=f"{name} is off by|z is off by|were kept"):
                 case.check(answer)
         result.flat[-1] = right
 
@@ -122,6 +122,27 @@ def test_another_mask_is_right_for_a_library_and_wrong_for_pyreg(title):
     case.check(other_mask)
     with pytest.raises(WrongAnswer, match=r"pyreg\.reference"):
         case.check_bits(other_mask)
+
+
+@pytest.mark.parametrize("title", OPERATIONS)
+def test_missing_results_and_results_of_another_shape_are_refused(title):
+    case = make_case(title, (30, 37))
+    answer = copied(case, case.public_call()())
+    if len(case.table.results) > 1:
+        case.check(answer[:2])
+        with pytest.raises(WrongAnswer, match="the results are"):
+            case.check_bits(answer[:1])
+    if not case.table.updated:
+        with pytest.raises(WrongAnswer, match="no results"):
+            case.check(None)
+    with pytest.raises(WrongAnswer, match="shape"):
+        case.check((answer[0].T if answer[0].ndim > 1 else answer[0][:-1], *answer[1:]))
+
+
+def test_a_drop_path_that_drops_no_sample_is_refused():
+    case = make_case("drop_path p=0.1", (900, 37))
+    with pytest.raises(WrongAnswer, match=r"100\.00% were kept"):
+        case.check(case.x / np.float32(0.9))
 
 
 def test_gelu_is_not_mistaken_for_its_approximation():
@@ -205,15 +226,13 @@ def test_a_90th_percentile_of_more_than_twice_the_median_is_reported():
 # --- two runs
 
 
-def make_run(**seconds):
-    """What --json writes of rows on which pyreg took so many seconds."""
-    company = []
-    for library, call in (("numpy", 0.04), ("pyreg", seconds.pop("company", 0.004))):
-        row = in_company.CompanyRow("beside", "dropout", (8, 768), library, 1, times_of(call), times_of(1))
-        company.append(row.as_json())
+def make_run(company=0.004, mean=1, **seconds):
+    """What --json writes of rows on which pyreg took so many seconds; in company, with this mean."""
+    times = {"numpy": times_of(0.04), "pyreg": times_of(company)._replace(mean=mean)}
+    row = in_company.CompanyRow("beside", "dropout", (8, 768), 2, times | {"pyreg, 1 thread": times_of(1)})
     rows = [make_row(op, time).as_json(["numpy"]) for op, time in seconds.items()]
     machine = pyreg.show_config("dicts")
-    return json.loads(json.dumps({"machine": machine, "rows": rows, "busy": company}))
+    return json.loads(json.dumps({"machine": machine, "rows": rows, "busy": [row.as_json()]}))
 
 
 def lines_under(title, text):
@@ -224,11 +243,11 @@ def lines_under(title, text):
 
 def test_two_runs_are_compared_by_what_changed_against_the_yardstick():
     before = make_run(layer_norm=0.004, dropout=0.004, rms_norm=0.004, softmax=0.004)
-    # 1.5 times as slow; a quarter faster; slower, but within the spread; the same; and in company, slower.
-    now = make_run(layer_norm=0.006, dropout=0.003, rms_norm=0.0046, gelu=0.004, company=0.006)
+    # 1.5 times as slow; a quarter faster; slower, but within the spread; the same. In company, both are slower.
+    now = make_run(layer_norm=0.006, dropout=0.003, rms_norm=0.0046, gelu=0.004, company=0.006, mean=2)
     text = against.format_against(before, now)
-    assert "4 rows are in both runs, 1 only in the old one, 1 only in the new one" in text
-    assert lines_under("slower", text) == ["layer_norm", "dropout"]
+    assert "5 rows are in both runs, 1 only in the old one, 1 only in the new one" in text
+    assert lines_under("slower", text) == ["layer_norm", "dropout", "dropout"]
     assert lines_under("faster", text) == ["dropout"]
     assert "layer_norm     1        1.50       1       0" in text
 
@@ -251,7 +270,8 @@ def test_a_machine_that_is_twice_as_slow_changes_nothing():
         ("{", "not a file that --json wrote"),
         ("[1]", "not a file that --json wrote"),
         ('{"rows": [{"op": 1}], "machine": {}}', "not a file that --json wrote"),
-        ('{"machine": {"machine": {"cpu": "x"}}, "sweep": []}', "no rows to compare"),
+        (json.dumps({"machine": pyreg.show_config("dicts"), "sweep": []}), "no rows to compare"),
+        (json.dumps(make_run()), "did not measure what this one does"),
     ],
 )
 def test_a_file_that_is_not_a_run_is_refused(text, message, tmp_path, capsys):
@@ -276,13 +296,14 @@ def test_calls_in_company_are_reported_against_one_thread(monkeypatch, capsys, t
     rows = json.loads(path.read_text())[option[2:]]
     cpus = len(os.sched_getaffinity(0))
     for op in ("layer_norm_backward", "adamw_update"):
-        for library, threads in (("pyreg", 1), ("pyreg", pyreg.get_num_threads()), ("numpy", 1)):
-            found = [row for row in rows if (row["op"], row["library"], row["threads"]) == (op, library, threads)]
-            assert len({row["situation"] for row in found}) == (situations if cpus > 1 else 1)
-            for row in found:
-                assert row["call"]["p90"] >= row["call"]["median"] > 0
-                assert (row["product"] is None) == (option == "--busy")
-    assert "median/1t" in capsys.readouterr().out
+        found = [row for row in rows if row["op"] == op]
+        assert len({row["situation"] for row in found}) == (situations if cpus > 1 else 1)
+        for row in found:
+            assert row["threads"] == pyreg.get_num_threads()
+            assert row["times"].keys() == {"pyreg", "pyreg, 1 thread", "numpy"}
+            assert all(times["p90"] >= times["median"] > 0 for times in row["times"].values())
+            assert (row["product"] is None) == (option == "--busy")
+    assert "of 1 thread" in capsys.readouterr().out
     assert against.read_run(path)
 
 
@@ -352,12 +373,13 @@ def test_sweep_and_isa_have_a_row_for_each_size_and_level(tmp_path):
         (["--threads", "two"], "expected numbers of threads"),
         (["--threads", "99999999999"], "expected numbers of threads"),
         (["--plot", "run.xyz"], ".png"),
-        (["--isa", "--compile"], "does not go with"),
+        (["--isa", "--compile"], "cannot be combined with"),
+        (["--isa", "--threads", "3"], "measures on one thread"),
         (["--only", "softmax"], "invalid choice"),
         (["--json", "no/such/folder/run.json"], "cannot write"),
-        (["--sweep", "--plot", "run.png"], "does not go with"),
-        (["--company", "--threads", "1"], "do not go with"),
-        (["--busy", "--sweep"], "do not go with"),
+        (["--sweep", "--plot", "run.png"], "cannot be combined with"),
+        (["--company", "--threads", "1"], "cannot be combined with"),
+        (["--busy", "--sweep"], "cannot be combined with"),
         (["--company", "--only", "drop_path"], "measure only"),
     ],
 )

@@ -11,8 +11,8 @@ import pytest
 from console import WrongAnswer
 from training import steps, turns, unfused
 from training.layers import Config
+from training.losses import FLOAT64_BOUND, check, float32_bound
 from training.steps import PyregTrainer
-from training.steps_report import FLOAT64_BOUND, check, float32_bound
 from training.turns import Turn
 
 import pyreg
@@ -142,7 +142,7 @@ def test_quick_run_compares_and_reports():
     for module in ("scipy", "sklearn", "threadpoolctl", "tqdm"):
         pytest.importorskip(module)
     command = [sys.executable, SCRIPT, "--quick", "--steps", "4", "--threads", str(len(os.sched_getaffinity(0)))]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
     for row in ("a training step", "softmax_dropout", "adamw_update", "fused and unfused"):
         assert row in run.stdout

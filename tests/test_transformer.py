@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from bits import assert_same_bits
 from test_gradients import finite_differences
-from training import run, unfused
+from training import runs, unfused
 from training.adamw import AdamW, decays
 from training.layers import Config
 from training.model import Transformer
@@ -185,8 +185,8 @@ def training_run(**changes):
     labels = rng.integers(4, size=60)
     x = rng.normal(0, 0.3, (60, 4, 5)).astype(np.float32)
     x[np.arange(60), labels] += 1
-    split = run.Split(x[:40], labels[:40], x[40:], labels[40:])
-    settings = run.Settings(
+    split = runs.Split(x[:40], labels[:40], x[40:], labels[40:])
+    settings = runs.Settings(
         norm_position="pre",
         train_size=40,
         epochs=25,
@@ -199,7 +199,7 @@ def training_run(**changes):
     config = tiny_config(num_tokens=4, d_model=8, dtype=np.float32, dropout=0.1, **changes)
     model = Transformer(config, np.random.default_rng(5))
     optimizer = AdamW(model.params, settings.weight_decay)
-    history = run.fit(model, optimizer, split, settings, np.random.default_rng(6))
+    history = runs.fit(model, optimizer, split, settings, np.random.default_rng(6))
     return history, model
 
 
@@ -207,7 +207,7 @@ def training_run(**changes):
 @pytest.mark.parametrize("norm_position", ["pre", "post"])
 def test_training_lowers_the_loss_and_keeps_float32(norm_position, layer_norm):
     history, model = training_run(norm_position=norm_position, layer_norm=layer_norm)
-    loss = history.values[:, run.MEASURES.index("train_loss")]
+    loss = history.values[:, runs.MEASURES.index("train_loss")]
     assert history.epochs[0] == 0
     assert history.epochs[-1] == 25
     assert loss[-1] < 0.8 * loss[0]
@@ -222,7 +222,7 @@ def test_training_twice_gives_the_same_bits():
 
 
 def test_learning_rate_warms_up_to_its_peak_then_falls():
-    rates = [run.learning_rate(step, 100, peak=0.5) for step in range(1, 101)]
+    rates = [runs.learning_rate(step, 100, peak=0.5) for step in range(1, 101)]
     assert rates[:10] == pytest.approx([0.05 * step for step in range(1, 11)])
     assert max(rates) == rates[9] == 0.5
     assert rates[9:] == sorted(set(rates[9:]), reverse=True)

@@ -1,7 +1,8 @@
-"""Two runs of run.py held against each other: which of pyreg's calls have become slower.
+"""Compare two runs of run.py: which of pyreg's calls have become slower.
 
-The runs took place at different times, perhaps on different machines, so their seconds are not compared. What is
-compared is pyreg's time relative to that of a yardstick in the same run: the faster copy, and in company NumPy.
+The runs took place at different times, perhaps on different machines, so their seconds are not compared, but pyreg's
+time relative to a yardstick's in the same run: that of the faster copy, and in company that of NumPy. In company, the
+mean counts as well as the median, because it shows the long waits.
 """
 
 from __future__ import annotations
@@ -17,16 +18,23 @@ from console import format_table, three_digits
 from .report import format_shape
 
 Run = Mapping[str, Any]  # as --json writes it
-# A row has changed if its quartiles lie apart, and its medians by more than this factor.
+# A row has changed if the quartile ranges do not overlap and the medians differ by more than this factor.
 FACTOR = 1.1
+# The mean of a row in company has changed if it differs by more than this factor: it has no quartiles.
+MEAN_FACTOR = 1.5
 
 
 class Relative(NamedTuple):
-    """pyreg's time, as a multiple of the yardstick's median: the quartiles."""
+    """pyreg's time, as a multiple of the yardstick's: the quartiles of the calls, or their mean alone."""
 
     quartile1: float
     median: float
     quartile3: float
+
+    def is_slower_than(self, other: Relative) -> bool:
+        if self.quartile1 == self.quartile3:
+            return self.median > MEAN_FACTOR * other.median
+        return self.median > FACTOR * other.median and self.quartile1 > other.quartile3
 
 
 Key = tuple[str, ...]  # operation, size, threads, and the result or the situation
@@ -43,8 +51,10 @@ def rows_of(run: Run) -> Iterator[tuple[Key, Relative]]:
         key = row["op"], format_shape(row["shape"]), str(row["threads"]), row["result"]
         yield key, relative(row["times"]["pyreg"], copy)
     for row in [*run.get("company", ()), *run.get("busy", ())]:
-        key = row["op"], format_shape(row["shape"]), str(row["threads"]), row["situation"]
-        yield key, relative(row["times"]["pyreg"], row["times"]["numpy"]["median"])
+        key = row["op"], format_shape(row["shape"]), str(row["threads"])
+        times, numpy = row["times"]["pyreg"], row["times"]["numpy"]
+        yield (*key, row["situation"]), relative(times, numpy["median"])
+        yield (*key, f"{row['situation']}, mean"), Relative(*[times["mean"] / numpy["mean"]] * 3)
 
 
 def read_run(path: Path) -> Run:
@@ -52,7 +62,7 @@ def read_run(path: Path) -> Run:
     try:
         run = json.loads(path.read_text())
         rows = dict(rows_of(run))
-        run["machine"]["machine"]["cpu"]
+        machine_of(run)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a file that --json wrote ({type(error).__name__}: {error})") from None
     if not rows:
@@ -70,8 +80,8 @@ def format_against(old: Run, new: Run) -> str:
     before, now = dict(rows_of(old)), dict(rows_of(new))
     both = [key for key in now if key in before]
     ratios = {key: now[key].median / before[key].median for key in both}
-    slower = [key for key in both if ratios[key] > FACTOR and now[key].quartile1 > before[key].quartile3]
-    faster = [key for key in both if ratios[key] < 1 / FACTOR and now[key].quartile3 < before[key].quartile1]
+    slower = [key for key in both if now[key].is_slower_than(before[key])]
+    faster = [key for key in both if before[key].is_slower_than(now[key])]
     lost, added = len(before) - len(both), len(now) - len(both)
     lines = [
         f"before: {machine_of(old)}",
@@ -93,6 +103,7 @@ def format_against(old: Run, new: Run) -> str:
         lines.append(format_table(title, head, changed) if keys else f"{title}: none\n")
     lines += [
         "before, now: pyreg's median time, divided by the faster copy's in the same run; in company, by NumPy's.",
-        f"slower, faster: by more than {FACTOR - 1:.0%}, and the quartiles of the two runs do not overlap.",
+        f"slower, faster: by more than {FACTOR - 1:.0%}, and the quartile ranges of the two runs do not overlap;",
+        f"  a mean, which is compared in company only, by more than {MEAN_FACTOR - 1:.0%}.",
     ]
     return "\n".join(lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -15,13 +15,13 @@ from console import WrongAnswer
 import pyreg
 from pyreg._cases import CASES, Arguments, Of, Shape
 
+from .measure import Call
 from .operations import Operation
 
 Array = npt.NDArray[Any]
-Call = Callable[[], Any]  # does the operation once and returns its answer
 
-# Of a result's largest entry. A float32 sum over a row of 4096, one element after the other, is off by about 4e-6;
-# GELU's approximation by tanh is off by 1e-4.
+# Relative to a result's largest entry. A float32 sum over a row of 4096, one element after the other, is off by about
+# 4e-6; GELU's approximation by tanh is off by 1e-4.
 TOLERANCE = 2e-5
 # Left out of the calls, as most users do.
 OPTIONAL = dict.fromkeys(("mask", "row_scale", "layer_scale", "max_exp_avg_sq"))
@@ -35,8 +35,6 @@ def slices(length: int, step: int) -> Iterator[slice]:
 def check_close(name: str, got: Array, expected: Array) -> None:
     """Raise WrongAnswer if an entry is off by more than `TOLERANCE` times the largest entry."""
     got, expected = got.ravel(), expected.ravel()
-    if got.size != expected.size:
-        raise WrongAnswer(f"{name} has {got.size} entries instead of {expected.size}")
     errors = [np.abs(got[part] - expected[part]).max() for part in slices(got.size, 2**20)]
     error = np.max(errors) / max(expected.max(), -expected.min())
     if not error <= TOLERANCE:  # written this way so that NaN fails
@@ -59,8 +57,13 @@ def check_dropped(name: str, got: Array, full: Array, p: float) -> None:
         is_large = np.abs(full[part]) > smallest
         large += np.count_nonzero(is_large)
         kept += np.count_nonzero(is_large & mask)
-    if abs(kept / large - (1 - p)) > 6 * math.sqrt(p * (1 - p) / large):
-        raise WrongAnswer(f"{kept / large:.2%} were kept instead of {1 - p:.2%}")
+    check_kept(kept, large, p)
+
+
+def check_kept(kept: int, of: int, p: float) -> None:
+    """Raise WrongAnswer if the number kept is more than six standard deviations from ``1 - p`` of all."""
+    if abs(kept / of - (1 - p)) > 6 * math.sqrt(p * (1 - p) / of):
+        raise WrongAnswer(f"{kept / of:.2%} were kept instead of {1 - p:.2%}")
 
 
 class Case:
@@ -121,7 +124,7 @@ class Case:
 
     @property
     def activation(self) -> str:
-        """Of the functions that apply one, its name."""
+        """The activation's name, for example gelu_tanh."""
         return self.name.split("_")[0] + "_tanh" * (self.operation.arguments.get("approximate") == "tanh")
 
     # --- pyreg's calls
@@ -136,7 +139,7 @@ class Case:
         for name, parameter in inspect.signature(function).parameters.items():
             value = arguments.get(name, parameter.default)
             if not isinstance(value, np.ndarray) and value == parameter.default:
-                by_name = True  # those after one that is left out
+                by_name = True  # the arguments after one that is left out
                 continue
             by_name |= parameter.kind is inspect.Parameter.KEYWORD_ONLY
             written.append(f"{name}={name}" if by_name else name)
@@ -188,12 +191,21 @@ class Case:
     def check(self, answer: Any) -> None:
         """Raise WrongAnswer if an answer, of a call after `restore`, is wrong."""
         results = self.named(answer)
+        if not results:
+            raise WrongAnswer("no results")
+        for name, result in results.items():
+            shape = self.table.results.get(name, Of.ELEMENT).shape(self.shape)
+            if result.squeeze().shape != np.empty(shape).squeeze().shape:  # statistics may keep an axis of length 1
+                raise WrongAnswer(f"{name} has shape {result.shape} instead of {shape}")
         if "z" in results:  # of dropout, add and norm: z has a mask of its own, and the rest follows from z
             check_dropped("z", results["z"] - self.residual, self.x, self.p)
             expected = self.in_float64(x=results["z"], residual=None, p=0.0, key=None)
         elif self.table.samples:  # whole samples are dropped
             kept = (results["y"] != 0).any(axis=1, keepdims=True)
-            expected = {"y": kept * (self.expected["y"] / np.float32(1 - self.p))}
+            check_kept(np.count_nonzero(kept), len(kept), self.p)
+            full = self.expected["y"]
+            results["y"] = results["y"] + full  # so that something is left if all are dropped
+            expected = {"y": kept * (full / np.float32(1 - self.p)) + full}
         elif self.draws_mask:
             check_dropped("y", results.pop("y"), self.expected["y"], self.p)
             expected = self.expected
@@ -208,6 +220,8 @@ class Case:
         A mistake in how rows are divided into blocks would show there.
         """
         rows, results = self.shape[0], self.named(answer)
+        if results.keys() != self.expected.keys():
+            raise WrongAnswer(f"the results are {', '.join(results)} instead of {', '.join(self.expected)}")
         few = min(rows, max(1, 2**14 // math.prod(self.shape[1:])))
         for part in (slice(0, few), slice(rows - few, rows)):
             cut = self.table.cut(self.arguments | self.before, self.shape, part)

@@ -23,9 +23,9 @@ from tqdm import tqdm
 import pyreg
 from pyreg._cases import Shape
 
-from .case import Call, Case
+from .case import Case
 from .compare import checked, checked_peer
-from .measure import REST, SETTLE, WARM_UP, Effort, Times
+from .measure import REST, SETTLE, WARM_UP, Call, Effort, Times
 from .operations import OPERATIONS
 from .report import Peers, format_disturbance, format_shape
 
@@ -68,7 +68,7 @@ class CompanyRow:
     def cells(self, peers: Iterable[str]) -> list[str]:
         times = self.times["pyreg"]
         one = times.mean / self.times["pyreg, 1 thread"].mean
-        cells = [self.op, format_shape(self.shape), *map(format_seconds, (times.median, times.mean, times.p90))]
+        cells = [self.op.split()[0], str(self.shape[0]), *map(format_seconds, (times.median, times.mean, times.p90))]
         cells.append(three_digits(one))
         if self.product and self.product_alone:
             cells.append(three_digits(self.product.median / self.product_alone.median))
@@ -139,12 +139,10 @@ def contenders(case: Case, target: str, peers: Peers) -> list[Contender]:
 
 
 def take_turns(effort: Effort, *turns: Callable[[], None]) -> None:
-    start = time.perf_counter()
-    for done in range(effort.most):
-        if done >= effort.least and time.perf_counter() - start > effort.seconds:
-            break
-        for turn in turns:
-            turn()
+    """Let everyone take a turn in each round. The first one changes, because a turn finds what the last one left."""
+    for done in effort.rounds():
+        for i in range(len(turns)):
+            turns[(done + i) % len(turns)]()
 
 
 def make_row(situation: str, case: Case, made: Sequence[Contender], *products: Times) -> CompanyRow:
@@ -210,11 +208,11 @@ def format_company(rows: Sequence[CompanyRow], peers: Iterable[str]) -> str:
     for situation in dict.fromkeys(row.situation for row in rows):
         there = [row for row in rows if row.situation == situation]
         product = ["product"] * (there[0].product is not None)
-        head = [situation, "size", "median", "mean", "p90", "of 1 thread", *product, *peers]
+        head = [situation, "rows", "median", "mean", "p90", "of 1 thread", *product, *peers]
         tables.append(format_table("", head, [row.cells(peers) for row in there]))
     lines = [
-        "median, mean, p90 (the 90th percentile): of pyreg's calls, float32, out=, on the default threads. A mean",
-        "  above p90: a few long waits.",
+        "median, mean, p90 (the 90th percentile): of pyreg's calls on (rows, 768) float32, out=, p=0.1, on the",
+        "  default threads. A mean above p90: a few long waits.",
         "of 1 thread: the mean, divided by that on one thread in the same situation.",
         f"{', '.join(peers)}: their mean, divided by pyreg's.",
     ]

@@ -14,8 +14,8 @@ import pyreg
 from pyreg import _core
 from pyreg._cases import Shape
 
-from .case import Call, Case
-from .measure import Effort, measure
+from .case import Case
+from .measure import Call, Effort, measure
 from .operations import OPERATIONS
 from .report import Peers, Row, format_comparison, format_shape
 
@@ -27,7 +27,8 @@ def import_peers(names: Iterable[str]) -> tuple[Peers, list[str]]:
     peers, missing = {}, []
     for name in names:
         try:
-            peers[name.removeprefix("torch_")] = importlib.import_module(f"kernels.peers.{name}")
+            module = importlib.import_module(f"kernels.peers.{name}")
+            peers[module.NAME] = module
         except ImportError:
             missing.append(name)
     return peers, missing

@@ -14,8 +14,8 @@ import pyreg
 from pyreg import _core
 from pyreg._cases import Shape
 
-from .case import Call, Case
-from .measure import Effort, measure
+from .case import Case
+from .measure import Call, Effort, measure
 from .operations import OPERATIONS
 from .report import format_shape
 

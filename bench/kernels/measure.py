@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from timeit import Timer
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pyreg._speed import disturbed
 
-from .case import Call
+Call = Callable[[], Any]  # does the operation once and returns its answer
 
 MIN_SAMPLE = 200e-6  # seconds: thousands of times the clock's resolution
 # Seconds to wait after another library's calls, and then to call untimed. An OpenMP runtime's threads spin for some
@@ -29,6 +29,14 @@ class Effort(NamedTuple):
     least: int
     most: int
     seconds: float
+
+    def rounds(self) -> Iterator[int]:
+        """Number the rounds."""
+        start = time.perf_counter()
+        for done in range(self.most):
+            if done >= self.least and time.perf_counter() - start > self.seconds:
+                return
+            yield done
 
 
 FULL = Effort(least=5, most=25, seconds=1.5)
@@ -96,6 +104,11 @@ def measure(groups: Sequence[Mapping[str, Call]], threads: int, effort: Effort) 
         How many each call uses.
     effort : Effort
         How many rounds to do.
+
+    Returns
+    -------
+    {name: Times}
+        Seconds per call.
     """
     timers = [{name: Timer(call) for name, call in group.items()} for group in groups]
     # One thread leaves none spinning, and the threads of a single group may spin.
@@ -106,10 +119,7 @@ def measure(groups: Sequence[Mapping[str, Call]], threads: int, effort: Effort) 
         warm_up(next(iter(group.values())), 1, WARM_UP if settle else 0.0)
         numbers |= {name: calibrate(timer) for name, timer in group.items()}
     samples: dict[str, list[float]] = {name: [] for name in numbers}
-    start = time.perf_counter()
-    for done in range(effort.most):
-        if done >= effort.least and time.perf_counter() - start > effort.seconds:
-            break
+    for _ in effort.rounds():
         for group in timers:
             for i, (name, timer) in enumerate(group.items()):
                 samples[name].append(sample(timer, numbers[name], settle if i == 0 else 0.0))

@@ -9,7 +9,8 @@ from typing import Any
 
 from pyreg._cases import Shape
 
-# From the overhead of a call, over what fits a cache, to what only memory holds. 1000 x 1001: multiples of nothing.
+# From the overhead of a call, over what fits a cache, to what only memory holds. 1001: an odd length, so that every
+# loop has a remainder.
 ROWS: tuple[Shape, ...] = ((8, 768), (512, 768), (1000, 1001), (8192, 768), (8192, 4096))
 # A GPT of 768 features has 3072 between the two linear maps of its feed-forward sublayer.
 HIDDEN: tuple[Shape, ...] = ((8, 768), (512, 768), (1000, 1001), (2048, 3072), (8192, 3072))

@@ -115,7 +115,7 @@ def feed_forward_forward(
     x: Array, w: Params, config: Config, stream: DropoutStream
 ) -> tuple[Array, FeedForwardSaved]:
     """Two linear maps with GELU and dropout in between, each token alone: (B, T, C) to itself."""
-    hidden = matmul_forward(x, w["fc1.weight"])  # its bias is added on the way through GELU
+    hidden = matmul_forward(x, w["fc1.weight"])  # gelu_dropout adds its bias
     site = stream.take(hidden.size, config.dropout)
     dropped = config.functions.gelu_dropout_forward(hidden, w["fc1.bias"], **site)
     y = linear_forward(dropped, w["fc2.weight"], w["fc2.bias"])
@@ -169,7 +169,7 @@ def join_backward(
 ) -> tuple[Array, Array, Array | None, Array | None]:
     """Return dbranch, dresidual, dweight, dbias.
 
-    `dz` is None where y alone was used. The memory of dy and dz takes the first two where there is a norm.
+    `dz` is None if only y was used. If there is a norm, dbranch and dresidual are written to the memory of dy and dz.
     """
     if s.z is None:
         return pyreg.dropout(dy, **s.site), dy, None, None

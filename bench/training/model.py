@@ -31,7 +31,7 @@ from .parameters import init_params
 
 Labels = npt.NDArray[np.integer[Any]]
 
-FIRST_NORM = "blocks.0.attention.norm"  # Pre-LN's, which no sublayer stands before
+FIRST_NORM = "blocks.0.attention.norm"  # Pre-LN's; no sublayer comes before it
 
 
 class Sublayer(NamedTuple):
@@ -57,9 +57,9 @@ class Saved(NamedTuple):
 class Transformer:
     """The model: its parameters, and the loss forward and backward.
 
-    A sublayer reads y, and its branch is added to the residual; z is the sum, and y is z normalised. Pre-LN has z for
-    the next residual, so that the way from the loss to every block is free of norms and gradients start out even
-    across depth (Xiong et al., 2020); Post-LN, as in Vaswani et al., has y.
+    A sublayer reads y, and its branch is added to the residual; z is the sum, and y is z normalised. In Pre-LN, the
+    next residual is z, so gradients reach every block without passing a norm, and start out even across depth (Xiong
+    et al., 2020). In Post-LN, as in Vaswani et al., it is y.
 
     Parameters
     ----------

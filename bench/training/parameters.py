@@ -35,7 +35,7 @@ def init_params(config: Config, rng: np.random.Generator) -> Params:
         linear(f"blocks.{i}.feed_forward.fc1", c, config.d_ff)
         linear(f"blocks.{i}.feed_forward.fc2", config.d_ff, c)
         norm(f"blocks.{i}.feed_forward.norm")
-    # Pre-LN leaves the residual stream itself without a norm: one at its end makes up for that.
+    # Pre-LN never normalises the residual stream, so there is one more norm at its end.
     if config.norm_position == "pre":
         norm("final_norm")
     linear("classifier", c, config.num_classes)

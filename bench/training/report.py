@@ -11,7 +11,7 @@ from console import format_table
 from scipy.special import stdtrit
 
 from .operations import Array
-from .run import CONFIGURATIONS, MEASURES, History, Settings
+from .runs import CONFIGURATIONS, MEASURES, History, Settings
 
 # (configuration, key): its run
 Results = Mapping[tuple[str, int], History]

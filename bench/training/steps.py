@@ -13,7 +13,7 @@ from .adamw import AdamW
 from .layers import Config
 from .model import Labels, Transformer
 from .operations import Array, DropoutStream
-from .run import BATCH_SIZE, NUM_HEADS, learning_rate, load_split
+from .runs import BATCH_SIZE, NUM_HEADS, learning_rate, load_split
 
 KEY = 2024
 # train.py's defaults.

@@ -18,8 +18,6 @@ from .model import Transformer
 from .operations import DropoutStream
 from .steps import KEY, WEIGHT_DECAY, Batches, learning_rate_at, start_model
 
-VERSION = torch.__version__
-
 Drop = Callable[[Tensor], Tensor]
 
 

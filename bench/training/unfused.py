@@ -1,6 +1,6 @@
 """pyreg's fused functions in separate passes: the same names, the same arguments, the same bits.
 
-Softmax and GELU without a p drop nothing, and `pyreg.dropout` does it apart.
+Without p, softmax and GELU drop nothing; `pyreg.dropout` runs separately.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def gelu_dropout_forward(x: Array, bias: Array, *, p: float, key: int, offset: i
 def gelu_dropout_backward(
     dy: Array, x: Array, bias: Array, *, p: float, key: int, offset: int, out: Array
 ) -> tuple[Array, Array]:
-    # Walking back, the mask would come first. But its factor 1 / (1 - p) rounds where it stands, and in the fused
-    # function that is behind the derivative.
+    # The fused function multiplies by the derivative first and by 1 / (1 - p) after it. The other order would round
+    # differently.
     dx, _ = pyreg.gelu_dropout_backward(dy, x, bias, out=out)
     dx = pyreg.dropout(dx, p, key=key, offset=offset, out=out)
     return dx, sum_rows(dx)
@@ -62,7 +62,7 @@ def dropout_add_layer_norm_backward(
     out: Array,
     dresidual_out: Array | None,
 ) -> tuple[Array, Array, Array, Array, None]:
-    # The sum's gradient needs memory of its own: without a dz, which is given up for it, a new array.
+    # dresidual needs an array of its own: dz's, or a new one if there is no dz.
     through_norm, dweight, dbias = pyreg.layer_norm_backward(
         dy, z, mean, rstd, weight, out=None if dz is None else out
     )

@@ -8,8 +8,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from ..case import Call, Case
+from ..case import Case
+from ..measure import Call
 
+NAME = "jax"
 VERSION = jax.__version__
 NOTE = "jax is jit-compiled, returns new arrays, and uses all CPUs: shown only where pyreg does too."
 

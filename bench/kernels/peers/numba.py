@@ -9,8 +9,10 @@ import numba
 import numpy as np
 from numba import njit, prange
 
-from ..case import Array, Call, Case
+from ..case import Array, Case
+from ..measure import Call
 
+NAME = "numba"
 VERSION = numba.__version__
 NOTE = "numba is @njit(parallel=True) on plain loops, without fastmath, into buffers."
 

@@ -10,11 +10,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..case import Array, Call, Case
+from ..case import Array, Case
+from ..measure import Call
 from .numpy_activations import ACTIVATIONS
 
+NAME = "numpy"
 VERSION = np.__version__
-NOTE = "numpy always works on one thread; into buffers (out=) except for dropout."
+NOTE = "numpy always works on one thread, into buffers (out=)."
 
 
 def set_num_threads(threads: int) -> bool:
@@ -96,9 +98,14 @@ def dropout_in_place(case: Case) -> Callable[[Array], None]:
 
 
 def dropout(case: Case) -> Call:
-    x, p, scale = case.x, case.p, 1 / (1 - case.p)
-    rng = np.random.default_rng(1)
-    return lambda: np.where(rng.random(x.shape, dtype=np.float32) >= p, x * scale, 0)
+    x, y, drop = case.x, np.empty_like(case.x), dropout_in_place(case)
+
+    def call() -> Array:
+        np.copyto(y, x)
+        drop(y)
+        return y
+
+    return call
 
 
 def drop_path(case: Case) -> Call:

@@ -7,8 +7,10 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from ..case import Array, Call, Case
+from ..case import Array, Case
+from ..measure import Call
 
+NAME = "torch"
 VERSION = torch.__version__
 NOTE = "torch returns new arrays (adamw_update: in place, torch.optim.AdamW with fused=True)."
 

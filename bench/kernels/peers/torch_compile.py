@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 
-from ..case import Call, Case
+from ..case import Case
+from ..measure import Call
 from . import torch as eager
 
+NAME = "compile"
 VERSION = eager.VERSION
 NOTE = "compile is torch.compile (adamw_update: of an optimiser that is not fused)."
 set_num_threads = eager.set_num_threads
