@@ -11,11 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from console import exit_status, output_file
-from kernels.against import Run, format_against, read_run
+from kernels.against import format_against, read_run
 from kernels.company import PRODUCTS, SHAPES, company
 from kernels.compare import compare, import_peers
 from kernels.internals import isa, python_layer, sweep
@@ -41,14 +40,6 @@ def threads_list(text: str) -> list[int]:
     return sorted(threads)
 
 
-def old_run(text: str) -> Run:
-    """Read the file of --against."""
-    try:
-        return read_run(Path(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="run.py", description=__doc__)
     add = parser.add_argument
@@ -65,7 +56,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     add("--compile", action="store_true", help="PyTorch through torch.compile as well, which is slow")
     add("--json", type=output_file(), metavar="FILE", help="write every number to FILE")
-    add("--against", type=old_run, metavar="FILE", help="compare with the run that --json wrote to FILE")
+    add("--against", type=read_run, metavar="FILE", help="compare with the run that --json wrote to FILE")
     add(
         "--plot", type=output_file(".png", ".svg", ".pdf"), metavar="FILE", help="draw the speeds of the most threads"
     )

@@ -13,25 +13,19 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
+from unittest import mock
 
 from console import exit_status, interrupt_ignored, number
 from kernels.measure import REST
 from tqdm import tqdm
+from training import turns as in_process
 from training.losses import check
 from training.steps import Problem
 from training.steps_report import format_losses, format_times
-from training.turns import (
-    PYREG_WAYS,
-    TORCH_WAYS,
-    Turn,
-    have_same_bits,
-    start_process,
-    start_training,
-    take_turn,
-)
+from training.turns import PYREG_WAYS, TORCH_WAYS, Turn
 
 import pyreg
 
@@ -64,18 +58,6 @@ def problems(args: argparse.Namespace) -> dict[str, Problem]:
     return small if args.quick else small | large
 
 
-@contextlib.contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables, for processes started meanwhile."""
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
 def library(way: str) -> str:
     return "pyreg" if way in PYREG_WAYS else "torch"
 
@@ -84,12 +66,11 @@ class Processes:
     """A process for each library, which trains in several ways."""
 
     def __init__(self, threads: int) -> None:
-        self.threads = threads
         self.pools: dict[str, ProcessPoolExecutor] = {}
         context = multiprocessing.get_context("spawn")
         for name in ("pyreg", "torch"):
-            pool = self.pools[name] = ProcessPoolExecutor(1, context, start_process, (threads,))
-            with environment(MEMORY), interrupt_ignored():
+            pool = self.pools[name] = ProcessPoolExecutor(1, context, in_process.start_process, (threads,))
+            with mock.patch.dict(os.environ, MEMORY), interrupt_ignored():
                 pool.submit(os.getpid).result()  # starts the process
 
     def run(self, function: Callable[..., Any], way: str, *arguments: Any) -> Any:
@@ -107,7 +88,7 @@ def train(problem: Problem, processes: Processes, bar: tqdm[Any]) -> tuple[dict[
     turns: dict[str, list[Turn]] = {}
     for way in (*PYREG_WAYS, *TORCH_WAYS):
         with contextlib.suppress(ImportError):
-            processes.run(start_training, way, problem, processes.threads)
+            processes.run(in_process.start_training, way, problem)
             turns[way] = []
     bar.reset(problem.steps // 2 * len(turns))
     previous = ""
@@ -116,9 +97,9 @@ def train(problem: Problem, processes: Processes, bar: tqdm[Any]) -> tuple[dict[
             if library(way) != previous:
                 time.sleep(REST)
             previous = library(way)
-            taken.append(processes.run(take_turn, way))
+            taken.append(processes.run(in_process.take_turn, way))
             bar.update()
-    return turns, processes.run(have_same_bits, "fused", "unfused")
+    return turns, processes.run(in_process.have_same_bits, "fused", "unfused")
 
 
 def work(args: argparse.Namespace) -> None:

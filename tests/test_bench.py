@@ -304,7 +304,7 @@ def test_calls_in_company_are_reported_against_one_thread(monkeypatch, capsys, t
             assert all(times["p90"] >= times["median"] > 0 for times in row["times"].values())
             assert (row["product"] is None) == (option == "--busy")
     assert "of 1 thread" in capsys.readouterr().out
-    assert against.read_run(path)
+    assert against.read_run(str(path))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc of Linux")
@@ -354,7 +354,7 @@ def test_quick_run_checks_and_reports_every_peer_that_can_be_imported(tmp_path):
         assert row.keys() == {"op", "public", "core", "python_layer"}
     for title in OPERATIONS:
         assert f"\n{title}\n" in output  # the title of its table
-    assert len(dict(against.rows_of(against.read_run(path)))) == len(rows)
+    assert len(dict(against.rows_of(against.read_run(str(path))))) == len(rows)
 
 
 def test_sweep_and_isa_have_a_row_for_each_size_and_level(tmp_path):

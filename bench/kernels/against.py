@@ -7,6 +7,7 @@ mean counts as well as the median, because it shows the long waits.
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -57,17 +58,18 @@ def rows_of(run: Run) -> Iterator[tuple[Key, Relative]]:
         yield (*key, f"{row['situation']}, mean"), Relative(*[times["mean"] / numpy["mean"]] * 3)
 
 
-def read_run(path: Path) -> Run:
-    """Read what --json wrote; raise ValueError if it is something else, or has no rows to compare."""
+def read_run(path: str) -> Run:
+    """Read what --json wrote: an argparse type."""
     try:
-        run = json.loads(path.read_text())
+        run: Run = json.loads(Path(path).read_text())
         rows = dict(rows_of(run))
         machine_of(run)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a file that --json wrote ({type(error).__name__}: {error})") from None
+        reason = f"{type(error).__name__}: {error}"
+        raise argparse.ArgumentTypeError(f"{path} is not a file that --json wrote ({reason})") from None
     if not rows:
-        raise ValueError(f"{path} has no rows to compare: --sweep and --isa make none")
-    return dict(run)
+        raise argparse.ArgumentTypeError(f"{path} has no rows to compare: --sweep and --isa make none")
+    return run
 
 
 def machine_of(run: Run) -> str:

@@ -61,18 +61,15 @@ class CompanyRow:
         row = {key: value._asdict() if isinstance(value, Times) else value for key, value in vars(self).items()}
         return row | {"times": {name: times._asdict() for name, times in self.times.items()}}
 
-    def ratio(self, library: str) -> float | None:
-        """Return the library's mean time as a multiple of pyreg's."""
-        return self.times[library].mean / self.times["pyreg"].mean if library in self.times else None
-
     def cells(self, peers: Iterable[str]) -> list[str]:
-        times = self.times["pyreg"]
-        one = times.mean / self.times["pyreg, 1 thread"].mean
+        times, one = self.times["pyreg"], self.times["pyreg, 1 thread"]
         cells = [self.op.split()[0], str(self.shape[0]), *map(format_seconds, (times.median, times.mean, times.p90))]
-        cells.append(three_digits(one))
+        cells.append(three_digits(times.mean / one.mean))
         if self.product and self.product_alone:
             cells.append(three_digits(self.product.median / self.product_alone.median))
-        return cells + [format_ratio(self.ratio(peer)) for peer in peers]
+        return cells + [
+            format_ratio(self.times[peer].mean / times.mean if peer in self.times else None) for peer in peers
+        ]
 
 
 class Contender:

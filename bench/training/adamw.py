@@ -21,14 +21,9 @@ def decays(name: str) -> bool:
 
 
 class AdamW:
-    """AdamW (Loshchilov & Hutter, 2019) over a model's parameters, with two groups: see `decays`.
+    """AdamW (Loshchilov & Hutter, 2019) over a model's parameters, which `update` changes in place.
 
-    Parameters
-    ----------
-    params : dict of str to ndarray
-        Updated in place by `update`.
-    weight_decay : float
-        For the group that decays; the other group's is 0.
+    `weight_decay` is for the group that decays (see `decays`); the other group's is 0.
     """
 
     def __init__(self, params: Params, weight_decay: float) -> None:

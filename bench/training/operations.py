@@ -93,12 +93,7 @@ class DropoutStream:
     its array has elements. Whether two masks share randomness is then a matter of whole numbers
     (ranges that do not overlap), not of luck between keys, and ``(key, offset)`` names any mask.
 
-    Parameters
-    ----------
-    key : int
-        The run's key, from `pyreg.random_key`.
-    training : bool
-        False for inference: nothing is dropped and no position is used.
+    In inference, `training` is False: nothing is dropped and no position is used.
     """
 
     def __init__(self, key: int, training: bool = True) -> None:

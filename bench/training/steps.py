@@ -54,10 +54,6 @@ class Problem:
         return [(x[part], split.train_labels[part]) for part in parts]
 
 
-def learning_rate_at(step: int, num_steps: int) -> float:
-    return learning_rate(step, num_steps, LR)
-
-
 def start_model(config: Config) -> Transformer:
     """Return a model with parameters rounded to float32: those of float64 start from the same numbers."""
     model = Transformer(config, np.random.default_rng(KEY))
@@ -89,5 +85,5 @@ class PyregTrainer:
         """Take a step: forward, backward, update. Return the loss."""
         done = self.optimizer.step
         loss, saved = self.model.forward(*self.batches[done], self.stream)
-        self.optimizer.update(self.model.backward(saved), learning_rate_at(done + 1, len(self.batches)))
+        self.optimizer.update(self.model.backward(saved), learning_rate(done + 1, len(self.batches), LR))
         return loss

@@ -12,11 +12,13 @@ from torch import Tensor
 
 import pyreg
 
+from . import steps
 from .adamw import decays
 from .layers import Config
 from .model import Transformer
 from .operations import DropoutStream
-from .steps import KEY, WEIGHT_DECAY, Batches, learning_rate_at, start_model
+from .runs import learning_rate
+from .steps import KEY, WEIGHT_DECAY, Batches, start_model
 
 Drop = Callable[[Tensor], Tensor]
 
@@ -107,7 +109,7 @@ class TorchTrainer:
         x, labels = self.batches[self.steps_done]
         self.steps_done += 1
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(self.steps_done, len(self.batches))
+            group["lr"] = learning_rate(self.steps_done, len(self.batches), steps.LR)
         self.optimizer.zero_grad()
         loss = self.model.loss(x, labels, self.drop)
         loss.backward()

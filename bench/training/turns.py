@@ -88,12 +88,12 @@ def start_process(threads: int) -> None:
     record_parts(_parts)
 
 
-def start_training(way: str, problem: Problem, threads: int) -> None:
+def start_training(way: str, problem: Problem) -> None:
     _trainers[way] = make_trainer(way, problem)
     if way in TORCH_WAYS:
         import torch
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(pyreg.get_num_threads())
 
 
 def take_turn(way: str) -> Turn:
