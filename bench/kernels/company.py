@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import subprocess
 import sys
 import time
@@ -136,10 +137,11 @@ def contenders(case: Case, target: str, peers: Peers) -> list[Contender]:
 
 
 def take_turns(effort: Effort, *turns: Callable[[], None]) -> None:
-    """Let everyone take a turn in each round. The first one changes, because a turn finds what the last one left."""
-    for done in effort.rounds():
-        for i in range(len(turns)):
-            turns[(done + i) % len(turns)]()
+    """Let everyone take a turn in each round, in random order, because a turn finds what the one before it left."""
+    order = random.Random(0)
+    for _ in effort.rounds():
+        for turn in order.sample(turns, len(turns)):
+            turn()
 
 
 def make_row(situation: str, case: Case, made: Sequence[Contender], *products: Times) -> CompanyRow:
