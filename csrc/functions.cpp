@@ -8,8 +8,7 @@ namespace pyreg {
 namespace {
 
 constexpr char kChanged[] =
-    "an argument that has passed its check is refused: another thread has changed it during the call, "
-    "or the floating-point mode of this thread takes small numbers for 0";
+    "an argument that passed its check is refused: another thread changed it during the call";
 
 Functions* all_functions = nullptr;
 
@@ -29,7 +28,6 @@ PyObject* with_errors(Run run) {
 }
 
 Reference call(Function function, PyObject* const* arguments, Py_ssize_t count, bool checked = false) {
-  const DefaultFloatEnvironment environment;
   Arguments taken(arguments, count, checked);
   return function(taken);
 }
@@ -39,6 +37,7 @@ Reference call(Function function, PyObject* const* arguments, Py_ssize_t count, 
 PyObject* call_checked(Function function, PyObject* const* arguments, Py_ssize_t count) {
   return with_errors([=]() -> PyObject* {
     if (count == 0) throw py::type_error("_core: the last argument is the function that checks the others");
+    const DefaultFloatEnvironment environment;  // for the check too, which may convert small numbers
     Reference result = call(function, arguments, count - 1);
     if (result) return result.release();
 
@@ -53,6 +52,7 @@ PyObject* call_checked(Function function, PyObject* const* arguments, Py_ssize_t
 
 PyObject* call_plain(Function function, PyObject* const* arguments, Py_ssize_t count) {
   return with_errors([=]() -> PyObject* {
+    const DefaultFloatEnvironment environment;
     Reference result = call(function, arguments, count);
     if (!result) PyErr_SetString(PyExc_TypeError, "_core: an argument is refused");
     return result.release();

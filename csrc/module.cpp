@@ -22,7 +22,7 @@ constexpr char kCompiler[] = "gcc " __VERSION__;
 }  // namespace pyreg
 
 // Shared state is atomic or guarded by a mutex, so the free-threaded interpreter can leave its lock off.
-PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
+PYBIND11_MODULE(core_of_main_interpreter, m, pybind11::mod_gil_not_used()) {
   using namespace pyreg;
   try {
     choose_isa();
@@ -44,4 +44,11 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
 
   NamedTuple::find_all();
   Functions::add_all(m);
+}
+
+// The entry point of the module. pybind11's own hangs in Python 3.11 if a subinterpreter is the first to import it.
+extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {
+  if (PyInterpreterState_Get() == PyInterpreterState_Main()) return PyInit_core_of_main_interpreter();
+  PyErr_SetString(PyExc_ImportError, "pyreg works only in the main interpreter, not in a subinterpreter");
+  return nullptr;
 }

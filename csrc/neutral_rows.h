@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <memory>
 
+#include "arguments.h"
+
 namespace pyreg {
 
 // Adding -0 leaves -0 as it is; adding +0 would turn it into +0.
@@ -41,12 +43,14 @@ class NeutralRow {
   std::unique_ptr<T[]> memory_;
 };
 
-// The given rows of n, or one neutral row in place of all of them.
+// The given rows of n, or one neutral row in place of all of them. If there are no rows, nothing reads it.
 template <typename T>
 class RowsOrNeutral {
  public:
-  RowsOrNeutral(const T* given, int64_t n, double neutral)
-      : neutral_(given ? 0 : n, neutral), rows_(given ? given : neutral_.get()), step_(given ? n : 0) {}
+  RowsOrNeutral(const T* given, const Rows& rows, double neutral)
+      : neutral_(given || rows.count == 0 ? 0 : rows.n, neutral),
+        rows_(given ? given : neutral_.get()),
+        step_(given ? rows.n : 0) {}
 
   const T* from(int64_t row) const { return rows_ + row * step_; }
   int64_t step() const { return step_; }

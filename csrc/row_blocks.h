@@ -75,6 +75,7 @@ int64_t place_in_line(const T* p) {
 // starts on a cache line. All of it is allocated before the first block, so an error leaves every array unchanged.
 template <typename T, typename Body>
 void parallel_blocks_with_scratch(int64_t n, int64_t size, int64_t bytes, int64_t elements, Body body) {
+  if (n == 0) return;
   constexpr int64_t kLine = kLineBytes / sizeof(T);
   const int64_t stride = (elements + 2 * kLine - 1) / kLine * kLine;  // one spare line: lines are fetched in pairs
   int threads = threads_for(blocks_of(n, size), bytes);

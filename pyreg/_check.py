@@ -127,8 +127,10 @@ def array(name: str, value: Any, like: np.dtype[Any] = _DTYPES[0]) -> FloatArray
     refuse_masked(name, value)
     try:
         any_array = np.asarray(value)
-    except ValueError as error:
-        raise TypeError(f"{name} cannot be read as an array: {error}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever the array-like raises: PyTorch's RuntimeError for one that requires grad
+        raise TypeError(f"{name} cannot be read as an array: {error}") from error
     if value is None:
         raise TypeError(f"{name} must be an array of float32 or float64, got None")
     native = any_array.dtype.newbyteorder("=") if any_array.dtype.kind == "f" else any_array.dtype

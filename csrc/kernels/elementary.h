@@ -84,10 +84,10 @@ template <typename T, bool kRest = false>
 PYREG_INLINE typename Native<T>::vec exp(typename Native<T>::vec x,
                                          typename Native<T>::vec rest = typename Native<T>::vec{}) {
   using vec = typename Native<T>::vec;
-  using mask = typename Native<T>::mask;
+  using bits = typename Native<T>::bits;
   using F = Constants<T>;
   using Integer = decltype(F::kBias);
-  const mask small = x < F::kSmall;
+  const typename Native<T>::mask small = x < F::kSmall;
   x = x < F::kLowest ? vec{} + F::kLowest : x;
   // Adding it leaves the nearest integer in the last bits of the sum.
   constexpr T kMagic = static_cast<T>(1.5 * static_cast<double>(Integer{1} << F::kSignificandBits));
@@ -100,9 +100,10 @@ PYREG_INLINE typename Native<T>::vec exp(typename Native<T>::vec x,
   vec value = sum + ((r * r) * polynomial(F::kExp, r) + (r - (sum - T{1})));
   // Multiplies by 2**k. If that may be subnormal, first by 2**(k + bias / 2) and last by the rest: the result is
   // rounded only once.
+  // Unsigned, because the bits of a NaN may overflow.
   constexpr Integer kHalf = F::kBias / 2;
-  mask power = ((mask)shifted << F::kSignificandBits) + (F::kBias << F::kSignificandBits);
-  power = power + (small & (kHalf << F::kSignificandBits));
+  const bits bias = bits{} + (F::kBias << F::kSignificandBits), half = bits{} + (kHalf << F::kSignificandBits);
+  const bits power = ((bits)shifted << F::kSignificandBits) + bias + ((bits)small & half);
   value = value * (vec)power;
   constexpr T kStep = power_of_half<T>(kHalf);
   return small ? value * kStep : value;

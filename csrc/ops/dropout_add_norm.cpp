@@ -15,10 +15,10 @@ const NamedTuple layer_forward("DropoutAddLayerNormForward"), layer_backward("Dr
 template <typename T>
 class BranchScales {
  public:
-  BranchScales(const T* row_scale, const T* layer_scale, int64_t n)
+  BranchScales(const T* row_scale, const T* layer_scale, const Rows& rows)
       : given_(row_scale || layer_scale),
         row_scale_(row_scale),
-        layer_scale_(layer_scale, given_ ? n : 0, kMultipliesByOne) {}
+        layer_scale_(layer_scale, given_ ? rows : Rows{}, kMultipliesByOne) {}
 
   // The dropout of the rows from `begin` on.
   BranchDropout<T> of_block(const DropoutArguments& dropout, int64_t begin, int64_t n) const {
@@ -57,9 +57,9 @@ Reference forward(Arguments& a) {
     using T = decltype(zero);
     const ReleasedGil released;
     const int64_t n = rows.n;
-    const RowsOrNeutral<T> residuals(residual.as<T>(), n, kAddsNothing), weights(weight.as<T>(), n, kMultipliesByOne),
-        biases(bias.as<T>(), n, kAddsNothing);
-    const BranchScales<T> scales(row_scale.as<T>(), layer_scale.as<T>(), n);
+    const RowsOrNeutral<T> residuals(residual.as<T>(), rows, kAddsNothing),
+        weights(weight.as<T>(), rows, kMultipliesByOne), biases(bias.as<T>(), rows, kAddsNothing);
+    const BranchScales<T> scales(row_scale.as<T>(), layer_scale.as<T>(), rows);
     const auto kernel =
         kCentred ? kernels<T>().dropout_add_layer_norm_forward : kernels<T>().dropout_add_rms_norm_forward;
     const int64_t bytes = (2 + bool{residual} + return_z) * x.bytes;
@@ -111,8 +111,8 @@ Reference backward(Arguments& a) {
     using T = decltype(zero);
     const ReleasedGil released;
     const int64_t n = rows.n, blocks = blocks_of(rows.count, kBackwardBlockRows);
-    const RowsOrNeutral<T> dzs(dz.as<T>(), n, kAddsNothing), weights(weight.as<T>(), n, kMultipliesByOne);
-    const BranchScales<T> scales(row_scale.as<T>(), layer_scale.as<T>(), n);
+    const RowsOrNeutral<T> dzs(dz.as<T>(), rows, kAddsNothing), weights(weight.as<T>(), rows, kMultipliesByOne);
+    const BranchScales<T> scales(row_scale.as<T>(), layer_scale.as<T>(), rows);
     // The kernel always sums the gradients of weight and bias.
     const BlockSums<T> dweights(blocks, n, dx.as<T>(), dweight.as<T>()),
         dbiases(kCentred ? blocks : 0, n, dx.as<T>(), dbias.as<T>()),

@@ -39,7 +39,7 @@ Reference l2_penalty(Arguments& a) {
 
   double total = 0;
   for (const Array& array : arrays) total += summed(array);
-  return Reference(PyFloat_FromDouble(weight_decay / 2 * total));
+  return Reference(PyFloat_FromDouble(weight_decay / 2 * total + 0.0));  // + 0.0: no -0 for a decay of -0
 }
 
 const Functions functions{named<l2_penalty>("l2_penalty")};

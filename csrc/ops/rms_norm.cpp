@@ -24,7 +24,7 @@ Reference forward(Arguments& a) {
     const ReleasedGil released;
     if (!kStatistics && x.size == 0) return;
     const int64_t n = rows.n;
-    const RowsOrNeutral<T> weights(weight.as<T>(), n, kMultipliesByOne);
+    const RowsOrNeutral<T> weights(weight.as<T>(), rows, kMultipliesByOne);
     const auto kernel = kernels<T>().rms_norm_forward;
     const bool nontemporal = outgrows_cache(2 * x.bytes) && !y.replaces({x});
     const int64_t block = forward_block_rows<T>(n, nontemporal);

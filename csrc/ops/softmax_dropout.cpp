@@ -36,8 +36,7 @@ class Scores {
     a.require(!causal_ || axes_ > 0);
   }
 
-  int64_t rows() const { return rows_; }
-  int64_t n() const { return n_; }
+  Rows rows() const { return {.count = rows_, .n = n_, .axes = 1}; }
   // The number of axes of an array with one element per row.
   int axes() const { return axes_; }
   template <typename T>
@@ -85,11 +84,12 @@ Reference forward(Arguments& a) {
   with_dtype(x, [&](auto zero) {
     using T = decltype(zero);
     const ReleasedGil released;
-    const int64_t n = scores.n(), bytes = 2 * x.bytes;
+    const Rows rows = scores.rows();
+    const int64_t n = rows.n, bytes = 2 * x.bytes;
     const auto kernel = kernels<T>().softmax_dropout_forward;
-    const RowsOrNeutral<T> masks(scores.mask<T>(), n, kAddsNothing);
+    const RowsOrNeutral<T> masks(scores.mask<T>(), rows, kAddsNothing);
     const bool nontemporal = outgrows_cache(bytes) && !y.replaces({x});
-    parallel_blocks_with_scratch<T>(scores.rows(), forward_block_rows<T>(n, nontemporal), bytes, whole_groups<T>(n),
+    parallel_blocks_with_scratch<T>(rows.count, forward_block_rows<T>(n, nontemporal), bytes, whole_groups<T>(n),
                                     [&](int64_t begin, int64_t end, T* row) {
                                       kernel({.scores = scores.block<T>(begin, end, masks.from(0)),
                                               .threshold = dropout.threshold,
@@ -121,11 +121,12 @@ Reference backward(Arguments& a) {
   with_dtype(x, [&](auto zero) {
     using T = decltype(zero);
     const ReleasedGil released;
-    const int64_t n = scores.n(), bytes = 3 * x.bytes;
+    const Rows rows = scores.rows();
+    const int64_t n = rows.n, bytes = 3 * x.bytes;
     const auto kernel = kernels<T>().softmax_dropout_backward;
-    const RowsOrNeutral<T> masks(scores.mask<T>(), n, kAddsNothing);
+    const RowsOrNeutral<T> masks(scores.mask<T>(), rows, kAddsNothing);
     const bool nontemporal = outgrows_cache(bytes) && !dx.replaces({x, dy});
-    parallel_blocks_with_scratch<T>(scores.rows(), forward_block_rows<T>(n, nontemporal), bytes,
+    parallel_blocks_with_scratch<T>(rows.count, forward_block_rows<T>(n, nontemporal), bytes,
                                     2 * whole_groups<T>(n), [&](int64_t begin, int64_t end, T* two_rows) {
                                       kernel({.scores = scores.block<T>(begin, end, masks.from(0)),
                                               .threshold = dropout.threshold,

@@ -19,4 +19,4 @@ def l2_penalty(params: list[FloatArray], weight_decay: float) -> float:
             block = flat[first : first + BLOCK]
             squares += float(lane_sum(block * block))
         total += squares
-    return weight_decay / 2 * total
+    return weight_decay / 2 * total + 0.0  # + 0.0: no -0 for a decay of -0
