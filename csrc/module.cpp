@@ -42,6 +42,8 @@ PYBIND11_MODULE(core_of_main_interpreter, m, pybind11::mod_gil_not_used()) {
   m.def("set_scoped_num_threads", set_scoped_num_threads, py::arg("threads"));
   m.def("openmp_runtime", openmp_runtime);
 
+  // The first use of it waits for the interpreter's lock, in a noexcept destructor of pybind11 (see released_gil.h).
+  py::detail::npy_api::get();
   NamedTuple::find_all();
   Functions::add_all(m);
 }
