@@ -125,12 +125,7 @@ def betas(value: tuple[float, float]) -> tuple[float, float]:
 def array(name: str, value: Any, like: np.dtype[Any] = _DTYPES[0]) -> FloatArray:
     """A float32 or float64 array that the kernels can read, copied only if necessary."""
     refuse_masked(name, value)
-    try:
-        any_array = np.asarray(value)
-    except MemoryError:
-        raise
-    except Exception as error:  # whatever the array-like raises: PyTorch's RuntimeError for one that requires grad
-        raise TypeError(f"{name} cannot be read as an array: {error}") from error
+    any_array = as_numpy(name, value)
     if value is None:
         raise TypeError(f"{name} must be an array of float32 or float64, got None")
     native = any_array.dtype.newbyteorder("=") if any_array.dtype.kind == "f" else any_array.dtype
@@ -139,6 +134,15 @@ def array(name: str, value: Any, like: np.dtype[Any] = _DTYPES[0]) -> FloatArray
         raise TypeError(f"{name} must be float32 or float64, got {any_array.dtype}{hint}")
     result = np.asarray(any_array, dtype=native, order="C")
     return result if result.flags.aligned else result.copy()
+
+
+def as_numpy(name: str, value: Any) -> np.ndarray[Any, Any]:
+    try:
+        return np.asarray(value)
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever the array-like raises: PyTorch's RuntimeError for one that requires grad
+        raise TypeError(f"{name} cannot be read as an array: {error}") from error
 
 
 def arrays(needed: Named, optional: Named | None = None) -> tuple[Any, ...]:

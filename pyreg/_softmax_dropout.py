@@ -209,10 +209,7 @@ def added_mask(mask: Any) -> Any:
     """The mask. Booleans and integers are rejected: added to the scores, they would hide nothing."""
     if isinstance(mask, float):
         raise TypeError(f"mask must be an array, got {mask!r}; pass a probability as p={mask!r}")
-    try:
-        dtype = np.asarray(mask).dtype
-    except ValueError:  # not an array: its own check says so
-        return mask
+    dtype = _check.as_numpy("mask", mask).dtype
     if dtype.kind in "biu":
         raise TypeError(
             f"mask is added to the scores and must be float32 or float64, got {dtype}; from an array `keep`, true "
@@ -229,7 +226,9 @@ def rows_of_mask(mask: FloatArray | None, x: FloatArray, causal: bool) -> tuple[
         aligned = (1,) * (x.ndim - mask.ndim) + mask.shape
         if mask.ndim > x.ndim or any(m not in (1, n) for m, n in zip(aligned, x.shape, strict=True)):
             raise ValueError(f"mask must have a shape that broadcasts to the shape {x.shape} of x, got {mask.shape}")
-        if mask.shape[-1:] != x.shape[-1:]:
+        if x.size == 0:
+            mask = None  # nothing is added, but the rows could be too long for memory
+        elif mask.shape[-1:] != x.shape[-1:]:
             mask = np.ascontiguousarray(np.broadcast_to(mask, (*mask.shape[:-1], x.shape[-1])))
     causal = _check.flag("causal", causal)
     if causal and x.ndim < 2:
