@@ -154,6 +154,35 @@ def test_arrays_of_another_kind_are_refused(case):
         case_refuses(case, TypeError, "x", x=None)
 
 
+class Unreadable:
+    def __init__(self, error):
+        self.error = error
+
+    def __array__(self, dtype=None, copy=None):
+        raise self.error
+
+
+@cases_with(lambda case: case.arrays)
+def test_an_array_like_that_raises_is_an_error_that_names_the_argument_and_has_the_cause(case):
+    for name in inputs(case, good(case.name)):
+        named, wrapped = (f"{name}[0]", lambda value: [value]) if name == "params" else (name, lambda value: value)
+        for cause in (RuntimeError("it requires grad"), AttributeError("data"), ValueError("no"), KeyError(1)):
+            with pytest.raises(TypeError, match=rf"^{re.escape(named)} cannot be read") as caught:
+                getattr(pyreg, case.name)(**good(case.name) | {name: wrapped(Unreadable(cause))})
+            assert str(cause) in str(caught.value)
+            assert caught.value.__cause__ is cause
+        for error in (MemoryError(), KeyboardInterrupt()):
+            with pytest.raises(type(error)) as caught:
+                getattr(pyreg, case.name)(**good(case.name) | {name: wrapped(Unreadable(error))})
+            assert caught.value is error
+
+
+def test_a_tensor_that_requires_grad_is_an_error_with_pytorchs_advice():
+    torch = pytest.importorskip("torch")
+    tensor = torch.ones(SHAPE, requires_grad=True)
+    refuses(TypeError, lambda: pyreg.layer_norm(tensor), "x", "tensor.detach().numpy()")
+
+
 @cases_with(lambda case: len(case.arrays) > 1)
 def test_dtypes_that_differ_are_refused(case):
     for name in inputs(case, good(case.name)):

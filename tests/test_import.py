@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from pyreg import _core
 
 def python(code, **environment):
     command = [sys.executable, "-P", "-c", code]  # -P: do not import the checkout that pytest may run in
-    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=60
+    )
 
 
 CHOSEN = "import pyreg; print(pyreg.show_config('dicts')['isa']['chosen'])"
@@ -65,6 +68,28 @@ def test_a_checkout_that_was_not_built_says_what_to_do_in_one_line(tmp_path):
     assert error[-1].startswith("ImportError: this is pyreg's source tree")
     assert "pip install ." in error[-1]
     assert "During handling" not in made.stderr
+
+
+# The subinterpreter shares the interpreter's lock, because NumPy refuses those that do not.
+SUBINTERPRETER = """
+try:
+    import _interpreters as interpreters  # from Python 3.13 on
+    created = interpreters.create("legacy")
+except ImportError:
+    import _xxsubinterpreters as interpreters
+    created = interpreters.create(isolated=False)
+interpreters.run_string(created, "try: import pyreg\\nexcept ImportError as error: print(error, flush=True)")
+"""
+
+
+@pytest.mark.skipif(
+    not (find_spec("_interpreters") or find_spec("_xxsubinterpreters")), reason="no module creates interpreters"
+)
+@pytest.mark.parametrize("before", ["", "import pyreg"])
+def test_in_a_subinterpreter_the_import_is_an_error_that_says_so(before):
+    made = python(before + SUBINTERPRETER)
+    assert made.returncode == 0, made.stderr
+    assert "subinterpreter" in made.stdout
 
 
 def test_importing_takes_nothing_but_numpy():

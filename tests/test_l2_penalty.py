@@ -16,6 +16,7 @@ def test_the_value_is_half_the_coefficient_times_the_sum_of_squares(impl, dtype)
     assert impl.l2_penalty(params[0], 0.5) == 0.25 * 25
     assert impl.l2_penalty([], 0.5) == 0.0
     assert type(impl.l2_penalty(params, 0)) is float
+    assert math.copysign(1, impl.l2_penalty(params, -0.0)) == 1
 
 
 def test_a_list_has_the_same_bits_at_every_level(level, dtype, rng):

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 from bits import assert_same_bits
-from cases import LEVELS, Guarded, cases_with, isa, on_every_level, reference, repeated
+from cases import LEVELS, Guarded, cases_with, isa, kinds, on_every_level, reference, repeated
 
 import pyreg
 from pyreg._cases import Of
@@ -106,6 +106,25 @@ def test_arrays_without_elements_give_arrays_without_elements_and_sums_of_zero(c
                 assert of not in (Of.COLUMN, Of.ALL) or not np.any(expected[name])
         for level, made in on_every_level(case, arguments):
             assert_same_bits(made, expected, (level, variant))
+
+
+def test_no_rows_take_no_memory_however_long_they_are(case, dtype):
+    shape = (0, 2**40)
+    short = case.arguments((0, 1), dtype)
+    long = {name: short[name].reshape(shape) for name, of in case.arrays.items() if of is Of.ELEMENT}
+    # An array with an element per column would itself need the memory.
+    long |= {name: None for name, of in case.arrays.items() if of is Of.COLUMN}
+    long |= {"shape": shape} if "shape" in case.numbers else {}
+    masks = [{}, {"mask": np.zeros((1, 1), dtype)}] if "mask" in case.arrays else [{}]
+    for mask in masks:
+        for variant in case.variants_of(shape):
+            made = case.call(pyreg, short | variant | long | mask)
+            for name, value in made.items():
+                of = kinds(case)[name]
+                if of is Of.COLUMN or variant.get(f"return_{name}") is False:
+                    assert value is None
+                else:
+                    assert np.shape(value) == of.shape(shape)
 
 
 @cases_with(lambda case: set(case.arrays.values()) == {Of.ELEMENT} and not case.samples)

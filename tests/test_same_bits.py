@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -118,32 +119,68 @@ def test_a_row_does_not_depend_on_the_batch_it_stands_in(case, dtype, n):
                 assert_same_bits({name: made[name] for name in expected}, expected, (level, part, variant))
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="needs glibc's x86-64 fenv_t")
-def test_the_callers_floating_point_environment_does_not_matter(level, rng):
-    """A thread that flushes subnormal numbers to zero gets the same bits as all others."""
+# Bits of MXCSR: flush to zero and denormals are zero, and the other directions of rounding.
+MODES = {"flushing": 0x8040, "rounding up": 0x4000, "rounding down": 0x2000, "rounding to zero": 0x6000}
+
+
+@contextmanager
+def floating_point_mode(bits):
+    """Sets these bits of MXCSR in the calling thread."""
     libc = ctypes.CDLL(None)
     environment = (ctypes.c_uint8 * 64)()  # glibc's fenv_t has 32 bytes on x86-64, with MXCSR in the last four
-    x = (rng.standard_normal(2_000_000) * 1e-38).astype(np.float32)
-    expected = pyreg.dropout(x, 0.1, key=1)
     assert libc.fegetenv(environment) == 0
     mxcsr = ctypes.c_uint32.from_buffer(environment, 28)
     before = mxcsr.value
     try:
-        mxcsr.value = before | 0x8040
+        mxcsr.value = before | bits
         libc.fesetenv(environment)
-        results = []
-        for threads in (1, 2):
-            with pyreg.num_threads(threads):
-                results.append(pyreg.dropout(x, 0.1, key=1))
+        yield
     finally:
         mxcsr.value = before
         libc.fesetenv(environment)
-    for result in results:
-        assert_same_bits(result, expected)
+
+
+def with_small_arrays(case, arguments):
+    """The arguments as they are, with each array scaled into the subnormal numbers, and with all of them."""
+    arrays = [name for name in case.arrays if arguments[name] is not None]
+    for names in ([], *([name] for name in arrays), arrays):
+        small = {name: arguments[name] * (np.finfo(arguments[name].dtype).tiny / 8) for name in names}
+        yield arguments | small
+        if "mean" in small:  # of the backward passes, which convert it to float64
+            yield arguments | small | {"mean": (arguments["mean"] * 1e-39).astype(np.float32)}
+
+
+def with_small_numbers(case, arguments):
+    """The arguments as they are, and with each number subnormal: a float, and a float32 that has to be converted."""
+    yield arguments
+    for name, value in case.numbers.items():
+        if type(value) is float:
+            yield from (arguments | {name: small} for small in (1e-310, np.float32(1e-42)))
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="needs glibc's x86-64 fenv_t")
+@pytest.mark.parametrize("mode", MODES)
+def test_the_callers_floating_point_mode_does_not_matter(case, dtype, mode):
+    arguments = case.arguments((300, 300), dtype)  # enough for two threads
+    choices = [c for small in with_small_arrays(case, arguments) for c in with_small_numbers(case, small)]
+    for number, choice in enumerate(choices):
+        expected = case.call(pyreg, choice)
+        for threads in (1, 2):
+            with pyreg.num_threads(threads):
+                with floating_point_mode(MODES[mode]):
+                    made = case.call(pyreg, choice)
+                assert_same_bits(made, expected, (number, threads))
+
+
+def nan_with_payload(dtype):
+    nan = np.full(1, np.nan, dtype)
+    nan.view(np.uint8)[0] = 0xFF
+    return nan[0]
 
 
 SPECIAL = {
     "nan": lambda info: np.nan,
+    "nan with a payload": lambda info: nan_with_payload(info.dtype),
     "inf": lambda info: np.inf,
     "-inf": lambda info: -np.inf,
     "0": lambda info: 0.0,
