@@ -1,7 +1,6 @@
-"""Thread counts, and calls from several threads and processes."""
+"""Thread counts, worker threads, and calls from several threads. Many calls at once: test_endurance.py."""
 
 import math
-import multiprocessing
 import os
 import runpy
 import subprocess
@@ -9,7 +8,6 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,6 @@ from bits import assert_same_bits
 
 import pyreg
 from pyreg import _threads
-from pyreg._cases import CASES
 
 pytestmark = pytest.mark.usefixtures("number_of_threads_restored")
 
@@ -123,27 +120,6 @@ def test_the_quota_of_the_cgroup_and_those_above_it_is_read(tmp_path, files, cpu
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     assert _threads._cgroup_cpus(tmp_path) == cpus
-
-
-@cache
-def work_to_do():
-    """Every function, with arrays large enough for three threads."""
-    return [(case, case.arguments((500, 300), np.float32)) for case in CASES.values()]
-
-
-def work(first=0):
-    """The results of every function. The calls begin with function number `first` and end with the one before it."""
-    calls = work_to_do()
-    made = {case.name: case.call(pyreg, arguments) for case, arguments in calls[first:] + calls[:first]}
-    return {name: made[name] for name in CASES}
-
-
-def test_calls_from_8_python_threads_at_once_give_the_right_answers():
-    expected = work()
-    with ThreadPoolExecutor(8) as pool:
-        for _ in range(3):
-            for actual in pool.map(work, range(0, 24, 3)):
-                assert_same_bits(actual, expected)
 
 
 def test_another_thread_may_change_a_list_of_parameters_without_affecting_a_running_call():
@@ -311,52 +287,6 @@ def test_the_gil_is_released_while_a_kernel_runs():
     assert counted
 
 
-def forks(test):
-    test = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")(test)
-    return pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")(test)
-
-
-def assert_a_forked_child_computes(expected):
-    process = multiprocessing.get_context("fork").Process(target=lambda: assert_same_bits(work(), expected))
-    process.start()
-    process.join(60)
-    try:
-        assert process.exitcode == 0  # None if it hangs
-    finally:
-        process.kill()
-
-
-@forks
-def test_a_forked_child_computes_after_parallel_calls_in_its_parent():
-    pyreg.set_num_threads(2)
-    expected = work()
-    for _ in range(5):
-        assert_a_forked_child_computes(expected)
-        assert_same_bits(work(), expected)
-
-
-@forks
-def test_a_process_can_be_forked_again_and_again_while_another_thread_computes():
-    stop, computed = threading.Event(), [0]
-
-    def compute():
-        while not stop.is_set():
-            work()
-            computed[0] += 1
-
-    thread = threading.Thread(target=compute)
-    pyreg.set_num_threads(2)
-    expected = work()
-    thread.start()
-    try:
-        for _ in range(25):
-            assert_a_forked_child_computes(expected)
-    finally:
-        stop.set()
-        thread.join()
-    assert computed[0] > 0
-
-
 @pytest.mark.skipif(getattr(sys, "_is_gil_enabled", lambda: True)(), reason="not a free-threaded interpreter")
 def test_importing_pyreg_does_not_bring_back_the_gil():
     code = "import numpy, pyreg, sys; sys.exit(sys._is_gil_enabled())"
@@ -375,20 +305,3 @@ def test_omp_num_threads_may_be_a_list_or_larger_than_an_int(value, threads):
 
 def test_the_thread_limit_of_openmp_is_respected():
     assert default_threads(OMP_NUM_THREADS="4", OMP_THREAD_LIMIT="1") == 1
-
-
-def test_a_daemon_thread_in_a_call_does_not_disturb_the_end_of_the_interpreter():
-    code = """
-import threading, time, numpy as np, pyreg
-x = np.ones((2048, 1024), np.float32)
-
-def work():
-    while True:
-        pyreg.layer_norm(x)
-
-threading.Thread(target=work, daemon=True).start()
-time.sleep(0.1)
-"""
-    for _ in range(3):
-        made = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
-        assert made.returncode == 0, made.stderr
