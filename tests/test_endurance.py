@@ -105,7 +105,7 @@ def kept(choices):
     }
 
 
-@some_or_many("rounds", 25, 2000)
+@some_or_many("rounds", 25, 1000)
 def test_calls_keep_neither_references_nor_memory(case, rounds):
     pyreg.set_num_threads(2)
     right, wrong = list(valid(case)), list(refused(case))
@@ -142,7 +142,7 @@ def call_and_compare(calls):
         assert_same_bits(case.call(pyreg, arguments), expected, case.name)
 
 
-@some_or_many("calls", 100, 10_000)
+@some_or_many("calls", 100, 5000)
 def test_calls_from_8_threads_give_the_right_answers_while_others_set_the_number_of_threads(calls):
     done, todo = threading.Event(), calls_with_results()
 
@@ -191,7 +191,7 @@ def test_a_forked_child_computes_after_parallel_calls_in_its_parent(forks):
 
 
 @forks
-@some_or_many("forks", 25, 1000)
+@some_or_many("forks", 25, 300)
 def test_a_process_can_be_forked_again_and_again_while_another_thread_computes(forks):
     done, computed = threading.Event(), [0]
 
@@ -220,7 +220,7 @@ class Interrupted(BaseException):  # like KeyboardInterrupt
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
-@some_or_many("signals", 300, 30_000)
+@some_or_many("signals", 300, 10_000)
 def test_signals_during_calls_change_no_result(signals):
     """A Python handler makes calls of its own, then raises an exception."""
     pyreg.set_num_threads(2)
@@ -285,7 +285,7 @@ for _ in range(int(sys.argv[1])):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@some_or_many("times", 2, 100)
+@some_or_many("times", 2, 50)
 def test_daemon_threads_in_calls_do_not_disturb_the_end_of_the_interpreter(times):
     command = [sys.executable, "-P", "-c", END, str(times)]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
