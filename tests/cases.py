@@ -90,6 +90,17 @@ def repeated(case, arguments, times):
     return arguments | {name: np.concatenate([arguments[name]] * times) for name in rows}
 
 
+def wanted_outs(case, arguments):
+    """The outs whose result is wanted with these arguments."""
+    return [out for out, result in case.outs.items() if arguments.get(f"return_{result}", True)]
+
+
+def bytes_moved(case, shape, dtype):
+    """The bytes of the arrays and results that have x's shape."""
+    elements = sum(of is Of.ELEMENT for of in (*case.arrays.values(), *case.results.values()))
+    return elements * math.prod(shape) * np.dtype(dtype).itemsize
+
+
 # --- layouts
 
 

@@ -1,23 +1,28 @@
 """Results written into the caller's arrays: they are returned and complete, and no byte around them changes."""
 
 import itertools
-import math
 
 import numpy as np
 import pytest
 from bits import assert_same_bits
-from cases import LEVELS, Guarded, cases_with, isa, kinds, on_every_level, reference, repeated
+from cases import (
+    LEVELS,
+    Guarded,
+    bytes_moved,
+    cases_with,
+    isa,
+    kinds,
+    on_every_level,
+    reference,
+    repeated,
+    wanted_outs,
+)
 
 import pyreg
 from pyreg._cases import Of
 
 with_out = cases_with(lambda case: case.outs)
 SHAPES = [(9, 40), (67, 129), (5, 5000)]
-
-
-def wanted_outs(case, variant):
-    """The outs whose result is wanted in this variant."""
-    return [out for out, result in case.outs.items() if variant.get(f"return_{result}", True)]
 
 
 def subsets(names):
@@ -62,11 +67,6 @@ def test_out_may_be_an_input(case, dtype, shape):
                     made = case.call(twin, given)
                 assert_same_bits(made, expected, (level, outs, chosen, variant))
                 assert all(made[case.outs[out]] is given[out] for out in outs)
-
-
-def bytes_moved(case, shape, dtype):
-    elements = sum(of is Of.ELEMENT for of in (*case.arrays.values(), *case.results.values()))
-    return elements * math.prod(shape) * np.dtype(dtype).itemsize
 
 
 # Calls that move more than 32 MiB write their results past the caches: whole cache lines, and separately the ends of

@@ -1,0 +1,187 @@
+"""A call of a public function, described by plain values: the repr of a Call is enough to make the call again."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from bits import assert_same_bits
+from cases import LAYOUTS, isa
+from guard_pages import AgainstPage
+
+import pyreg
+from pyreg._cases import CASES
+
+SPECIAL = {  # of the finfo of a dtype
+    "0": lambda info: 0.0,
+    "-0": lambda info: -0.0,
+    "inf": lambda info: np.inf,
+    "-inf": lambda info: -np.inf,
+    "nan": lambda info: np.nan,
+    "subnormal": lambda info: info.smallest_subnormal,
+    "tiny": lambda info: info.tiny,
+    "max": lambda info: info.max,
+    "1e-30": lambda info: 1e-30,
+}
+PAYLOADS = {"signalling nan": 0x1, "nan with a payload": 0x123}  # the low bits, beside the exponent of infinity
+
+
+def special(name, dtype):
+    if name in SPECIAL:
+        return np.array(SPECIAL[name](np.finfo(dtype)), dtype)
+    return (np.array(np.inf, dtype).view(f"u{dtype.itemsize}") | PAYLOADS[name]).view(dtype)
+
+
+class Unknown:
+    """An object that is not an argument of any function."""
+
+    def __repr__(self):
+        return "<unknown>"
+
+
+WRONG = {  # of the right argument
+    "None": lambda value: None,
+    "True": lambda value: True,
+    "a string": lambda value: "abc",
+    "bytes": lambda value: b"abc",
+    "an object": lambda value: Unknown(),
+    "an empty list": lambda value: [],
+    "a ragged list": lambda value: [[1.0], [1.0, 2.0]],
+    "a set": lambda value: {0.5},
+    "-1": lambda value: -1,
+    "0.5": lambda value: 0.5,
+    "1e39": lambda value: 1e39,
+    "nan": lambda value: float("nan"),
+    "inf": lambda value: float("inf"),
+    "complex": lambda value: 1j,
+    "2**64": lambda value: 2**64,
+    "10**5000": lambda value: 10**5000,
+    "a list": lambda value: np.asarray(value).tolist(),
+    "integers": lambda value: np.ones(np.shape(value), int),
+    "booleans": lambda value: np.ones(np.shape(value), bool),
+    "float16": lambda value: np.ones(np.shape(value), np.float16),
+    "float32": lambda value: np.ones(np.shape(value), np.float32),
+    "float64": lambda value: np.ones(np.shape(value), np.float64),
+    "longdouble": lambda value: np.ones(np.shape(value), np.longdouble),
+    "objects": lambda value: np.full(np.shape(value), None),
+    "a masked array": lambda value: np.ma.masked_array(np.ones(np.shape(value), np.float32)),
+    "one more axis": lambda value: np.asarray(value)[None],
+    "one element more": lambda value: np.ones(np.size(value) + 1, np.asarray(value).dtype),
+    "an element": lambda value: np.asarray(value).reshape(-1)[:1],
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    function: str
+    shape: tuple
+    dtype: str
+    seed: int = 0
+    changes: dict = field(default_factory=dict)  # of the case's arguments
+    specials: list = field(default_factory=list)  # (array, place or None for all of it, name in SPECIAL or PAYLOADS)
+    layouts: dict = field(default_factory=dict)  # by array, out included
+    outs: list = field(default_factory=list)  # the outs that have memory of their own
+    overlaps: dict = field(default_factory=dict)  # name: (other, shift): it begins `shift` elements after the other
+    wrong: dict = field(default_factory=dict)  # argument: name in WRONG
+    valid: bool = True  # the call must not be refused
+    guards: int = 0  # bit i: whether the page after array i is inaccessible, or the one before it
+    level: str = ""
+    threads: int = 1
+
+    @property
+    def case(self):
+        return CASES[self.function]
+
+    @property
+    def given(self):
+        """The arrays that are not None."""
+        return [name for name in self.case.arrays if self.changes.get(name, 0) is not None]
+
+    def arguments(self):
+        """In new contiguous arrays, without outs."""
+        made = self.case.arguments(self.shape, np.dtype(self.dtype).type, self.seed, **self.changes)
+        for name, place, value in self.specials:
+            elements = made[name].reshape(-1)
+            if elements.size:
+                elements[... if place is None else place % elements.size] = special(value, elements.dtype)
+        return made
+
+    def build(self, arguments):
+        """The arguments in this call's layouts, each array against an inaccessible page; and the memory of each."""
+        outs = [out for out in (*self.outs, *self.overlaps) if out in self.case.outs]
+        arguments = arguments | {out: np.full(self.shape, 7, self.dtype) for out in outs}
+        arguments |= {name: LAYOUTS[layout](arguments[name]) for name, layout in self.layouts.items()}
+        memory = {}
+        for number, owner in enumerate(name for name in (*self.given, *self.outs) if name not in self.overlaps):
+            shifts = {name: shift for name, (other, shift) in self.overlaps.items() if other == owner}
+            after = bool(self.guards >> number & 1)
+            if shifts:
+                names = {**shifts, owner: 0}
+                guarded, arrays = together([arguments[name] for name in names], [*names.values()], after)
+            else:
+                names, guarded = [owner], AgainstPage(arguments[owner], after)
+                arrays = [guarded.array]
+            arguments |= dict(zip(names, arrays, strict=True))
+            memory |= dict.fromkeys(names, guarded)
+        return arguments | {name: WRONG[wrong](arguments.get(name)) for name, wrong in self.wrong.items()}, memory
+
+    def outcome(self, twin, arguments):
+        """The error or None, and the results and all arrays by name. Memory that must not change has not."""
+        given, memory = self.build(arguments)
+        try:
+            returned, error = getattr(twin, self.function)(**given), None
+        except (TypeError, ValueError) as raised:
+            error = f"{type(raised).__name__}: {raised}"
+        written = set() if error else {*self.case.outs, *self.case.updated}
+        for name, guarded in memory.items():
+            may_change = any(memory.get(other) is guarded for other in written)
+            assert guarded.is_unchanged(but_for_the_array=may_change), f"{twin.__name__} writes into or beside {name}"
+        if error:
+            return error, {}
+        for name, (other, _) in self.overlaps.items():
+            harmless = self.may_overlap(other, given[name], given[other]) or self.is_ignored(other, arguments)
+            assert harmless, f"{name} overlaps {other}, but is not refused"
+        results = returned if len(self.case.results) > 1 else [returned] if self.case.results else []
+        made = dict(zip(self.case.results, results, strict=True))
+        for out, result in self.case.outs.items():
+            assert given.get(out) is None or made[result] is given[out], f"{result} is not {out}"
+        return None, made | {name: given[name] for name in memory if name not in self.wrong}
+
+    def may_overlap(self, other, array, others):
+        """Whether the array may share memory with the other, which is copied first or has the same place."""
+        if not (others.flags.carray and others.dtype.isnative and np.may_share_memory(array, others)):
+            return True
+        same = array.ctypes.data == others.ctypes.data and array.nbytes == others.nbytes
+        return same and other in self.case.over
+
+    def is_ignored(self, name, arguments):
+        """Whether the array is not used with these arguments: None gives the same results."""
+        try:
+            made, without = (self.case.call(pyreg.reference, a) for a in (arguments, arguments | {name: None}))
+            assert_same_bits(without, made)
+        except (AssertionError, TypeError, ValueError):
+            return False
+        return True
+
+
+def together(arrays, shifts, after):
+    """Arrays that share memory, each beginning `shift` elements after the same place; the last has its values."""
+    places = [(shift - min(shifts)) * arrays[0].itemsize for shift in shifts]
+    end = max(place + array.nbytes for place, array in zip(places, arrays, strict=True))
+    guarded = AgainstPage(np.zeros(-(-end // 8) * 8, np.uint8), after)  # whole float64s, so that all are aligned
+    shared = []
+    for place, array in zip(places, arrays, strict=True):
+        shared.append(np.ndarray(array.shape, array.dtype, guarded.array, place))
+        shared[-1][...] = array
+    guarded.remember()
+    return guarded, shared
+
+
+def check(call):
+    """Compare the call with its twin in pyreg.reference. Whether both refuse it, with the same error."""
+    arguments = call.arguments()
+    with isa(call.level), pyreg.num_threads(call.threads):
+        error, made = call.outcome(pyreg, arguments)
+    expected_error, expected = call.outcome(pyreg.reference, arguments)
+    assert error == expected_error, f"pyreg: {error or 'no error'}\nreference: {expected_error or 'no error'}"
+    assert error is None or not call.valid, error
+    assert_same_bits(made, expected)
+    return error is not None

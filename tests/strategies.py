@@ -1,0 +1,159 @@
+"""What Hypothesis draws: functions, shapes, options, values (calls), and layouts, outs and faults (trials)."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from calls import PAYLOADS, SPECIAL, WRONG, Call
+from cases import DTYPES, LAYOUTS, LEVELS, bytes_moved, wanted_outs
+from hypothesis import strategies as st
+
+from pyreg._cases import CASES, Of
+
+# Strategies are built once, here: that takes longer than to draw from them.
+BOOLEANS = st.booleans()
+SOME = st.integers(0, 11)  # modulo the number of choices
+OPTIONS = {  # `shape` is not drawn here: it is x's
+    "p": st.one_of(st.floats(0, 1), st.sampled_from([0.0, 2**-32, 1 / 256, 0.25, 1.0])),
+    "key": st.integers(0, 2**64 - 1),
+    "offset": st.one_of(st.integers(0, 100), st.integers(0, 2**64 - 1)),  # too high: as high as the size allows
+    "training": BOOLEANS,
+    "scale": st.floats(-4, 4, width=32),
+    "causal": BOOLEANS,
+    "eps": st.sampled_from([0.0, 1e-12, 1e-5, 1.0]),
+    "lr": st.floats(0, 1),
+    "weight_decay": st.one_of(st.just(0.0), st.floats(0, 1)),
+    "betas": st.tuples(st.floats(0, 0.999), st.floats(0, 0.9999)),
+    "momentum": st.floats(0.01, 0.99),
+    "dampening": st.one_of(st.just(0.0), st.floats(0, 1)),
+    "nesterov": BOOLEANS,
+    "step": st.one_of(st.integers(1, 9), st.integers(1, 2**63 - 1)),
+    "maximize": BOOLEANS,
+    "return_z": BOOLEANS,
+    "return_dresidual": BOOLEANS,
+    "approximate": st.sampled_from(["none", "tanh"]),
+    "normalized_shape": BOOLEANS,  # whether it is given
+}
+
+
+# --- shapes
+
+
+def near(*lengths):
+    """Lengths around the ends of vectors, groups, rows or blocks."""
+    return st.builds(int.__add__, st.sampled_from(lengths), st.integers(-2, 2))
+
+
+lengths = st.one_of(st.integers(0, 9), st.integers(10, 140), near(16, 32, 64, 128, 512, 1024, 4096))
+SMALL = st.one_of(
+    st.tuples(lengths),
+    st.tuples(st.integers(0, 9), lengths),
+    st.tuples(st.integers(0, 3), st.integers(0, 5), lengths),
+    st.tuples(near(64, 128), st.integers(1, 40)),
+)
+MEDIUM = st.one_of(  # enough for several threads and blocks
+    st.tuples(near(16384, 65536, 131072)),
+    st.tuples(st.integers(2, 5), near(4096, 16384)),
+    st.tuples(near(64, 128, 256), near(128, 256, 768)),
+    st.tuples(near(4096), near(8, 16, 32)),
+)
+ROWS = st.sampled_from([31, 64, 67, 768, 1001, 4096, 0])
+LARGE = "more than 32 MiB are moved, so results are written past the caches"
+
+
+def large(draw, case, dtype):
+    elements = 36 * 2**20 // bytes_moved(case, (1,), dtype)
+    n = draw(ROWS) or elements
+    return elements // n + 1, n
+
+
+# --- calls
+
+
+DTYPE = st.sampled_from(DTYPES)
+SEEDS = st.integers(0, 99)
+SPECIALS = st.lists(
+    st.tuples(SOME, st.one_of(st.integers(0, 500), st.none()), st.sampled_from([*SPECIAL, *PAYLOADS])), max_size=3
+)
+
+
+@st.composite
+def calls_of(draw, cases, shapes):
+    case, dtype = draw(cases), draw(DTYPE)
+    shape = large(draw, case, dtype) if shapes is LARGE else draw(shapes)
+    changes = {name: draw(OPTIONS[name]) for name in case.numbers if name != "shape"}
+    if changes.get("causal") and len(shape) < 2:
+        changes["causal"] = False
+    if changes.get("nesterov"):
+        changes["dampening"] = 0.0
+    if "normalized_shape" in changes:
+        changes["normalized_shape"] = shape[-1:] if changes["normalized_shape"] else None
+    if "offset" in changes:
+        changes["offset"] = min(changes["offset"], 2**64 - max(1, shape[0], math.prod(shape)))
+    changes |= {name: None for name in case.optional if draw(BOOLEANS)}
+    if changes.get("momentum_buffer", 0) is None:
+        changes |= {"momentum": 0.0, "nesterov": False}
+    # Not in arrays with one element per row: softmax's `maximum` is only valid if it is the maximum.
+    arrays = [name for name, of in case.arrays.items() if of is not Of.ROW and name not in changes]
+    specials = [(arrays[i % len(arrays)], place, value) for i, place, value in draw(SPECIALS)] if arrays else []
+    return Call(case.name, shape, np.dtype(dtype).name, draw(SEEDS), changes, specials)
+
+
+def calls(wanted=lambda case: True, shapes=SMALL):
+    """A valid call: options, arrays with special values here and there, and some left out."""
+    return calls_of(st.sampled_from([case for case in CASES.values() if wanted(case)]), shapes)
+
+
+# --- trials
+
+
+FAULTS = st.sampled_from([None] * 9 + ["overlap", "wrong", "layout"])
+LAYOUT = st.sampled_from([None, None, None, *LAYOUTS])
+OUT = st.sampled_from(["none", "own", "input"])
+SHIFTS = st.one_of(st.integers(-2, 2), st.sampled_from(["row", "size", "-size"]))
+WRONGS = st.sampled_from([*WRONG])
+REST = st.tuples(st.integers(0, 2**12 - 1), st.sampled_from(LEVELS), st.integers(1, 4))
+
+
+@st.composite
+def trials(draw, calls):
+    """A call with layouts, outs, guards, a level and threads; or one with a fault, which may or must be refused."""
+    call, fault, (guards, level, threads) = draw(calls), draw(FAULTS), draw(REST)
+    case, given = call.case, call.given
+
+    def some(choices):
+        return choices[draw(SOME) % len(choices)]
+
+    layouts = {name: draw(LAYOUT) for name in given if name not in case.updated or fault == "layout"}
+    replaceable = [name for name in case.over if name in given and not layouts[name]]
+    outs, overlaps, wrong = [], {}, {}
+    for out in wanted_outs(case, call.changes):
+        kind = draw(OUT)
+        if kind == "input" and replaceable:
+            overlaps[out] = some(replaceable), 0
+            replaceable.remove(overlaps[out][0])
+        elif kind != "none":
+            outs.append(out)
+            layouts[out] = draw(LAYOUT) if fault == "layout" else None
+    written = [*(name for name in case.updated if name in given), *outs]
+    if fault == "overlap" and written:
+        name = some(written)
+        others = [other for other in (*given, *outs) if other != name]
+        if others:
+            size, shift = math.prod(call.shape), draw(SHIFTS)
+            shift = {"row": call.shape[-1], "size": size - 1, "-size": 1 - size}.get(shift, shift)
+            overlaps[name] = some(others), shift
+            outs = [out for out in outs if out != name]
+    if fault == "wrong":
+        wrong[some([*case.arrays, *case.numbers, *case.outs])] = draw(WRONGS)
+    return replace(
+        call,
+        layouts={name: layout for name, layout in layouts.items() if layout},
+        outs=outs,
+        overlaps=overlaps,
+        wrong=wrong,
+        valid=fault is None,
+        guards=guards,
+        level=level,
+        threads=threads,
+    )
