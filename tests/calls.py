@@ -10,64 +10,6 @@ from guard_pages import AgainstPage
 import pyreg
 from pyreg._cases import CASES
 
-SPECIAL = {  # of the finfo of a dtype
-    "0": lambda info: 0.0,
-    "-0": lambda info: -0.0,
-    "inf": lambda info: np.inf,
-    "-inf": lambda info: -np.inf,
-    "nan": lambda info: np.nan,
-    "subnormal": lambda info: info.smallest_subnormal,
-    "tiny": lambda info: info.tiny,
-    "max": lambda info: info.max,
-    "1e-30": lambda info: 1e-30,
-}
-PAYLOADS = {"signalling nan": 0x1, "nan with a payload": 0x123}  # the low bits, beside the exponent of infinity
-
-
-def special(name, dtype):
-    if name in SPECIAL:
-        return np.array(SPECIAL[name](np.finfo(dtype)), dtype)
-    return (np.array(np.inf, dtype).view(f"u{dtype.itemsize}") | PAYLOADS[name]).view(dtype)
-
-
-class Unknown:
-    """An object that is not an argument of any function."""
-
-    def __repr__(self):
-        return "<unknown>"
-
-
-WRONG = {  # of the right argument
-    "None": lambda value: None,
-    "True": lambda value: True,
-    "a string": lambda value: "abc",
-    "bytes": lambda value: b"abc",
-    "an object": lambda value: Unknown(),
-    "an empty list": lambda value: [],
-    "a ragged list": lambda value: [[1.0], [1.0, 2.0]],
-    "a set": lambda value: {0.5},
-    "-1": lambda value: -1,
-    "0.5": lambda value: 0.5,
-    "1e39": lambda value: 1e39,
-    "nan": lambda value: float("nan"),
-    "inf": lambda value: float("inf"),
-    "complex": lambda value: 1j,
-    "2**64": lambda value: 2**64,
-    "10**5000": lambda value: 10**5000,
-    "a list": lambda value: np.asarray(value).tolist(),
-    "integers": lambda value: np.ones(np.shape(value), int),
-    "booleans": lambda value: np.ones(np.shape(value), bool),
-    "float16": lambda value: np.ones(np.shape(value), np.float16),
-    "float32": lambda value: np.ones(np.shape(value), np.float32),
-    "float64": lambda value: np.ones(np.shape(value), np.float64),
-    "longdouble": lambda value: np.ones(np.shape(value), np.longdouble),
-    "objects": lambda value: np.full(np.shape(value), None),
-    "a masked array": lambda value: np.ma.masked_array(np.ones(np.shape(value), np.float32)),
-    "one more axis": lambda value: np.asarray(value)[None],
-    "one element more": lambda value: np.ones(np.size(value) + 1, np.asarray(value).dtype),
-    "an element": lambda value: np.asarray(value).reshape(-1)[:1],
-}
-
 
 @dataclass(frozen=True)
 class Call:
@@ -76,11 +18,11 @@ class Call:
     dtype: str
     seed: int = 0
     changes: dict = field(default_factory=dict)  # of the case's arguments
-    specials: list = field(default_factory=list)  # (array, place or None for all of it, name in SPECIAL or PAYLOADS)
+    specials: list = field(default_factory=list)  # (array, place or None for all of it, expression)
     layouts: dict = field(default_factory=dict)  # by array, out included
     outs: list = field(default_factory=list)  # the outs that have memory of their own
     overlaps: dict = field(default_factory=dict)  # name: (other, shift): it begins `shift` elements after the other
-    wrong: dict = field(default_factory=dict)  # argument: name in WRONG
+    wrong: dict = field(default_factory=dict)  # argument: expression; `value` is the right one
     valid: bool = True  # the call must not be refused
     guards: int = 0  # bit i: whether the page after array i is inaccessible, or the one before it
     level: str = ""
@@ -98,10 +40,10 @@ class Call:
     def arguments(self):
         """In new contiguous arrays, without outs."""
         made = self.case.arguments(self.shape, np.dtype(self.dtype).type, self.seed, **self.changes)
-        for name, place, value in self.specials:
+        for name, place, text in self.specials:
             elements = made[name].reshape(-1)
             if elements.size:
-                elements[... if place is None else place % elements.size] = special(value, elements.dtype)
+                elements[... if place is None else place % elements.size] = special(text, elements.dtype)
         return made
 
     def build(self, arguments):
@@ -121,7 +63,9 @@ class Call:
                 arrays = [guarded.array]
             arguments |= dict(zip(names, arrays, strict=True))
             memory |= dict.fromkeys(names, guarded)
-        return arguments | {name: WRONG[wrong](arguments.get(name)) for name, wrong in self.wrong.items()}, memory
+        return arguments | {
+            name: evaluate(text, value=arguments.get(name)) for name, text in self.wrong.items()
+        }, memory
 
     def outcome(self, twin, arguments):
         """The error or None, and the results and all arrays by name. Memory that must not change has not."""
@@ -160,6 +104,19 @@ class Call:
         except (AssertionError, TypeError, ValueError):
             return False
         return True
+
+
+def evaluate(text, **names):
+    return eval(text, {"np": np} | names)
+
+
+def special(text, dtype):
+    """The value of the expression, bit for bit. It may set the lowest bits of a NaN or infinity."""
+
+    def plus_bits(value, low):
+        return (np.array(value, dtype).view(f"u{dtype.itemsize}") | low).view(dtype)
+
+    return np.array(evaluate(text, info=np.finfo(dtype), plus_bits=plus_bits), dtype)
 
 
 def together(arrays, shifts, after):

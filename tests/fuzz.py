@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 from strategies import LARGE, MEDIUM, SMALL, calls, trials
 
-ROUND = [(SMALL, 2000), (MEDIUM, 100), (LARGE, 5)]  # shapes, and the number of examples
+ROUND = [("(small)", SMALL, 1000), ("(medium)", MEDIUM, 50), ("(large)", LARGE, 4)]  # shapes, and how many calls
 PATIENCE, SHRINKING = 300, 20  # seconds: for one call, and to find a smaller call that fails
 BEGIN, END = "# --- the call again\n", "# --- end\n"
 SCRIPT = """\
@@ -92,8 +92,9 @@ class Fuzzer:
         if time.monotonic() > self.end:
             raise EnoughError
         refused, failure = self.child.check(call)
-        self.calls[call.function] += 1
-        self.refused[call.function] += refused
+        for name in (call.function, self.kind, "(all)"):
+            self.calls[name] += 1
+            self.refused[name] += refused
         if failure:
             if not self.failure:
                 self.end = time.monotonic() + SHRINKING
@@ -103,7 +104,8 @@ class Fuzzer:
             raise AssertionError
 
     def run(self, seed):
-        for number, (shapes, examples) in enumerate(itertools.cycle(ROUND)):
+        for number, (kind, shapes, examples) in enumerate(itertools.cycle(ROUND)):
+            self.kind = kind
             test = given(trials(calls(shapes=shapes)))(lambda call: self.attempt(call))
             options = settings(max_examples=examples, phases=[Phase.generate, Phase.shrink], derandomize=False)
             options = settings(options, database=None, deadline=None, suppress_health_check=list(HealthCheck))
@@ -125,7 +127,6 @@ class Fuzzer:
         print(f"{'function':40}{'calls':>10}{'refused':>10}")
         for name in sorted(self.calls):
             print(f"{name:40}{self.calls[name]:10}{self.refused[name]:10}")
-        print(f"{'all':40}{self.calls.total():10}{self.refused.total():10}")
 
 
 def main(arguments=None):

@@ -4,11 +4,11 @@ import math
 from dataclasses import replace
 
 import numpy as np
-from calls import PAYLOADS, SPECIAL, WRONG, Call
+from calls import Call
 from cases import DTYPES, LAYOUTS, LEVELS, bytes_moved, wanted_outs
 from hypothesis import strategies as st
 
-from pyreg._cases import CASES, Of
+from pyreg._cases import CASES
 
 # Strategies are built once, here: that takes longer than to draw from them.
 BOOLEANS = st.booleans()
@@ -72,9 +72,11 @@ def large(draw, case, dtype):
 
 DTYPE = st.sampled_from(DTYPES)
 SEEDS = st.integers(0, 99)
-SPECIALS = st.lists(
-    st.tuples(SOME, st.one_of(st.integers(0, 500), st.none()), st.sampled_from([*SPECIAL, *PAYLOADS])), max_size=3
-)
+VALUES = ["0.0", "-0.0", "np.inf", "-np.inf", "np.nan", "-np.nan", "1e-30"]
+VALUES += ["plus_bits(np.nan, 0x123)", "plus_bits(np.inf, 1)"]  # NaNs: one with a payload, one that signals
+VALUES += [f"info.{name}" for name in ("smallest_subnormal", "tiny", "max")]
+PLACES = st.one_of(st.integers(0, 500), st.none())
+SPECIALS = st.lists(st.tuples(SOME, PLACES, st.sampled_from(VALUES)), max_size=3)
 
 
 @st.composite
@@ -93,8 +95,7 @@ def calls_of(draw, cases, shapes):
     changes |= {name: None for name in case.optional if draw(BOOLEANS)}
     if changes.get("momentum_buffer", 0) is None:
         changes |= {"momentum": 0.0, "nesterov": False}
-    # Not in arrays with one element per row: softmax's `maximum` is only valid if it is the maximum.
-    arrays = [name for name, of in case.arrays.items() if of is not Of.ROW and name not in changes]
+    arrays = [name for name in case.arrays if name not in changes]
     specials = [(arrays[i % len(arrays)], place, value) for i, place, value in draw(SPECIALS)] if arrays else []
     return Call(case.name, shape, np.dtype(dtype).name, draw(SEEDS), changes, specials)
 
@@ -111,7 +112,12 @@ FAULTS = st.sampled_from([None] * 9 + ["overlap", "wrong", "layout"])
 LAYOUT = st.sampled_from([None, None, None, *LAYOUTS])
 OUT = st.sampled_from(["none", "own", "input"])
 SHIFTS = st.one_of(st.integers(-2, 2), st.sampled_from(["row", "size", "-size"]))
-WRONGS = st.sampled_from([*WRONG])
+WRONG = ["None", "True", "'abc'", "b'abc'", "print", "[]", "[[1.0], [1.0, 2.0]]", "{0.5}", "-1", "0.5", "1e39", "1j"]
+WRONG += ["2**64", "10**5000", "np.nan", "np.inf", "np.asarray(value).tolist()", "np.asarray(value)[None]"]
+WRONG += ["np.asarray(value).reshape(-1)[:1]", "np.ones(np.size(value) + 1)", "np.full(np.shape(value), None)"]
+WRONG += [f"np.ones(np.shape(value), '{dtype}')" for dtype in ("i8", "?", "f2", "f4", "f8", ">f4", "g", "U3")]
+WRONG += ["np.ma.masked_array(np.ones(np.shape(value), 'f4'))"]
+WRONGS = st.sampled_from(WRONG)
 REST = st.tuples(st.integers(0, 2**12 - 1), st.sampled_from(LEVELS), st.integers(1, 4))
 
 

@@ -74,7 +74,7 @@ def test_a_short_run_finds_no_failure():
     made = fuzz(0.05)
     assert made.returncode == 0, made.stdout + made.stderr
     assert "seed 1: no failure" in made.stdout
-    assert int(re.search(r"^all +(\d+)", made.stdout, re.MULTILINE)[1]) > 0
+    assert int(re.search(r"^\(all\) +(\d+)", made.stdout, re.MULTILINE)[1]) > 0
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
