@@ -20,10 +20,10 @@ class Call:
     changes: dict = field(default_factory=dict)  # of the case's arguments
     specials: list = field(default_factory=list)  # (array, place or None for all of it, expression)
     layouts: dict = field(default_factory=dict)  # by array, out included
-    outs: list = field(default_factory=list)  # the outs that have memory of their own
+    outs: list = field(default_factory=list)  # the outs with memory of their own
     overlaps: dict = field(default_factory=dict)  # name: (other, shift): it begins `shift` elements after the other
     wrong: dict = field(default_factory=dict)  # argument: expression; `value` is the right one
-    valid: bool = True  # the call must not be refused
+    valid: bool = True  # whether the call must be accepted
     guards: int = 0  # bit i: whether the page after array i is inaccessible, or the one before it
     level: str = ""
     threads: int = 1
@@ -38,7 +38,7 @@ class Call:
         return [name for name in self.case.arrays if self.changes.get(name, 0) is not None]
 
     def arguments(self):
-        """In new contiguous arrays, without outs."""
+        """The arguments in new contiguous arrays, without outs."""
         made = self.case.arguments(self.shape, np.dtype(self.dtype).type, self.seed, **self.changes)
         for name, place, text in self.specials:
             elements = made[name].reshape(-1)
@@ -47,7 +47,7 @@ class Call:
         return made
 
     def build(self, arguments):
-        """The arguments in this call's layouts, each array against an inaccessible page; and the memory of each."""
+        """The arguments in their layouts, each array against an inaccessible page, and the memory of each array."""
         outs = [out for out in (*self.outs, *self.overlaps) if out in self.case.outs]
         arguments = arguments | {out: np.full(self.shape, 7, self.dtype) for out in outs}
         arguments |= {name: LAYOUTS[layout](arguments[name]) for name, layout in self.layouts.items()}
@@ -63,12 +63,11 @@ class Call:
                 arrays = [guarded.array]
             arguments |= dict(zip(names, arrays, strict=True))
             memory |= dict.fromkeys(names, guarded)
-        return arguments | {
-            name: evaluate(text, value=arguments.get(name)) for name, text in self.wrong.items()
-        }, memory
+        arguments |= {name: evaluate(text, value=arguments.get(name)) for name, text in self.wrong.items()}
+        return arguments, memory
 
     def outcome(self, twin, arguments):
-        """The error or None, and the results and all arrays by name. Memory that must not change has not."""
+        """The error or None, then the results and arrays by name. Fails if the call writes where it must not."""
         given, memory = self.build(arguments)
         try:
             returned, error = getattr(twin, self.function)(**given), None
@@ -90,7 +89,7 @@ class Call:
         return None, made | {name: given[name] for name in memory if name not in self.wrong}
 
     def may_overlap(self, other, array, others):
-        """Whether the array may share memory with the other, which is copied first or has the same place."""
+        """Whether the array does not overlap the other, whose layout may cause a copy, or may replace it."""
         if not (others.flags.carray and others.dtype.isnative and np.may_share_memory(array, others)):
             return True
         same = array.ctypes.data == others.ctypes.data and array.nbytes == others.nbytes
@@ -133,7 +132,7 @@ def together(arrays, shifts, after):
 
 
 def check(call):
-    """Compare the call with its twin in pyreg.reference. Whether both refuse it, with the same error."""
+    """Compare the call with its twin in pyreg.reference. Return whether both refuse it, with the same error."""
     arguments = call.arguments()
     with isa(call.level), pyreg.num_threads(call.threads):
         error, made = call.outcome(pyreg, arguments)

@@ -1,7 +1,7 @@
 """Random calls of every function, each compared with its twin in pyreg.reference: python tests/fuzz.py --minutes 10
 
-Hypothesis draws the calls here. A child process makes them, so that a crash is found and made small as any other
-failure. Prints a script that makes the failing call again.
+This process draws the calls with Hypothesis. A child process makes them, so Hypothesis can shrink a call that crashes
+like any other that fails. The script that is printed makes the failing call again.
 """
 
 import argparse
@@ -23,8 +23,16 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 from strategies import LARGE, MEDIUM, SMALL, calls, trials
 
-ROUND = [("(small)", SMALL, 1000), ("(medium)", MEDIUM, 50), ("(large)", LARGE, 4)]  # shapes, and how many calls
-PATIENCE, SHRINKING = 300, 20  # seconds: for one call, and to find a smaller call that fails
+ROUND = [("(small)", SMALL, 2000), ("(medium)", MEDIUM, 100), ("(large)", LARGE, 3)]  # shapes, and how many calls
+PATIENCE, SHRINKING = 300, 10  # seconds: for one call, and to find a smaller call that fails
+OPTIONS = settings(
+    phases=[Phase.generate, Phase.shrink],
+    derandomize=False,
+    database=None,
+    deadline=None,
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+)
 BEGIN, END = "# --- the call again\n", "# --- end\n"
 SCRIPT = """\
 import sys
@@ -46,7 +54,7 @@ class Child:
         other.close()
 
     def check(self, call):
-        """Whether the call was refused, and what is wrong or None."""
+        """Return whether the call was refused, and what went wrong, or None."""
         try:
             self.pipe.send(call)
             if self.pipe.poll(PATIENCE):
@@ -78,8 +86,8 @@ def serve(parents, pipe):
         pipe.send(answer)
 
 
-class EnoughError(BaseException):
-    """The time is over. Not an Exception, which Hypothesis would take as a failure of the call."""
+class TimeIsUp(BaseException):
+    """Not an Exception: Hypothesis would take one as a failure of the call."""
 
 
 class Fuzzer:
@@ -90,7 +98,7 @@ class Fuzzer:
 
     def attempt(self, call):
         if time.monotonic() > self.end:
-            raise EnoughError
+            raise TimeIsUp
         refused, failure = self.child.check(call)
         for name in (call.function, self.kind, "(all)"):
             self.calls[name] += 1
@@ -98,7 +106,7 @@ class Fuzzer:
         if failure:
             if not self.failure:
                 self.end = time.monotonic() + SHRINKING
-            self.failure = call, failure  # Hypothesis tries smaller and smaller ones
+            self.failure = call, failure  # the last is the smallest
             self.child.end()
             self.child = Child()
             raise AssertionError
@@ -107,11 +115,9 @@ class Fuzzer:
         for number, (kind, shapes, examples) in enumerate(itertools.cycle(ROUND)):
             self.kind = kind
             test = given(trials(calls(shapes=shapes)))(lambda call: self.attempt(call))
-            options = settings(max_examples=examples, phases=[Phase.generate, Phase.shrink], derandomize=False)
-            options = settings(options, database=None, deadline=None, suppress_health_check=list(HealthCheck))
             try:
-                seeded(seed * 10**6 + number)(options(test))()
-            except EnoughError:
+                seeded(seed * 10**6 + number)(settings(OPTIONS, max_examples=examples)(test))()
+            except TimeIsUp:
                 return
             except Exception:
                 if not self.failure:
@@ -123,7 +129,7 @@ class Fuzzer:
             call, failure = self.failure
             again = "again" if self.child.check(call)[1] else "not again: it depends on timing or on earlier calls"
             script = SCRIPT.format(folder=str(Path(__file__).parent), call=pformat(call))
-            print(f"{failure}\n# Made alone in a new process, the call fails {again}.\n{BEGIN}{script}{END}")
+            print(f"\n{failure}\n# Made alone in a new process, the call fails {again}.\n{BEGIN}{script}{END}")
         print(f"{'function':40}{'calls':>10}{'refused':>10}")
         for name in sorted(self.calls):
             print(f"{name:40}{self.calls[name]:10}{self.refused[name]:10}")
