@@ -97,6 +97,17 @@ def test_the_snippets_of_a_page_print_what_they_say(page):
     assert len(snippets.examples) == len(re.findall(r"^ *>>> ", text, re.MULTILINE))
 
 
+def test_the_tests_that_a_page_names_exist():
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/reproducibility.md").read_text()))
+    defined = {
+        name
+        for path in (ROOT / "tests").glob("test_*.py")
+        for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    assert len(named) > 5
+    assert named <= defined
+
+
 def rows_of_the_random_stream():
     """The cells of the tables of docs/random_stream.md."""
     lines = (ROOT / "docs/random_stream.md").read_text().splitlines()
