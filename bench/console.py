@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -43,12 +42,15 @@ def output_file(*suffixes: str) -> Callable[[str], Path]:
 
     def parse(text: str) -> Path:
         path = Path(text)
-        if path.is_dir() or not os.access(path.parent, os.W_OK):
-            raise argparse.ArgumentTypeError(
-                f"cannot write {text}: it is a folder, or its folder cannot be written to"
-            )
         if suffixes and path.suffix not in suffixes:
             raise argparse.ArgumentTypeError(f"{text}: expected a name that ends in {' or '.join(suffixes)}")
+        try:
+            existed = path.exists()
+            path.open("a").close()
+            if not existed:
+                path.unlink()
+        except OSError as error:
+            raise argparse.ArgumentTypeError(f"cannot write {text!r}: {error.strerror}") from None
         return path
 
     return parse

@@ -36,7 +36,7 @@ def threads_list(text: str) -> list[int]:
             with pyreg.num_threads(n):
                 pass
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected numbers of threads, like 1,2") from None
+        raise argparse.ArgumentTypeError(f"{text!r}: expected numbers of threads from 1 on, like 1,2") from None
     return sorted(threads)
 
 

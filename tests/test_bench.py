@@ -266,7 +266,7 @@ def test_a_machine_that_is_twice_as_slow_changes_nothing():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "not a file that --json wrote"),
+        (None, "No such file"),
         ("{", "not a file that --json wrote"),
         ("[1]", "not a file that --json wrote"),
         ('{"rows": [{"op": 1}], "machine": {}}', "not a file that --json wrote"),

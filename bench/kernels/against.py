@@ -64,9 +64,10 @@ def read_run(path: str) -> Run:
         run: Run = json.loads(Path(path).read_text())
         rows = dict(rows_of(run))
         machine_of(run)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise argparse.ArgumentTypeError(f"{path} is not a file that --json wrote ({reason})") from None
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot read {path!r}: {error.strerror}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError):
+        raise argparse.ArgumentTypeError(f"{path!r} is not a file that --json wrote") from None
     if not rows:
         raise argparse.ArgumentTypeError(f"{path} has no rows to compare: --sweep and --isa make none")
     return run
@@ -84,6 +85,8 @@ def format_against(old: Run, new: Run) -> str:
     ratios = {key: now[key].median / before[key].median for key in both}
     slower = [key for key in both if now[key].is_slower_than(before[key])]
     faster = [key for key in both if before[key].is_slower_than(now[key])]
+    if not both:
+        return "nothing can be compared: the two runs have no row in common"
     lost, added = len(before) - len(both), len(now) - len(both)
     lines = [
         f"before: {machine_of(old)}",
