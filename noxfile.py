@@ -1,5 +1,9 @@
 """One-line tasks, each in its own environment: nox -s tests."""
 
+import platform
+import shutil
+from pathlib import Path
+
 import nox
 
 nox.needs_version = ">=2024.10.9"  # for default=
@@ -38,3 +42,47 @@ def bench(session: nox.Session) -> None:
     """Speed against a copy and against NumPy."""
     session.install(".[bench]")
     session.run("python", "bench/run.py", *session.posargs)
+
+
+@nox.session(default=False)
+def aarch64(session: nox.Session) -> None:
+    """The digests on aarch64: the core built by a cross-compiler, with NumPy's wheel, in Debian's Python under QEMU.
+
+    On Debian, as root: apt-get install g++-aarch64-linux-gnu mmdebstrap qemu-user
+    """
+    session.install("cmake>=3.24", "ninja", "pybind11>=3,<4")
+    folder = Path("build/aarch64").resolve()
+    debian, build, site = folder / "debian", folder / "core", folder / "site"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not debian.exists():
+        packages = "--include=python3,libpython3-dev,libstdc++6,libgomp1"
+        suite = platform.freedesktop_os_release()["VERSION_CODENAME"]
+        extract = ("mmdebstrap", "--variant=extract", "--architectures=arm64", packages, suite, str(debian))
+        session.run(*extract, external=True)
+    python = debian / "usr/bin/python3"
+    python = python.with_name(str(python.readlink()))  # python3.11
+    headers = debian / "usr/include"
+    session.run(
+        *("cmake", "-S", ".", "-B", str(build), "-G", "Ninja"),
+        *("-D", "CMAKE_SYSTEM_NAME=Linux", "-D", "CMAKE_SYSTEM_PROCESSOR=aarch64"),
+        *("-D", "CMAKE_CXX_COMPILER=aarch64-linux-gnu-g++", "-D", f"CMAKE_CXX_FLAGS=-idirafter {headers}"),
+        *("-D", f"Python_INCLUDE_DIR={headers / python.name}", "-D", "PYTHON_MODULE_EXTENSION=.so"),
+        *("-D", f"pybind11_DIR={session.run('python', '-m', 'pybind11', '--cmakedir', silent=True).strip()}"),
+    )
+    session.run("cmake", "--build", str(build))
+    shutil.rmtree(site, ignore_errors=True)
+    session.run(
+        *("python", "-m", "pip", "install", "--target", str(site), "--only-binary=:all:", "numpy>=2"),
+        *("--platform=manylinux_2_28_aarch64", "--python-version", python.name.removeprefix("python")),
+    )
+    shutil.copytree("pyreg", site / "pyreg")
+    shutil.copy(build / "_core.so", site / "pyreg")
+    for threads in ("1", "2"):
+        made = session.run(
+            *("qemu-aarch64", "-L", str(debian), str(python), "-P", "-m", "pyreg", "--digests"),
+            env={"PYTHONHOME": str(debian / "usr"), "PYTHONPATH": str(site), "OMP_NUM_THREADS": threads},
+            external=True,
+            silent=True,
+        )
+        if made != Path("tests/digests.txt").read_text():
+            session.error(f"tests/digests.txt has other lines than aarch64 on {threads} threads:\n{made}")

@@ -11,6 +11,7 @@ import textwrap
 from typing import Any
 
 import pyreg
+from pyreg._digests import digests
 from pyreg._self_check import self_check
 from pyreg._speed import busy_note, measure_speed
 
@@ -19,10 +20,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m pyreg", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
+    parser.add_argument("--digests", action="store_true", help="print digests of results, to compare machines by")
     arguments = parser.parse_args(argv)
-    if arguments.json:
-        return report_json()
-    return report_text()
+    if arguments.digests:
+        print(*digests(), sep="\n")
+        return 0
+    return report_json() if arguments.json else report_text()
 
 
 def report_text() -> int:

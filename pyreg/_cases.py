@@ -4,8 +4,8 @@
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum, auto
 from types import ModuleType
 from typing import Any
@@ -41,22 +41,38 @@ class Case:
     numbers: Mapping[str, Any]
     results: Mapping[str, Of]
     variants: Sequence[Arguments] = ()  # arguments to replace, per variant
-    outs: Mapping[str, str] = field(default_factory=dict)  # the result that each out argument receives
-    over: Sequence[str] = ()  # the arrays that an out may overwrite
-    updated: Sequence[str] = ()  # the arrays that are updated in place
     optional: Sequence[str] = ()  # the arrays that may be None
-    statistics: Callable[[ModuleType, Arguments], Any] | None = None  # runs the forward pass it takes results of
+    updated: Sequence[str] = ()  # the arrays that are updated in place
+    statistics: Sequence[str] = ()  # the forward pass that it takes results of, and the arguments to call that with
     samples: bool = False  # the offset counts samples (x's first axis), not elements
+
+    @property
+    def outs(self) -> dict[str, str]:
+        """The out arguments, and the result that each receives: the first, and any other as large as x."""
+        results = [name for name, of in self.results.items() if of is Of.ELEMENT and self.arrays]
+        return {f"{name}_out" if i else "out": name for i, name in enumerate(results)}
+
+    @property
+    def over(self) -> list[str]:
+        """The arrays that an out may overwrite."""
+        return [name for name, of in self.arrays.items() if of is Of.ELEMENT and self.outs]
+
+    @property
+    def dtypes(self) -> Sequence[type[np.generic]]:
+        return (np.float32, np.float64) if self.arrays else (np.bool_,)  # a mask has one dtype
 
     def arguments(
         self, shape: Shape, dtype: Any, seed: int = 0, forward: ModuleType = pyreg.reference, **changes: Any
     ) -> Arguments:
         """Valid arguments for an x of this shape, with `changes` applied; `forward` runs the forward pass."""
         rng = np.random.default_rng([seed, *shape])
-        made: Arguments = {name: draw(rng, name, of.shape(shape), dtype) for name, of in self.arrays.items()}
+        made: Arguments = {}
+        for name, of in self.arrays.items():
+            made[name] = valid(name, np.asarray(rng.standard_normal(of.shape(shape), dtype) * 2 + dtype(0.5)))
         made |= {name: shape if name == "shape" else value for name, value in self.numbers.items()} | changes
         if self.statistics:
-            results = self.statistics(forward, made)
+            function, x, *options = self.statistics
+            results = getattr(forward, function)(made[x], **{name: made[name] for name in options})
             made |= {name: getattr(results, name) for name in self.arrays if hasattr(results, name)}
         return made
 
@@ -65,8 +81,7 @@ class Case:
         arguments = arguments | {name: arguments[name].copy() for name in self.updated if arguments[name] is not None}
         returned = getattr(twin, self.name)(**arguments)
         results = returned if len(self.results) > 1 else [returned] if self.results else []
-        made = dict(zip(self.results, results, strict=True))
-        return made | {name: arguments[name] for name in self.updated}
+        return dict(zip(self.results, results, strict=True)) | {name: arguments[name] for name in self.updated}
 
     def cut(self, arguments: Arguments, shape: Shape, part: slice) -> Arguments:
         """The arguments for a part of the first axis of x, of this shape, at its offset in the random stream."""
@@ -83,12 +98,12 @@ class Case:
         return [{}, *(v for v in self.variants if not v.get("causal") or len(shape) > 1)]
 
 
-def draw(rng: np.random.Generator, name: str, shape: Shape, dtype: Any) -> Array:
-    array: Array = np.asarray(rng.standard_normal(shape, dtype) * 2 + dtype(0.5))
+def valid(name: str, array: Array) -> Array:
+    """The array, changed so that its values are valid for an argument of this name. It may be overwritten."""
     if name.endswith("exp_avg_sq"):
-        return np.asarray(array * array)
+        array *= array
     if name == "mask":
-        array[rng.random(shape) < 0.2] = -np.inf
+        array[array > 2] = -np.inf
     return array
 
 
@@ -109,145 +124,88 @@ def without(*groups: Sequence[str]) -> list[Arguments]:
 
 def norm(function: str, parameters: Sequence[str], statistics: Sequence[str]) -> list[Case]:
     forward, backward = f"{function}_forward", f"{function}_backward"
-    columns = dict.fromkeys(parameters, Of.COLUMN)
-    rows = dict.fromkeys(statistics, Of.ROW)
-    arrays = {"x": Of.ELEMENT} | columns
-    options: dict[str, Any] = {
-        "numbers": {"normalized_shape": None, "eps": 1e-3},
-        "variants": without(*([name] for name in parameters), parameters),
-        "outs": {"out": "y"},
-        "over": ("x",),
-        "optional": parameters,
-    }
+    rows, y = dict.fromkeys(statistics, Of.ROW), {"y": Of.ELEMENT}
+    arrays = {"x": Of.ELEMENT} | dict.fromkeys(parameters, Of.COLUMN)
+    numbers = {"normalized_shape": None, "eps": 1e-3}
+    variants = without(*([name] for name in parameters), parameters)
+    given = {"dy": Of.ELEMENT, "x": Of.ELEMENT} | rows | {"weight": Of.COLUMN}
+    gradients = {"dx": Of.ELEMENT} | {f"d{name}": Of.COLUMN for name in parameters}
+
     return [
-        Case(function, arrays, results={"y": Of.ELEMENT}, **options),
-        Case(forward, arrays, results={"y": Of.ELEMENT} | rows, **options),
-        Case(
-            backward,
-            {"dy": Of.ELEMENT, "x": Of.ELEMENT} | rows | {"weight": Of.COLUMN},
-            {},
-            {"dx": Of.ELEMENT} | {f"d{name}": Of.COLUMN for name in parameters},
-            [{"weight": None}],
-            outs={"out": "dx"},
-            over=("dy", "x"),
-            optional=("weight",),
-            statistics=lambda twin, made: getattr(twin, forward)(made["x"]),
-        ),
+        Case(function, arrays, numbers, y, variants, parameters),
+        Case(forward, arrays, numbers, y | rows, variants, parameters),
+        Case(backward, given, {}, gradients, without(["weight"]), ("weight",), statistics=(forward, "x")),
     ]
 
 
 def dropout_add_norm(norm: str, parameters: Sequence[str], statistics: Sequence[str]) -> list[Case]:
-    columns = dict.fromkeys(parameters, Of.COLUMN)
     rows = dict.fromkeys(statistics, Of.ROW)
     scales = {"row_scale": Of.ROW, "layer_scale": Of.COLUMN}
     branch, gradients = tuple(scales), {f"d{name}": Of.COLUMN for name in (*parameters, "layer_scale")}
+    left_out = without([*branch, "x"], ["layer_scale"], ["dz"], ["weight"])
     return [
         Case(
             f"dropout_add_{norm}_forward",
-            {"x": Of.ELEMENT, "residual": Of.ELEMENT} | columns | scales,
+            {"x": Of.ELEMENT, "residual": Of.ELEMENT} | dict.fromkeys(parameters, Of.COLUMN) | scales,
             TRAINING | {"normalized_shape": None, "eps": 1e-3, "return_z": True},
             {"y": Of.ELEMENT, "z": Of.ELEMENT} | rows,
             [*without(branch, ["residual"], parameters), {"return_z": False}, INFERENCE, *PROBABILITIES],
-            outs={"out": "y", "z_out": "z"},
-            over=("x", "residual"),
-            optional=("residual", *parameters, *branch),
+            ("residual", *parameters, *branch),
         ),
         Case(
             f"dropout_add_{norm}_backward",
             dict.fromkeys(("dy", "dz", "z", "x"), Of.ELEMENT) | rows | {"weight": Of.COLUMN} | scales,
             DROPOUT | {"return_dresidual": True},
             {"dx": Of.ELEMENT, "dresidual": Of.ELEMENT} | gradients,
-            [
-                *without([*branch, "x"], ["layer_scale"], ["dz"], ["weight"]),
-                {"return_dresidual": False},
-                *PROBABILITIES,
-            ],
-            outs={"out": "dx", "dresidual_out": "dresidual"},
-            over=("dy", "dz", "z", "x"),
-            optional=("dz", "weight", *branch),
-            statistics=lambda twin, made: getattr(twin, f"{norm}_forward")(made["z"]),
+            [*left_out, {"return_dresidual": False}, *PROBABILITIES],
+            ("dz", "weight", *branch),
+            statistics=(f"{norm}_forward", "z"),
         ),
     ]
 
 
-def activation_dropout(name: str, kinds: Arguments, *variants: Arguments) -> list[Case]:
-    """kinds: the arguments that only this activation takes."""
-    without_bias: Arguments = {"bias": None}
+def activation_dropout(name: str, kinds: Arguments, *others: Arguments) -> list[Case]:
+    """kinds: the arguments that only this activation takes; others: variants."""
+    x, y, bias = {"x": Of.ELEMENT}, {"y": Of.ELEMENT}, {"bias": Of.COLUMN}
+    dy, made = {"dy": Of.ELEMENT}, {"dx": Of.ELEMENT, "dbias": Of.COLUMN}
+    variants: list[Arguments] = [{"bias": None}, *PROBABILITIES, *others]
     return [
-        Case(
-            f"{name}_dropout_forward",
-            {"x": Of.ELEMENT, "bias": Of.COLUMN},
-            TRAINING | kinds,
-            {"y": Of.ELEMENT},
-            [without_bias, INFERENCE, *PROBABILITIES, *variants],
-            outs={"out": "y"},
-            over=("x",),
-            optional=("bias",),
-        ),
-        Case(
-            f"{name}_dropout_backward",
-            {"dy": Of.ELEMENT, "x": Of.ELEMENT, "bias": Of.COLUMN},
-            DROPOUT | kinds,
-            {"dx": Of.ELEMENT, "dbias": Of.COLUMN},
-            [without_bias, *PROBABILITIES, *variants],
-            outs={"out": "dx"},
-            over=("dy", "x"),
-            optional=("bias",),
-        ),
+        Case(f"{name}_dropout_forward", x | bias, TRAINING | kinds, y, [INFERENCE, *variants], ("bias",)),
+        Case(f"{name}_dropout_backward", dy | x | bias, DROPOUT | kinds, made, variants, ("bias",)),
     ]
-
-
-def softmax_statistics(twin: ModuleType, made: Arguments) -> Any:
-    return twin.softmax_dropout_forward(made["x"], made["mask"], scale=made["scale"], causal=made["causal"])
 
 
 def softmax_dropout() -> list[Case]:
-    arrays = {"x": Of.ELEMENT, "mask": Of.COLUMN}
-    rows = {"maximum": Of.ROW, "rsum": Of.ROW}
+    x, mask, y = {"x": Of.ELEMENT}, {"mask": Of.COLUMN}, {"y": Of.ELEMENT}
+    dy, dx, rows = {"dy": Of.ELEMENT}, {"dx": Of.ELEMENT}, {"maximum": Of.ROW, "rsum": Of.ROW}
     scores = {"scale": 0.3, "causal": False}
-    variants: list[Arguments] = [{"mask": None}, {"mask": None, "causal": True}, {"causal": True}]
+    variants: list[Arguments] = [{"mask": None}, {"mask": None, "causal": True}, {"causal": True}, *PROBABILITIES]
+    forward, backward = "softmax_dropout_forward", "softmax_dropout_backward"
+    statistics = (forward, *x, *mask, *scores)
     return [
-        Case(
-            "softmax_dropout_forward",
-            arrays,
-            TRAINING | scores,
-            {"y": Of.ELEMENT} | rows,
-            [*variants, INFERENCE, *PROBABILITIES],
-            outs={"out": "y"},
-            over=("x",),
-            optional=("mask",),
-        ),
-        Case(
-            "softmax_dropout_backward",
-            {"dy": Of.ELEMENT, "x": Of.ELEMENT} | rows | {"mask": Of.COLUMN},
-            DROPOUT | scores,
-            {"dx": Of.ELEMENT},
-            [*variants, *PROBABILITIES],
-            outs={"out": "dx"},
-            over=("dy", "x"),
-            optional=("mask",),
-            statistics=softmax_statistics,
-        ),
+        Case(forward, x | mask, TRAINING | scores, y | rows, [INFERENCE, *variants], ("mask",)),
+        Case(backward, dy | x | rows | mask, DROPOUT | scores, dx, variants, ("mask",), statistics=statistics),
     ]
 
 
 def dropout(function: str, **options: Any) -> Case:
     variants: list[Arguments] = [{"p": 1e-3}, {"p": 1 / 3}, INFERENCE, *PROBABILITIES]
-    arrays, results = {"x": Of.ELEMENT}, {"y": Of.ELEMENT}
-    return Case(function, arrays, TRAINING, results, variants, {"out": "y"}, ("x",), **options)
+    return Case(function, {"x": Of.ELEMENT}, TRAINING, {"y": Of.ELEMENT}, variants, **options)
 
 
-def update(function: str, state: Sequence[str], numbers: Arguments, optional: str, *variants: Arguments) -> Case:
+def update(function: str, state: Sequence[str], numbers: Arguments, *variants: Arguments) -> Case:
+    """state: the arrays beside param. The last one is optional."""
     arrays = dict.fromkeys(("param", "grad", *state), Of.ELEMENT)
     numbers = {"step": 3, "lr": 0.01, "weight_decay": 0.1, "maximize": False} | numbers
     every: list[Arguments] = [{"step": 1}, {"step": 1000}, {"maximize": True}, {"weight_decay": 0.0}]
-    updated = ("param", *state)
-    return Case(function, arrays, numbers, {}, [*every, *variants], updated=updated, optional=(optional,))
+    return Case(function, arrays, numbers, {}, [*every, *variants], state[-1:], ("param", *state))
 
 
 ADAM_STATE = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 ADAM: Arguments = {"betas": (0.9, 0.999), "eps": 1e-6}
 ADAM_VARIANTS: Sequence[Arguments] = ({"max_exp_avg_sq": None}, {"betas": (0.25, 0.9)})
+SGD: Arguments = {"momentum": 0.9, "dampening": 0.0, "nesterov": False}
+PLAIN_SGD: Arguments = {"momentum": 0.0, "momentum_buffer": None}
 
 CASES: dict[str, Case] = {
     case.name: case
@@ -264,16 +222,8 @@ CASES: dict[str, Case] = {
         dropout("drop_path", samples=True),
         Case("dropout_mask", {}, {"shape": ()} | DROPOUT, {"kept": Of.ELEMENT}, [{"p": 1e-3}, *PROBABILITIES]),
         Case("l2_penalty", {"params": Of.ELEMENT}, {"weight_decay": 0.1}, {"penalty": Of.ALL}),
-        update("adamw_update", ADAM_STATE, ADAM, "max_exp_avg_sq", *ADAM_VARIANTS),
-        update("adam_update", ADAM_STATE, ADAM, "max_exp_avg_sq", *ADAM_VARIANTS),
-        update(
-            "sgd_update",
-            ("momentum_buffer",),
-            {"momentum": 0.9, "dampening": 0.0, "nesterov": False},
-            "momentum_buffer",
-            {"nesterov": True},
-            {"dampening": 0.3},
-            {"momentum": 0.0, "momentum_buffer": None},
-        ),
+        update("adamw_update", ADAM_STATE, ADAM, *ADAM_VARIANTS),
+        update("adam_update", ADAM_STATE, ADAM, *ADAM_VARIANTS),
+        update("sgd_update", ("momentum_buffer",), SGD, {"nesterov": True}, {"dampening": 0.3}, PLAIN_SGD),
     )
 }

@@ -1,0 +1,57 @@
+"""Digests of results: machines, levels and compilers that print the same lines compute the same bits."""
+
+from functools import cache
+from hashlib import sha256
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+import pyreg
+from pyreg._cases import CASES, Arguments, Array, Case, Shape, valid
+from pyreg.reference.philox import philox_bytes
+
+# More rows than a block has; rows longer than a block of a sum; special values. All rows end within a vector.
+SHAPES: tuple[Shape, ...] = ((67, 131), (2, 4103), (9, 37))
+LARGE = (130, 1001)  # enough work for two threads
+SPECIAL = (-0.0, 1e-40, 1e-310, 3e38, np.inf, -np.inf, np.nan)
+
+
+def digests(twin: ModuleType = pyreg) -> list[str]:
+    """A line for each function and dtype, then one for all of these lines."""
+    calls = [(case, dtype) for case in CASES.values() for dtype in case.dtypes]
+    lines = [f"{digest(twin, case, dtype)}  {case.name}, {np.dtype(dtype)}" for case, dtype in calls]
+    return [*lines, f"{sha256(' '.join(lines).encode()).hexdigest()}  all"]
+
+
+def digest(twin: ModuleType, case: Case, dtype: Any) -> str:
+    """The results for each shape and variant, with every NaN made the same."""
+    sha = sha256()
+    for shape in (*SHAPES, LARGE):
+        given = inputs(case, shape, dtype)
+        for variant in case.variants_of(shape) if shape != LARGE else [{}]:
+            made = case.call(twin, case.arguments(shape, dtype, forward=twin, **given | variant))
+            for name, value in made.items():
+                array = np.array([] if value is None else value)
+                array[np.isnan(array)] = np.nan
+                sha.update(f"{name} {array.dtype} {array.shape} ".encode() + array.tobytes())
+    return sha.hexdigest()
+
+
+def inputs(case: Case, shape: Shape, dtype: Any) -> Arguments:
+    """The arrays of the case. Each begins at another place of the stream."""
+    made = {}
+    for i, (name, of) in enumerate(case.arrays.items()):
+        array = valid(name, np.resize(stream()[1000 * i :], of.shape(shape)))
+        if shape == SHAPES[-1]:
+            places = array.reshape(-1)[3 * i :: 40]
+            places[:] = np.resize(SPECIAL, places.size)
+        made[name] = array.astype(dtype)
+    return made
+
+
+@cache
+def stream() -> Array:
+    """Numbers from -8 to 8, most of them small, that depend on no machine and no version of NumPy."""
+    x = philox_bytes(np.arange(2**17, dtype=np.uint64), digit=0, domain=0, key=0).view("<i8") / 2.0**62
+    return np.asarray(x * x * x)
