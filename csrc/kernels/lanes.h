@@ -55,7 +55,7 @@ struct Native<float> {
   typedef float vec __attribute__((vector_size(kVectorBytes)));
   typedef int32_t mask __attribute__((vector_size(kVectorBytes)));
   typedef uint32_t bits __attribute__((vector_size(kVectorBytes)));
-  static constexpr mask index() {
+  static PYREG_INLINE mask index() {
     mask m{};
     for (int i = 0; i < kVectorBytes / 4; ++i) m[i] = i;
     return m;
@@ -66,7 +66,7 @@ struct Native<double> {
   typedef double vec __attribute__((vector_size(kVectorBytes)));
   typedef int64_t mask __attribute__((vector_size(kVectorBytes)));
   typedef uint64_t bits __attribute__((vector_size(kVectorBytes)));
-  static constexpr mask index() {
+  static PYREG_INLINE mask index() {
     mask m{};
     for (int i = 0; i < kVectorBytes / 8; ++i) m[i] = i;
     return m;
