@@ -1,5 +1,6 @@
 """One-line tasks, each in its own environment: nox -s tests."""
 
+import os
 import platform
 import shutil
 from pathlib import Path
@@ -21,6 +22,41 @@ def wheel(session: nox.Session) -> None:
     """The sdist, the wheel, and the suite on it."""
     session.install(".[wheel]")
     session.run("pytest", "-m", "slow", *session.posargs)
+
+
+# What each preset of CMakePresets.json needs: libraries to load before Python, variables, and arguments of pytest.
+# --capture=sys lets the sanitizers' reports through.
+CHECKS = {
+    "debug": ([], {}, []),
+    "asan": (
+        ["asan", "stdc++"],
+        {
+            # Python and NumPy free little at exit. The stack, because workers use the variables of their caller.
+            "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=1",
+            "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+            "PYTHONMALLOC": "malloc",
+        },
+        ["--capture=sys"],
+    ),
+    "tsan": (
+        ["tsan", "stdc++"],
+        {"TSAN_OPTIONS": f"die_after_fork=0:suppressions={Path('tests/tsan.supp').resolve()}"},
+        ["--capture=sys", "-k", "thread"],
+    ),
+}
+
+
+@nox.session(default=False)
+def sanitize(session: nox.Session) -> None:
+    """The suite on a build that checks itself: nox -s sanitize -- asan, debug or tsan."""
+    preset, *arguments = session.posargs
+    libraries, environment, options = CHECKS[preset]
+    settings = f"build-dir=build/{preset}", f"cmake.build-type={preset}", f"cmake.args=--preset={preset}"
+    session.install(".[test]", *(f"-C{setting}" for setting in settings))
+    compiler = os.environ.get("CXX", "g++")
+    find = (f"-print-file-name=lib{name}.so" for name in libraries)
+    preload = "".join(session.run(compiler, name, external=True, silent=True) for name in find)
+    session.run("pytest", *options, *arguments, env=environment | {"LD_PRELOAD": preload.replace("\n", " ")})
 
 
 @nox.session

@@ -11,11 +11,12 @@
 namespace pyreg {
 namespace {
 
-// Clang's __VERSION__ begins with the compiler's name; gcc's is only a number.
+// Clang's __VERSION__ begins with the compiler's name; gcc's is only a number. PYREG_BUILD_TYPE is empty in a release
+// build, else a text like ", asan build".
 #if defined(__clang__)
-constexpr char kCompiler[] = __VERSION__;
+constexpr char kCompiler[] = __VERSION__ PYREG_BUILD_TYPE;
 #else
-constexpr char kCompiler[] = "gcc " __VERSION__;
+constexpr char kCompiler[] = "gcc " __VERSION__ PYREG_BUILD_TYPE;
 #endif
 
 }  // namespace

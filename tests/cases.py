@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 from contextlib import contextmanager
 
 import numpy as np
@@ -12,6 +13,8 @@ from pyreg import _core
 from pyreg._cases import CASES, Of
 
 LEVELS = _core.isa_found()
+# "asan", "debug" or "tsan" if a preset of CMakePresets.json built the module; None in a release build.
+BUILD_TYPE = re.search(r"(?:, (\w+) build)?$", _core.compiler)[1]
 DTYPES = [np.float32, np.float64]
 
 
