@@ -46,17 +46,32 @@ CHECKS = {
 }
 
 
+def built_by(preset: str) -> list[str]:
+    """Pip's options for a build by this preset of CMakePresets.json."""
+    settings = f"build-dir=build/{preset}", f"cmake.build-type={preset}", f"cmake.args=--preset={preset}"
+    return [f"-C{setting}" for setting in settings]
+
+
 @nox.session(default=False)
 def sanitize(session: nox.Session) -> None:
     """The suite on a build that checks itself: nox -s sanitize -- asan, debug or tsan."""
     preset, *arguments = session.posargs
     libraries, environment, options = CHECKS[preset]
-    settings = f"build-dir=build/{preset}", f"cmake.build-type={preset}", f"cmake.args=--preset={preset}"
-    session.install(".[test]", *(f"-C{setting}" for setting in settings))
+    session.install(".[test]", *built_by(preset))
     compiler = os.environ.get("CXX", "g++")
     find = (f"-print-file-name=lib{name}.so" for name in libraries)
     preload = "".join(session.run(compiler, name, external=True, silent=True) for name in find)
     session.run("pytest", *options, *arguments, env=environment | {"LD_PRELOAD": preload.replace("\n", " ")})
+
+
+@nox.session(default=False)
+def coverage(session: nox.Session) -> None:
+    """The lines of pyreg/ and csrc/ that the suite does not reach."""
+    session.install(".[test]", "coverage>=7.10", "gcovr>=8", *built_by("coverage"))
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine")
+    session.run("coverage", "report")
+    session.run("gcovr", "build/coverage")
 
 
 @nox.session

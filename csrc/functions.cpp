@@ -7,15 +7,16 @@
 namespace pyreg {
 namespace {
 
-constexpr char kChanged[] =
-    "an argument that passed its check is refused: another thread changed it during the call";
+constexpr char kChanged[] = "an argument that passed its check is refused: another thread changed it during the call";
 
 Functions* all_functions = nullptr;
 
-// Turns these C++ exceptions into Python's. Others pass through, such as the one that ends a thread (released_gil.h).
+// Runs a function in the default floating-point mode, checks included, which may convert small numbers. Turns these
+// C++ exceptions into Python's; others pass through, such as the one that ends a thread (released_gil.h).
 template <typename Run>
-PyObject* with_errors(Run run) {
+PyObject* guarded(Run run) {
   try {
+    const DefaultFloatEnvironment environment;
     return run();
   } catch (py::error_already_set& error) {
     error.restore();
@@ -35,9 +36,8 @@ Reference call(Function function, PyObject* const* arguments, Py_ssize_t count, 
 }  // namespace
 
 PyObject* call_checked(Function function, PyObject* const* arguments, Py_ssize_t count) {
-  return with_errors([=]() -> PyObject* {
+  return guarded([=]() -> PyObject* {
     if (count == 0) throw py::type_error("_core: the last argument is the function that checks the others");
-    const DefaultFloatEnvironment environment;  // for the check too, which may convert small numbers
     Reference result = call(function, arguments, count - 1);
     if (result) return result.release();
 
@@ -51,8 +51,7 @@ PyObject* call_checked(Function function, PyObject* const* arguments, Py_ssize_t
 }
 
 PyObject* call_plain(Function function, PyObject* const* arguments, Py_ssize_t count) {
-  return with_errors([=]() -> PyObject* {
-    const DefaultFloatEnvironment environment;
+  return guarded([=]() -> PyObject* {
     Reference result = call(function, arguments, count);
     if (!result) PyErr_SetString(PyExc_TypeError, "_core: an argument is refused");
     return result.release();

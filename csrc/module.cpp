@@ -11,12 +11,11 @@
 namespace pyreg {
 namespace {
 
-// Clang's __VERSION__ begins with the compiler's name; gcc's is only a number. PYREG_BUILD_TYPE is empty in a release
-// build, else a text like ", asan build".
+// Clang's __VERSION__ begins with the compiler's name; gcc's is only a number. A text like "gcc 12.2.0, Release".
 #if defined(__clang__)
-constexpr char kCompiler[] = __VERSION__ PYREG_BUILD_TYPE;
+constexpr char kCompiler[] = __VERSION__ ", " PYREG_BUILD_TYPE;
 #else
-constexpr char kCompiler[] = "gcc " __VERSION__ PYREG_BUILD_TYPE;
+constexpr char kCompiler[] = "gcc " __VERSION__ ", " PYREG_BUILD_TYPE;
 #endif
 
 }  // namespace

@@ -153,7 +153,8 @@ def dropout_add_layer_norm_backward(
     p, key, offset, row_scale, layer_scale
         As in the forward pass; p is 0 if `training` was False.
     x : array_like, z's dtype and shape
-        The branch, as in the forward pass. Required if `layer_scale` is given, for its gradient; else ignored.
+        The branch, as in the forward pass. Required if `layer_scale` is given, for its gradient; else ignored,
+        whatever it is and overlaps.
     return_dresidual : bool, optional
         Whether to return dresidual.
     out : ndarray, optional

@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import re
 from contextlib import contextmanager
 
 import numpy as np
@@ -13,8 +12,8 @@ from pyreg import _core
 from pyreg._cases import CASES, Of
 
 LEVELS = _core.isa_found()
-# "asan", "debug" or "tsan" if a preset of CMakePresets.json built the module; None in a release build.
-BUILD_TYPE = re.search(r"(?:, (\w+) build)?$", _core.compiler)[1]
+# "Release", or a preset of CMakePresets.json such as "asan".
+BUILD_TYPE = _core.compiler.split(", ")[-1]
 DTYPES = [np.float32, np.float64]
 
 
