@@ -68,7 +68,9 @@ def sanitize(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """The lines of pyreg/ and csrc/ that the suite does not reach."""
     session.install(".[test]", "coverage>=7.10", "gcovr>=8", *built_by("coverage"))
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    # coverage has a lock that code in a signal handler may wait for.
+    test_signals = "tests/test_endurance.py::test_signals_during_calls_change_no_result"
+    session.run("coverage", "run", "-m", "pytest", f"--deselect={test_signals}", *session.posargs)
     session.run("coverage", "combine")
     session.run("coverage", "report")
     session.run("gcovr", "build/coverage")
