@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "result_memory.h"
+
 namespace pyreg {
 namespace {
 
@@ -257,8 +259,8 @@ Result new_array(Type type, int axes, const Py_ssize_t* shape) {
   const int number = type == Type::float32   ? npy_api::NPY_FLOAT_
                      : type == Type::float64 ? npy_api::NPY_DOUBLE_
                                              : npy_api::NPY_BOOL_;
-  PyObject* const made = api.PyArray_NewFromDescr_(api.PyArray_Type_, api.PyArray_DescrFromType_(number), axes, shape,
-                                                   nullptr, nullptr, 0, nullptr);
+  const Py_ssize_t item_bytes = type == Type::float32 ? 4 : type == Type::float64 ? 8 : 1;
+  PyObject* const made = new_array_on_line(api.PyArray_DescrFromType_(number), item_bytes, axes, shape);
   if (!made) throw py::error_already_set();
   return {{py::detail::array_proxy(made)->data}, Reference(made)};
 }

@@ -6,6 +6,7 @@
 #include "dispatch.h"
 #include "functions.h"
 #include "parallel.h"
+#include "result_memory.h"
 #include "workers.h"
 
 namespace pyreg {
@@ -44,6 +45,7 @@ PYBIND11_MODULE(core_of_main_interpreter, m, pybind11::mod_gil_not_used()) {
 
   // The first use of it waits for the interpreter's lock, in a noexcept destructor of pybind11 (see released_gil.h).
   py::detail::npy_api::get();
+  find_numpys_memory();
   NamedTuple::find_all();
   Functions::add_all(m);
 }
