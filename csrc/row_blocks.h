@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <new>
@@ -18,31 +19,60 @@ int64_t forward_block_rows(int64_t n, bool nontemporal) {
   return std::max<int64_t>(1, block_elements<T>(nontemporal) / std::max<int64_t>(1, n));
 }
 
-// Rows per block of a backward pass. Results depend on it: the gradients of weight and bias are summed over the rows
-// of a block, then over the blocks.
+template <typename T>
+int64_t place_in_line(const T* p) {
+  return static_cast<int64_t>(reinterpret_cast<uintptr_t>(p) % kLineBytes / sizeof(T));
+}
+
+// The distance between rows of n of which no two share a cache line, or a pair of lines, wherever the first one
+// starts: lines are fetched in pairs, and two threads would take the pair from each other.
+template <typename T>
+constexpr int64_t row_distance(int64_t n) {
+  constexpr int64_t kPair = 2 * kLineBytes / sizeof(T);
+  return (n + 2 * kPair - 1) / kPair * kPair;
+}
+
+// parallel_blocks with scratch memory for each thread: body(begin, end, scratch). The scratch is `elements` long and
+// starts on a cache line. All of it is allocated before the first block, so an error leaves every array unchanged.
+template <typename T, typename Body>
+void parallel_blocks_with_scratch(int64_t n, int64_t size, int64_t bytes, int64_t elements, Body body) {
+  if (n == 0) return;
+  constexpr int64_t kLine = kLineBytes / sizeof(T);
+  const int64_t stride = row_distance<T>(elements);
+  int threads = threads_for(blocks_of(n, size), bytes);
+  constexpr int64_t kOnStack = 4096;  // elements; small calls allocate nothing
+  if (threads == 1 && elements <= kOnStack) {
+    alignas(kLineBytes) T scratch[kOnStack];
+    return parallel_blocks(1, n, size, bytes, [&](int64_t begin, int64_t end, int) { body(begin, end, scratch); });
+  }
+  std::unique_ptr<T[]> memory(new (std::nothrow) T[threads * stride + kLine]);
+  if (!memory) {
+    threads = 1;
+    memory.reset(new T[stride + kLine]);
+  }
+  T* const first = memory.get() + (kLine - place_in_line(memory.get())) % kLine;
+  parallel_blocks(threads, n, size, bytes,
+                  [&](int64_t begin, int64_t end, int thread) { body(begin, end, first + thread * stride); });
+}
+
+// Rows per block of a backward pass. Results depend on it: gradients that are sums over rows are summed over the rows
+// of a block (kernels/row_adder.h), then over the blocks.
 constexpr int64_t kBackwardBlockRows = 64;
 
 // A gradient that is a sum over rows of n. Each block sums into memory of its own; then the blocks are summed.
 template <typename T>
 class BlockSums {
  public:
+  BlockSums() = default;
   // total (n): the gradient, or null if it is not wanted. A single block sums directly into total.
-  //
-  // No two blocks share a cache line, or a pair of lines, because lines are fetched in pairs: two threads would take
-  // it from each other at every row. A block has the same offset within its pair as `like`. If rows are whole lines,
-  // aligning a loop for one then aligns it for both.
-  BlockSums(int64_t blocks, int64_t n, const T* like, T* total)
-      : blocks_(blocks), n_(n), stride_((n + 2 * kPair - 1) / kPair * kPair), total_(total), first_(total) {
-    if (blocks == 0 || (blocks == 1 && total)) return;
-    const auto misalignment = [](const T* p) {
-      return reinterpret_cast<uintptr_t>(p) / sizeof(T) % kPair;
-    };
-    memory_.reset(new T[blocks * stride_ + kPair]);
-    first_ = memory_.get() + (misalignment(like) - misalignment(memory_.get()) + kPair) % kPair;
+  BlockSums(int64_t blocks, int64_t n, T* total) : blocks_(blocks), n_(n), total_(total), first_(total) {
+    if (!total || blocks <= 1) return;
+    memory_.reset(new T[blocks * row_distance<T>(n)]);
+    first_ = memory_.get();
   }
 
   // Where a block of rows puts its sums: (n).
-  T* operator[](int64_t block) const { return first_ ? first_ + block * stride_ : nullptr; }
+  T* operator[](int64_t block) const { return first_ ? first_ + block * row_distance<T>(n_) : nullptr; }
 
   // Sums the blocks in order, in double.
   void finish() const {
@@ -59,39 +89,32 @@ class BlockSums {
 
  private:
   static constexpr int64_t kColumnBlock = 1024;
-  static constexpr int64_t kPair = 128 / sizeof(T);  // elements per pair of lines
 
-  int64_t blocks_, n_, stride_;
-  T *total_, *first_;
+  int64_t blocks_ = 0, n_ = 0;
+  T *total_ = nullptr, *first_ = nullptr;
   std::unique_ptr<T[]> memory_;
 };
 
-template <typename T>
-int64_t place_in_line(const T* p) {
-  return static_cast<int64_t>(reinterpret_cast<uintptr_t>(p) % kLineBytes / sizeof(T));
-}
-
-// parallel_blocks with scratch memory for each thread: body(begin, end, scratch). The scratch is `elements` long and
-// starts on a cache line. All of it is allocated before the first block, so an error leaves every array unchanged.
-template <typename T, typename Body>
-void parallel_blocks_with_scratch(int64_t n, int64_t size, int64_t bytes, int64_t elements, Body body) {
-  if (n == 0) return;
-  constexpr int64_t kLine = kLineBytes / sizeof(T);
-  const int64_t stride = (elements + 2 * kLine - 1) / kLine * kLine;  // one spare line: lines are fetched in pairs
-  int threads = threads_for(blocks_of(n, size), bytes);
-  constexpr int64_t kOnStack = 2048;  // elements; small calls allocate nothing
-  if (threads == 1 && elements <= kOnStack) {
-    alignas(kLineBytes) T scratch[kOnStack];
-    return parallel_blocks(1, n, size, bytes, [&](int64_t begin, int64_t end, int) { body(begin, end, scratch); });
-  }
-  std::unique_ptr<T[]> memory(new (std::nothrow) T[threads * stride + kLine]);
-  if (!memory) {
-    threads = 1;
-    memory.reset(new T[stride + kLine]);
-  }
-  T* const first = memory.get() + (kLine - place_in_line(memory.get())) % kLine;
-  parallel_blocks(threads, n, size, bytes,
-                  [&](int64_t begin, int64_t end, int thread) { body(begin, end, first + thread * stride); });
+// A backward pass over `rows` rows, in blocks, with gradients that are sums over rows of n (0 if there are none):
+// body(begin, end, sums), where sums[i] is the sum over a block for totals[i]. Null in totals: not wanted. Then sums
+// over the blocks.
+//
+// The inner sums have the same place in their cache lines as `like`. If rows are whole lines, aligning a loop for one
+// then aligns it for both.
+template <typename T, size_t kSums, typename Body>
+void sum_over_rows(int64_t rows, int64_t n, int64_t bytes, const T* like, T* const (&totals)[kSums], Body body) {
+  const int64_t blocks = blocks_of(rows, kBackwardBlockRows), place = place_in_line(like);
+  BlockSums<T> of_blocks[kSums];
+  for (size_t i = 0; i < kSums; ++i) of_blocks[i] = BlockSums<T>(blocks, n, totals[i]);
+  parallel_blocks_with_scratch<T>(rows, kBackwardBlockRows, bytes, place + kSums * row_distance<T>(n),
+                                  [&](int64_t begin, int64_t end, T* scratch) {
+                                    ColumnSum<T> sums[kSums] = {};
+                                    for (size_t i = 0; n > 0 && i < kSums; ++i)
+                                      sums[i] = {of_blocks[i][begin / kBackwardBlockRows],
+                                                 scratch + place + i * row_distance<T>(n)};
+                                    body(begin, end, sums);
+                                  });
+  for (const BlockSums<T>& sum : of_blocks) sum.finish();
 }
 
 }  // namespace pyreg

@@ -102,9 +102,20 @@ def test_dropout_comes_behind_the_activation_and_the_bias_before_it(impl, dtype,
     alone, none = backward(impl, activation, dy, x + bias)
     assert none is None
     assert_same_bits(dx, impl.dropout(alone, **DROPOUT))
-    # 70 rows: a block of 64, summed in order, and a block of 6.
-    blocks = [np.add.accumulate(part, axis=0)[-1].astype(np.float64) for part in (dx[:64], dx[64:])]
-    assert_same_bits(dbias + dtype(0), (blocks[0] + blocks[1]).astype(dtype) + dtype(0))
+    assert_same_bits(dbias + dtype(0), sum_of_70_rows(dx) + dtype(0))
+
+
+def sum_of_70_rows(rows):
+    """Over a block of 64 rows and a block of 6: 8 rows in order, then the sums of 8 rows in order."""
+
+    def in_order(rows):
+        return np.add.accumulate(rows, axis=0)[-1]
+
+    first, second = (
+        in_order([in_order(block[at : at + 8]) for at in range(0, len(block), 8)]).astype(np.float64)
+        for block in (rows[:64], rows[64:])
+    )
+    return (first + second).astype(rows.dtype)
 
 
 def test_infinities_have_the_limits_and_nan_stays(impl, dtype, activation):

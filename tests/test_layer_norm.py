@@ -49,6 +49,22 @@ def test_float32_rows_far_from_zero_lose_no_accuracy(impl, rng, mean):
     np.testing.assert_allclose(dbias, expected_dbias, atol=64 * 16 * 2**-24)
 
 
+@pytest.mark.parametrize(("rows", "n"), [(64, 1000), (1000, 1000), (10_000, 500)])
+def test_sums_over_float32_rows_have_the_error_of_8_and_8_additions(impl, rng, rows, n):
+    x, dy = rng.normal(size=(2, rows, n)).astype(np.float32)
+    one = np.ones(n, np.float32)
+    _, mean, rstd = impl.layer_norm_forward(x)
+    _, dweight, dbias = impl.layer_norm_backward(dy, x, mean, rstd, one)
+    _, _, expected_dweight, expected_dbias = mathematics(x, one, one, dy)
+    # The variance of a rounding to s is at most s**2 / 3, in units of 2**-24, and a sum of k terms has the mean square
+    # k. In a block of 64 rows, 8 inner sums and then their sum are rounded 7 times each: 8 * (2 + 3 + ... + 8) and
+    # 16 + 24 + ... + 64, together 8.75 for each row. (64 additions one after the other: 32.) The sum over the blocks is
+    # rounded once: 1 for each row. A term of dweight has been rounded 5 times before.
+    for got, expected, roundings in ((dbias, expected_dbias, 8.75 + 1), (dweight, expected_dweight, 8.75 + 1 + 5)):
+        error = np.sqrt(np.mean((got - expected) ** 2))
+        assert error < np.sqrt(rows * roundings / 3) * 2**-24
+
+
 @pytest.mark.skipif(np.finfo(np.longdouble).eps > 1e-18, reason="longdouble is no wider than float64")
 @pytest.mark.parametrize("mean", [0, 1e6])
 def test_float64_rows_are_accurate_to_float64(impl, rng, mean):

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "kernels/elementary.h"
+#include "kernels/row_adder.h"
 #include "kernels/row_masks.h"
 #include "kernels/row_writer.h"
 #include "kernels/table.h"
@@ -114,9 +115,8 @@ void fill_chunk(const ActivationDropout<T>& a, int64_t row, int64_t from, int64_
 
 template <typename T, bool kNontemporal>
 void activation_dropout_rows(const ActivationDropout<T>& a, FillChunk<T> fill) {
-  T* const dbias = a.dbias;
-  if (dbias)
-    for (int64_t i = 0; i < a.n; ++i) dbias[i] = 0;
+  RowAdder<T> dbiases(a.rows, a.n, a.dbias);
+  T* const dbias = dbiases.inner();
   RowMasks masks(a.rows, a.n, a.threshold, a.key, a.offset);
   const T scale = masks.scale<T>();
   RowWriter<T, kNontemporal> results(a.n, a.y);
@@ -136,7 +136,9 @@ void activation_dropout_rows(const ActivationDropout<T>& a, FillChunk<T> fill) {
           value = masked<T>(value, scale, keep + (vector.at - chunk_begin));
           if (dbias) vector.store(dbias, vector.load(dbias) + value);
           return value;
-        });
+        },
+        [&](int64_t begin, int64_t end, int64_t lead) PYREG_LAMBDA { dbiases.end_chunk(begin, end, lead); });
+    dbiases.end_row();
   }
   results.finish();
 }

@@ -139,12 +139,9 @@ class DropoutAddGradients {
         dz_(a.dz),
         dz_step_(a.dz_step),
         x_(a.x),
-        dlayer_scale_(a.dlayer_scale),
+        dlayer_scale_(a.rows, a.n, a.dlayer_scale),
         dx_(a.n, a.dx),
-        dresidual_(a.n, a.dresidual) {
-    if (dlayer_scale_)
-      for (int64_t i = 0; i < n_; ++i) dlayer_scale_[i] = 0;
-  }
+        dresidual_(a.n, a.dresidual) {}
 
   struct Chunk {
     typename BranchRows<T>::Chunk branch;
@@ -169,11 +166,15 @@ class DropoutAddGradients {
 
   PYREG_INLINE const T* row() const { return dx_.row(); }
   PYREG_INLINE Chunk chunk(int64_t begin) {
-    return {branch_.chunk(begin), dz_, x_, dlayer_scale_, dx_.chunk(begin), dresidual_.chunk(begin)};
+    return {branch_.chunk(begin), dz_, x_, dlayer_scale_.inner(), dx_.chunk(begin), dresidual_.chunk(begin)};
+  }
+  PYREG_INLINE void end_chunk(int64_t begin, int64_t end, int64_t lead) const {
+    dlayer_scale_.end_chunk(begin, end, lead);
   }
   PYREG_INLINE void end_row() {
     dz_ += dz_step_;
     if (x_) x_ += n_;
+    dlayer_scale_.end_row();
     dx_.end_row();
     if (dresidual_.row()) dresidual_.end_row();
   }
@@ -188,7 +189,7 @@ class DropoutAddGradients {
   const T* dz_;
   int64_t dz_step_;
   const T* x_;
-  T* dlayer_scale_;
+  RowAdder<T> dlayer_scale_;
   RowWriter<T, kNontemporal> dx_, dresidual_;
 };
 

@@ -16,10 +16,11 @@ void layer_norm_forward(int64_t rows, int64_t n, const T* x, const T* weight, co
   });
 }
 
-// dy, x, dx (rows, n); mean, rstd (rows); weight, dweight, dbias: all (n), or all null. dx may be dy or x.
+// dy, x, dx (rows, n); mean, rstd (rows); weight (n), dweight, dbias: all, or none. dx may be dy or x.
 template <typename T>
 void layer_norm_backward(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean, const T* rstd,
-                         const T* weight, T* dx, T* dweight, T* dbias, bool nontemporal) {
+                         const T* weight, T* dx, const ColumnSum<T>& dweight, const ColumnSum<T>& dbias,
+                         bool nontemporal) {
   norm_backward<LayerNorm<T>>(rows, n, dy, x, mean, rstd, weight, dx, dweight, dbias, nontemporal);
 }
 

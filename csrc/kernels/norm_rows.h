@@ -20,9 +20,11 @@
 //       of row r:      y <- (x - mean) * rstd * weight + bias, for a chunk that starts on a cache line of y;
 //                      with ordinary stores or past the caches: row_writer.h
 //
-// The backward pass is the same, with the sums of g and g * xhat, and with dx, dweight and dbias instead of y.
+// The backward pass is the same, with the sums of g and g * xhat, and with dx, dweight and dbias (row_adder.h)
+// instead of y.
 #pragma once
 
+#include "kernels/row_adder.h"
 #include "kernels/row_moments.h"
 #include "kernels/row_writer.h"
 
@@ -160,16 +162,14 @@ class RowGradientMeans {
   RowSum<T> sum_g_, sum_g_xhat_;
 };
 
-// dy, x (rows, n); mean (rows) if Norm has one, rstd (rows); weight (n), or null if !kWeight. dweight, dbias (n): the
-// sums over these rows; dbias is null if Norm has no mean. The gradient may write over dy or x.
+// dy, x (rows, n); mean (rows) if Norm has one, rstd (rows); weight (n), or null if !kWeight. dweight, dbias: sums
+// over these rows; there is no dbias if Norm has no mean. The gradient may write over dy or x.
 template <typename Norm, bool kWeight, bool kNontemporal, typename T, typename Gradient>
 void norm_backward_rows(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean, const T* rstd,
-                        const T* weight, Gradient& gradient, T* dweight, T* dbias) {
-  if constexpr (kWeight)
-    for (int64_t i = 0; i < n; ++i) {
-      dweight[i] = 0;
-      if constexpr (Norm::kCentred) dbias[i] = 0;
-    }
+                        const T* weight, Gradient& gradient, const ColumnSum<T>& dweight_sum,
+                        const ColumnSum<T>& dbias_sum) {
+  RowAdder<T> dweights(rows, n, dweight_sum), dbiases(rows, n, dbias_sum);
+  T *const dweight = dweights.inner(), *const dbias = dbiases.inner();
   RowGradientMeans<Norm, kWeight, T> means;
   for (int64_t r = -1; r < rows; ++r) {
     typename Norm::Row row{};
@@ -199,16 +199,22 @@ void norm_backward_rows(int64_t rows, int64_t n, const T* dy, const T* x, const 
         if constexpr (Norm::kCentred) g = g - mean_g;
         chunk.store(vector, (g - xhat * mean_g_xhat) * factors.rstd);
       });
+      gradient.end_chunk(begin, end, lead);
+      if constexpr (kWeight) dweights.end_chunk(begin, end, lead);
+      if constexpr (kWeight && Norm::kCentred) dbiases.end_chunk(begin, end, lead);
     });
-    if (begun) gradient.end_row();
+    if (!begun) continue;
+    gradient.end_row();
+    dweights.end_row();
+    dbiases.end_row();
   }
   gradient.finish();
 }
 
-// dx (rows, n). weight may be null; dweight and dbias are then null too.
+// dx (rows, n). weight may be null; there are no dweight and dbias then.
 template <typename Norm, typename T>
 void norm_backward(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean, const T* rstd,
-                   const T* weight, T* dx, T* dweight, T* dbias, bool nontemporal) {
+                   const T* weight, T* dx, const ColumnSum<T>& dweight, const ColumnSum<T>& dbias, bool nontemporal) {
   const auto run = [&](auto weighs, auto is_nontemporal) PYREG_LAMBDA {
     RowWriter<T, is_nontemporal.value> gradient(n, dx);
     norm_backward_rows<Norm, weighs.value, is_nontemporal.value>(rows, n, dy, x, mean, rstd, weight, gradient,

@@ -17,11 +17,11 @@ void rms_norm_forward(int64_t rows, int64_t n, const T* x, const T* weight, doub
   });
 }
 
-// dy, x, dx (rows, n); rstd (rows); weight, dweight: both (n), or both null. dx may be dy or x.
+// dy, x, dx (rows, n); rstd (rows); weight (n), dweight: both, or neither. dx may be dy or x.
 template <typename T>
 void rms_norm_backward(int64_t rows, int64_t n, const T* dy, const T* x, const T* rstd, const T* weight, T* dx,
-                       T* dweight, bool nontemporal) {
-  norm_backward<RmsNorm<T>, T>(rows, n, dy, x, nullptr, rstd, weight, dx, dweight, nullptr, nontemporal);
+                       const ColumnSum<T>& dweight, bool nontemporal) {
+  norm_backward<RmsNorm<T>, T>(rows, n, dy, x, nullptr, rstd, weight, dx, dweight, {}, nontemporal);
 }
 
 }  // namespace

@@ -26,6 +26,13 @@ struct SgdScalars {
   bool nesterov;
 };
 
+// A gradient that is a sum over rows of n (kernels/row_adder.h).
+template <typename T>
+struct ColumnSum {
+  T* total;  // (n), or null if it is not wanted
+  T* inner;  // (n): scratch
+};
+
 // The dropout of a branch (rows, n). Its rows are consecutive in the random stream.
 template <typename T>
 struct BranchDropout {
@@ -53,14 +60,14 @@ template <typename T>
 struct DropoutAddNormBackward {
   int64_t rows, n;
   BranchDropout<T> dropout;
-  const T *dy, *dz, *z;               // (rows, n)
-  int64_t dz_step;                    // n, or 0 if all rows share one row of dz
-  const double* mean;                 // (rows), if the norm has a mean
-  const T *rstd, *weight;             // (rows), (n)
-  const T* x;                         // (rows, n), or null if there is no dlayer_scale
-  T *dx, *dresidual;                  // (rows, n); dresidual may be null
-  T *dweight, *dbias, *dlayer_scale;  // (n): sums over these rows. RMSNorm has no dbias; dlayer_scale may be null
-  bool nontemporal;                   // if true, dx and dresidual have the same offset in a cache line
+  const T *dy, *dz, *z;                       // (rows, n)
+  int64_t dz_step;                            // n, or 0 if all rows share one row of dz
+  const double* mean;                         // (rows), if the norm has a mean
+  const T *rstd, *weight;                     // (rows), (n)
+  const T* x;                                 // (rows, n), or null if there is no dlayer_scale
+  T *dx, *dresidual;                          // (rows, n); dresidual may be null
+  ColumnSum<T> dweight, dbias, dlayer_scale;  // over these rows. RMSNorm has no dbias
+  bool nontemporal;                           // if true, dx and dresidual have the same offset in a cache line
 };
 
 // An activation of (rows, n), followed by dropout. It is the backward pass if dy is given.
@@ -69,10 +76,10 @@ struct ActivationDropout {
   Activation activation;
   int64_t rows, n;
   uint64_t threshold, key, offset;
-  const T *dy, *x;  // (rows, n); dy is null in the forward pass
-  const T* bias;    // (n)
-  T* y;             // (rows, n): the result, or dx
-  T* dbias;         // (n): the sum over these rows; may be null
+  const T *dy, *x;     // (rows, n); dy is null in the forward pass
+  const T* bias;       // (n)
+  T* y;                // (rows, n): the result, or dx
+  ColumnSum<T> dbias;  // over these rows
   bool nontemporal;
 };
 
@@ -136,11 +143,12 @@ struct Kernels {
   void (*layer_norm_forward)(int64_t rows, int64_t n, const T* x, const T* weight, const T* bias, double eps, T* y,
                              double* mean, T* rstd, bool nontemporal);
   void (*layer_norm_backward)(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean, const T* rstd,
-                              const T* weight, T* dx, T* dweight, T* dbias, bool nontemporal);
+                              const T* weight, T* dx, const ColumnSum<T>& dweight, const ColumnSum<T>& dbias,
+                              bool nontemporal);
   void (*rms_norm_forward)(int64_t rows, int64_t n, const T* x, const T* weight, double eps, T* y, T* rstd,
                            bool nontemporal);
   void (*rms_norm_backward)(int64_t rows, int64_t n, const T* dy, const T* x, const T* rstd, const T* weight, T* dx,
-                            T* dweight, bool nontemporal);
+                            const ColumnSum<T>& dweight, bool nontemporal);
   void (*dropout_add_layer_norm_forward)(const DropoutAddNormForward<T>& arguments);
   void (*dropout_add_layer_norm_backward)(const DropoutAddNormBackward<T>& arguments);
   void (*dropout_add_rms_norm_forward)(const DropoutAddNormForward<T>& arguments);

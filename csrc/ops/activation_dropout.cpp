@@ -100,7 +100,7 @@ Reference forward(Arguments& a) {
                                       .x = x.as<T>(),
                                       .bias = bias.as<T>(),
                                       .y = y.as<T>(),
-                                      .dbias = nullptr,
+                                      .dbias = {},
                                       .nontemporal = outgrows_cache(bytes) && !y.replaces({x})};
     const ReleasedGil released;
     run_elementwise(all, x.size, bias.size, bytes);
@@ -133,21 +133,20 @@ Reference backward(Arguments& a) {
                                       .x = x.as<T>(),
                                       .bias = bias.as<T>(),
                                       .y = dx.as<T>(),
-                                      .dbias = nullptr,
+                                      .dbias = {},
                                       .nontemporal = outgrows_cache(bytes) && !dx.replaces({x, dy})};
     const ReleasedGil released;
     if (!bias) return run_elementwise(all, x.size, n, bytes);
-    const int64_t rows = n > 0 ? x.size / n : 0, blocks = blocks_of(rows, kBackwardBlockRows);
-    const BlockSums<T> dbiases(blocks, n, dx.as<T>(), dbias.as<T>());
     const auto kernel = kernels<T>().activation_dropout;
-    parallel_blocks(rows, kBackwardBlockRows, bytes, [&](int64_t begin, int64_t end) {
-      ActivationDropout<T> part = all;
-      part.rows = end - begin, part.offset += begin * n;
-      part.x += begin * n, part.dy += begin * n, part.y += begin * n;
-      part.dbias = dbiases[begin / kBackwardBlockRows];
-      kernel(part);
-    });
-    dbiases.finish();
+    T* const totals[] = {dbias.as<T>()};
+    sum_over_rows<T>(n > 0 ? x.size / n : 0, n, bytes, dx.as<T>(), totals,
+                     [&](int64_t begin, int64_t end, auto& sums) {
+                       ActivationDropout<T> part = all;
+                       part.rows = end - begin, part.offset += begin * n;
+                       part.x += begin * n, part.dy += begin * n, part.y += begin * n;
+                       part.dbias = sums[0];
+                       kernel(part);
+                     });
   });
   return backward_result.of({&dx, &dbias});
 }

@@ -110,21 +110,18 @@ Reference backward(Arguments& a) {
   with_dtype(z, [&](auto zero) {
     using T = decltype(zero);
     const ReleasedGil released;
-    const int64_t n = rows.n, blocks = blocks_of(rows.count, kBackwardBlockRows);
+    const int64_t n = rows.n;
     const RowsOrNeutral<T> dzs(dz.as<T>(), rows, kAddsNothing), weights(weight.as<T>(), rows, kMultipliesByOne);
     const BranchScales<T> scales(row_scale.as<T>(), layer_scale.as<T>(), rows);
-    // The kernel always sums the gradients of weight and bias.
-    const BlockSums<T> dweights(blocks, n, dx.as<T>(), dweight.as<T>()),
-        dbiases(kCentred ? blocks : 0, n, dx.as<T>(), dbias.as<T>()),
-        dlayer_scales(layer_scale ? blocks : 0, n, dx.as<T>(), dlayer_scale.as<T>());
     const auto kernel =
         kCentred ? kernels<T>().dropout_add_layer_norm_backward : kernels<T>().dropout_add_rms_norm_backward;
     const int64_t bytes = (3 + bool{dz} + bool{x} + return_dresidual) * z.bytes;
     const bool nontemporal =
         outgrows_cache(bytes) && !dx.replaces({dy, dz, z, x}) && !dresidual.replaces({dy, dz, z, x}) &&
         (!return_dresidual || place_in_line(dx.as<const T>()) == place_in_line(dresidual.as<const T>()));
-    parallel_blocks(rows.count, kBackwardBlockRows, bytes, [&](int64_t begin, int64_t end) {
-      const int64_t block = begin / kBackwardBlockRows;
+    // The kernel always adds to the inner sums for weight and bias.
+    T* const totals[] = {dweight.as<T>(), dbias.as<T>(), dlayer_scale.as<T>()};
+    sum_over_rows<T>(rows.count, n, bytes, dx.as<T>(), totals, [&](int64_t begin, int64_t end, auto& sums) {
       kernel({.rows = end - begin,
               .n = n,
               .dropout = scales.of_block(dropout, begin, n),
@@ -138,14 +135,11 @@ Reference backward(Arguments& a) {
               .x = x.from<T>(begin * n),
               .dx = dx.as<T>() + begin * n,
               .dresidual = dresidual.from<T>(begin * n),
-              .dweight = dweights[block],
-              .dbias = dbiases[block],
-              .dlayer_scale = dlayer_scales[block],
+              .dweight = sums[0],
+              .dbias = sums[1],
+              .dlayer_scale = layer_scale ? sums[2] : ColumnSum<T>{},
               .nontemporal = nontemporal});
     });
-    dweights.finish();
-    dbiases.finish();
-    dlayer_scales.finish();
   });
   return kCentred ? layer_backward.of({&dx, &dresidual, &dweight, &dbias, &dlayer_scale})
                   : rms_backward.of({&dx, &dresidual, &dweight, &dlayer_scale});

@@ -50,20 +50,14 @@ Reference backward(Arguments& a) {
   with_dtype(x, [&](auto zero) {
     using T = decltype(zero);
     const ReleasedGil released;
-    const int64_t n = rows.n, blocks = blocks_of(rows.count, kBackwardBlockRows);
-    const int64_t summed = weight ? blocks : 0;
-    const BlockSums<T> dweights(summed, n, dx.as<T>(), dweight.as<T>()),
-        dbiases(summed, n, dx.as<T>(), dbias.as<T>());
+    const int64_t n = rows.n, bytes = 3 * x.bytes;
     const auto kernel = kernels<T>().layer_norm_backward;
-    const bool nontemporal = outgrows_cache(3 * x.bytes) && !dx.replaces({x, dy});
-    parallel_blocks(rows.count, kBackwardBlockRows, 3 * x.bytes, [&](int64_t begin, int64_t end) {
-      const int64_t block = begin / kBackwardBlockRows;
+    const bool nontemporal = outgrows_cache(bytes) && !dx.replaces({x, dy});
+    T* const totals[] = {dweight.as<T>(), dbias.as<T>()};
+    sum_over_rows<T>(rows.count, weight.size, bytes, dx.as<T>(), totals, [&](int64_t begin, int64_t end, auto& sums) {
       kernel(end - begin, n, dy.as<T>() + begin * n, x.as<T>() + begin * n, mean.as<double>() + begin,
-             rstd.as<T>() + begin, weight.as<T>(), dx.as<T>() + begin * n, dweights[block], dbiases[block],
-             nontemporal);
+             rstd.as<T>() + begin, weight.as<T>(), dx.as<T>() + begin * n, sums[0], sums[1], nontemporal);
     });
-    dweights.finish();
-    dbiases.finish();
   });
   return backward_result.of({&dx, &dweight, &dbias});
 }

@@ -10,8 +10,8 @@ import numpy as np
 from pyreg._results import Float64Array, FloatArray
 from pyreg.reference.lanes import row_sum
 
-# Rows per block in the sums for dweight and dbias.
-BLOCK_ROWS = 64
+# In a sum over rows: the rows of a block, and those that are added up before their sum is added to the block's.
+BLOCK_ROWS, INNER_ROWS = 64, 8
 
 
 def as_rows(x: FloatArray, axis: int) -> FloatArray:
@@ -58,11 +58,18 @@ def row_mean(x: FloatArray) -> FloatArray:
 
 
 def sum_rows(x: FloatArray) -> FloatArray:
-    """The sum over the rows: in order within each block of rows, then over the blocks in double."""
+    """The sum over the rows: over blocks of rows, by `add_up`, then over the blocks in double."""
     total = np.zeros(x.shape[-1], np.float64)
     for first in range(0, len(x), BLOCK_ROWS):
-        block: Any = np.zeros(x.shape[-1], x.dtype)
-        for row in x[first : first + BLOCK_ROWS]:
-            block += row
-        total += block.astype(np.float64)
+        block = x[first : first + BLOCK_ROWS]
+        inner = [add_up(block[at : at + INNER_ROWS]) for at in range(0, len(block), INNER_ROWS)]
+        total += add_up(inner).astype(np.float64)
     return total.astype(x.dtype)
+
+
+def add_up(rows: Any) -> Any:
+    """The sum of at least one row, in order."""
+    total = np.zeros_like(rows[0])
+    for row in rows:
+        total += row
+    return total
