@@ -235,11 +235,13 @@ const char* Arguments::text() {
   return refused("");
 }
 
-DropoutArguments Arguments::dropout(uint64_t size) { return dropout(size, false); }
+DropoutArguments Arguments::dropout(uint64_t size) { return dropout(size, false, true); }
 
-DropoutArguments Arguments::dropout_in_training(uint64_t size) { return dropout(size, true); }
+DropoutArguments Arguments::dropout_in_training(uint64_t size) { return dropout(size, true, true); }
 
-DropoutArguments Arguments::dropout(uint64_t size, bool has_training) {
+DropoutArguments Arguments::dropout_without_mask(uint64_t size) { return dropout(size, false, false); }
+
+DropoutArguments Arguments::dropout(uint64_t size, bool has_training, bool has_mask) {
   const double p = as_double(object());
   PyObject* const key = object();
   DropoutArguments result{};
@@ -247,7 +249,7 @@ DropoutArguments Arguments::dropout(uint64_t size, bool has_training) {
   const bool training = !has_training || flag();
   if (!(p >= 0 && p <= 1)) return refused(result);
   // A key is needed only if something may be dropped.
-  if (key != Py_None || (training && p > 0)) require(as_uint64(key, result.key));
+  if (key != Py_None || (has_mask && training && p > 0)) require(as_uint64(key, result.key));
   result.threshold = training ? threshold_of(p) : 0;
   return result;
 }

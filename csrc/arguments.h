@@ -141,9 +141,11 @@ class Arguments {
   const char* text();
   PyObject* object();
 
-  // p, the key and the offset, for `size` elements; in a forward pass also `training`.
+  // p, the key and the offset, for `size` elements; in a forward pass also `training`. Without a mask, the key may be
+  // None whatever p is.
   DropoutArguments dropout(uint64_t size);
   DropoutArguments dropout_in_training(uint64_t size);
+  DropoutArguments dropout_without_mask(uint64_t size);
 
   // `object` as an array; rejected unless the kernels can read it.
   Array array_of(PyObject* object, Type type);
@@ -152,7 +154,7 @@ class Arguments {
   static bool has_shape(const Array& array, int axes, const Py_ssize_t* shape);
   Array writable_of(PyObject* object, Type type);
   Array updated_of(PyObject* object, const Array& like);
-  DropoutArguments dropout(uint64_t size, bool has_training);
+  DropoutArguments dropout(uint64_t size, bool has_training, bool has_mask);
   template <typename Value>
   Value refused(Value value) {
     good_ = false;

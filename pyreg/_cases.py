@@ -40,7 +40,7 @@ class Case:
     arrays: Mapping[str, Of]
     numbers: Mapping[str, Any]
     results: Mapping[str, Of]
-    variants: Sequence[Arguments] = ()  # arguments to replace, per variant
+    variants: Sequence[Arguments] = ()  # arguments to replace, per variant; an Of becomes an array
     optional: Sequence[str] = ()  # the arrays that may be None
     updated: Sequence[str] = ()  # the arrays that are updated in place
     statistics: Sequence[str] = ()  # the forward pass that it takes results of, and the arguments to call that with
@@ -68,8 +68,9 @@ class Case:
         rng = np.random.default_rng([seed, *shape])
         made: Arguments = {}
         for name, of in self.arrays.items():
-            made[name] = valid(name, np.asarray(rng.standard_normal(of.shape(shape), dtype) * 2 + dtype(0.5)))
+            made[name] = valid(name, draw(rng, of.shape(shape), dtype))
         made |= {name: shape if name == "shape" else value for name, value in self.numbers.items()} | changes
+        made |= {name: draw(rng, of.shape(shape), dtype) for name, of in made.items() if isinstance(of, Of)}
         if self.statistics:
             function, x, *options = self.statistics
             results = getattr(forward, function)(made[x], **{name: made[name] for name in options})
@@ -85,17 +86,27 @@ class Case:
 
     def cut(self, arguments: Arguments, shape: Shape, part: slice) -> Arguments:
         """The arguments for a part of the first axis of x, of this shape, at its offset in the random stream."""
-        rows = [name for name, of in self.arrays.items() if of in (Of.ELEMENT, Of.ROW)]
-        made = arguments | {name: arguments[name][part] for name in rows if arguments[name] is not None}
+        rows = self.rows_of(arguments)
+        made = arguments | {name: arguments[name][part] for name in rows}
         if "shape" in made:
             made["shape"] = (part.stop - part.start, *shape[1:])
         if "offset" in made:
             made["offset"] += part.start * (1 if self.samples else math.prod(shape[1:]))
         return made
 
+    def rows_of(self, arguments: Arguments) -> list[str]:
+        """The arrays in the arguments that have an element for each element of x, or for each row."""
+        whole = {name for name, of in self.arrays.items() if of not in (Of.ELEMENT, Of.ROW)}
+        given = [name for name in (*self.arrays, *self.numbers) if isinstance(arguments.get(name), np.ndarray)]
+        return [name for name in given if name not in whole]
+
     def variants_of(self, shape: Shape) -> list[Arguments]:
         """The variants that suit an x of this shape: a causal mask needs two axes."""
         return [{}, *(v for v in self.variants if not v.get("causal") or len(shape) > 1)]
+
+
+def draw(rng: np.random.Generator, shape: Shape, dtype: Any) -> Array:
+    return np.asarray(rng.standard_normal(shape, dtype) * 2 + dtype(0.5))
 
 
 def valid(name: str, array: Array) -> Array:
@@ -115,6 +126,7 @@ TRAINING = DROPOUT | {"training": True}
 # 0.5: the first byte of the threshold decides; 0: nothing is dropped; 1: everything is dropped.
 PROBABILITIES: Sequence[Arguments] = ({"p": 0.5}, {"p": 0.0, "key": None}, {"p": 1.0})
 INFERENCE: Arguments = {"training": False, "key": None}
+FROM_Y: Sequence[Arguments] = ({"x": None, "y": Of.ELEMENT}, {"x": None, "y": Of.ELEMENT, "bias": None})
 
 
 def without(*groups: Sequence[str]) -> list[Arguments]:
@@ -164,14 +176,15 @@ def dropout_add_norm(norm: str, parameters: Sequence[str], statistics: Sequence[
     ]
 
 
-def activation_dropout(name: str, kinds: Arguments, *others: Arguments) -> list[Case]:
-    """kinds: the arguments that only this activation takes; others: variants."""
+def activation_dropout(name: str, kinds: Arguments, *others: Arguments, from_y: bool = False) -> list[Case]:
+    """kinds: the arguments that only this activation takes; others: variants; from_y: its backward takes y too."""
     x, y, bias = {"x": Of.ELEMENT}, {"y": Of.ELEMENT}, {"bias": Of.COLUMN}
     dy, made = {"dy": Of.ELEMENT}, {"dx": Of.ELEMENT, "dbias": Of.COLUMN}
     variants: list[Arguments] = [{"bias": None}, *PROBABILITIES, *others]
+    numbers, backward = DROPOUT | kinds | ({"y": None} if from_y else {}), FROM_Y if from_y else ()
     return [
         Case(f"{name}_dropout_forward", x | bias, TRAINING | kinds, y, [INFERENCE, *variants], ("bias",)),
-        Case(f"{name}_dropout_backward", dy | x | bias, DROPOUT | kinds, made, variants, ("bias",)),
+        Case(f"{name}_dropout_backward", dy | x | bias, numbers, made, [*variants, *backward], ("bias",)),
     ]
 
 
@@ -216,7 +229,7 @@ CASES: dict[str, Case] = {
         *dropout_add_norm("rms_norm", ("weight",), ("rstd",)),
         *softmax_dropout(),
         *activation_dropout("gelu", {"approximate": "none"}, {"approximate": "tanh"}),
-        *activation_dropout("relu", {}),
+        *activation_dropout("relu", {}, from_y=True),
         *activation_dropout("silu", {}),
         dropout("dropout"),
         dropout("drop_path", samples=True),

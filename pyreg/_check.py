@@ -90,11 +90,19 @@ def flag(name: str, value: bool) -> bool:
 
 
 def dropout(
-    p: float, key: SupportsIndex | None, offset: SupportsIndex, size: int, training: bool = True
+    p: float,
+    key: SupportsIndex | None,
+    offset: SupportsIndex,
+    size: int,
+    training: bool = True,
+    has_mask: bool = True,
 ) -> tuple[float, int, int, bool]:
-    """The arguments of dropout on `size` elements, at the stream positions from `offset` on."""
+    """The arguments of dropout on `size` elements, at the stream positions from `offset` on.
+
+    Without a mask, the key may be None whatever p is.
+    """
     p, training = probability("p", p), flag("training", training)
-    if key is None and training and round(p * 2**32) > 0:
+    if key is None and training and has_mask and round(p * 2**32) > 0:
         raise TypeError(
             "key must be given if p > 0, got None; draw one with pyreg.random_key() and keep it for the backward pass"
         )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy.typing as npt
 
-from pyreg import _core
-from pyreg._activation_dropout import backward_arguments, forward_arguments
+from pyreg import _activation_dropout, _check, _core
+from pyreg._activation_dropout import forward_arguments
 from pyreg._results import ActivationDropoutBackward, FloatArray
 
 
@@ -58,9 +58,10 @@ def relu_dropout_forward(
 
 def relu_dropout_backward(
     dy: npt.ArrayLike,
-    x: npt.ArrayLike,
+    x: npt.ArrayLike | None = None,
     bias: npt.ArrayLike | None = None,
     *,
+    y: npt.ArrayLike | None = None,
     p: float = 0.0,
     key: SupportsIndex | None = None,
     offset: SupportsIndex = 0,
@@ -71,22 +72,37 @@ def relu_dropout_backward(
     ``dx = dropout(np.where(x + bias <= 0, 0, dy), p, key=key, offset=offset)``, and `dbias` is the sum of dx over all
     axes but the last. Where x is NaN, dy passes through, as in PyTorch.
 
+    What the forward pass returned is positive where its input was and is kept. With `y` in place of x, the mask is
+    not made again, and the gradients are the same, bit for bit: ``dx = np.where(y <= 0, 0, dy / (1 - p))``.
+
     Parameters
     ----------
-    dy, x, bias, p, key, offset, out
-        As in `gelu_dropout_backward`.
+    dy : array_like, the dtype and shape of x or y
+        The gradient of the loss with respect to the result.
+    x : array_like of float32 or float64, shape ``(..., n)``, optional
+        The input of the forward pass. Either x or `y` must be given.
+    bias : array_like, x's dtype, shape ``(n,)``, optional
+        The bias of the forward pass. With `y`, it only decides whether dbias is returned: its values are not read.
+    y : array_like of float32 or float64, shape ``(..., n)``, optional
+        What the forward pass returned, in place of x.
+    p, key, offset
+        As in the forward pass; p is 0 if `training` was False. With `y`, the key and the offset have no influence,
+        and no key is needed.
+    out : ndarray, optional
+        Array that receives dx, of x's dtype and shape, C-contiguous, aligned and writeable. It may be `dy`, `x` or
+        `y` itself, but must not partly overlap them, nor overlap `bias`.
 
     Returns
     -------
     dx : ndarray
-        Of x's dtype and shape; `out` if given.
+        Of x's (or y's) dtype and shape; `out` if given.
     dbias : ndarray, or None if there is no bias
-        Of x's dtype and shape ``(n,)``.
+        Of the same dtype and shape ``(n,)``.
 
     Raises
     ------
     TypeError, ValueError
-        As in `gelu_dropout_backward`.
+        As in `gelu_dropout_backward`. TypeError if x and `y` are both given, or neither.
 
     Examples
     --------
@@ -94,8 +110,25 @@ def relu_dropout_backward(
     >>> dx, dbias = pyreg.relu_dropout_backward(np.ones(4), np.array([1.0, 1.0, -1.0, 1.0]), p=0.5, key=1)
     >>> dx
     array([0., 0., 0., 2.])
+    >>> y = pyreg.relu_dropout_forward(np.array([1.0, 1.0, -1.0, 1.0]), p=0.5, key=1)
+    >>> pyreg.relu_dropout_backward(np.ones(4), y=y, p=0.5).dx
+    array([0., 0., 0., 2.])
     """
-    result: ActivationDropoutBackward = _core.activation_dropout_backward(
-        "relu", dy, x, bias, p, key, offset, out, backward_arguments
+    result: ActivationDropoutBackward = _core.relu_dropout_backward(
+        dy, x, bias, y, p, key, offset, out, backward_arguments
     )
     return result
+
+
+def backward_arguments(
+    dy: Any, x: Any, bias: Any, y: Any, p: float, key: Any, offset: Any, out: Any
+) -> tuple[Any, ...]:
+    if x is None and y is None:
+        raise TypeError("x or y must be given, got None for both")
+    if x is not None and y is not None:
+        raise TypeError(f"x must be None if y is given, got {_check.type_name(x)}")
+    name, given = ("x", x) if y is None else ("y", y)
+    _, dy, given, bias, *others = _activation_dropout.backward_arguments(
+        "relu", dy, given, bias, p, key, offset, out, name
+    )
+    return (dy, given, bias, None, *others) if y is None else (dy, None, bias, given, *others)

@@ -88,8 +88,7 @@ def cut_results(case, made, part):
 
 def repeated(case, arguments, times):
     """The arguments with their rows repeated `times` times."""
-    rows = [name for name, of in case.arrays.items() if of in (Of.ELEMENT, Of.ROW) and arguments[name] is not None]
-    return arguments | {name: np.concatenate([arguments[name]] * times) for name in rows}
+    return arguments | {name: np.concatenate([arguments[name]] * times) for name in case.rows_of(arguments)}
 
 
 def wanted_outs(case, arguments):

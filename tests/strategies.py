@@ -32,6 +32,7 @@ OPTIONS = {  # `shape` is not drawn here: it is x's
     "return_z": BOOLEANS,
     "return_dresidual": BOOLEANS,
     "approximate": st.sampled_from(["none", "tanh"]),
+    "y": st.none(),
     "normalized_shape": BOOLEANS,  # whether it is given
 }
 

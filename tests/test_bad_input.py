@@ -81,6 +81,7 @@ BAD = {
         *((value, TypeError, None) for value in (4.0, "ab", True)),
         (np.ones(SHAPE), TypeError, "array"),
     ],
+    "y": [(np.ones(SHAPE, F32), TypeError, "x must be None if y is given")],
     "shape": [
         ((2, -1), ValueError, "-1"),
         *((value, TypeError, None) for value in (2.0, (2, 2.0), True, None, "ab")),

@@ -56,10 +56,10 @@ def test_sums_over_float32_rows_have_the_error_of_8_and_8_additions(impl, rng, r
     _, mean, rstd = impl.layer_norm_forward(x)
     _, dweight, dbias = impl.layer_norm_backward(dy, x, mean, rstd, one)
     _, _, expected_dweight, expected_dbias = mathematics(x, one, one, dy)
-    # The variance of a rounding to s is at most s**2 / 3, in units of 2**-24, and a sum of k terms has the mean square
-    # k. In a block of 64 rows, 8 inner sums and then their sum are rounded 7 times each: 8 * (2 + 3 + ... + 8) and
-    # 16 + 24 + ... + 64, together 8.75 for each row. (64 additions one after the other: 32.) The sum over the blocks is
-    # rounded once: 1 for each row. A term of dweight has been rounded 5 times before.
+    # The variance of a rounding to s is at most s**2 / 3, in units of 2**-24, and the mean square of a sum of k terms
+    # is k. In a block of 64 rows, 8 inner sums and then their sum are rounded 7 times each: 8 * (2 + 3 + ... + 8) and
+    # 16 + 24 + ... + 64, together 8.75 for each row. (64 additions one after the other: 32.) The sum over the blocks
+    # is rounded once: 1 for each row. A term of dweight has been rounded 5 times before.
     for got, expected, roundings in ((dbias, expected_dbias, 8.75 + 1), (dweight, expected_dweight, 8.75 + 1 + 5)):
         error = np.sqrt(np.mean((got - expected) ** 2))
         assert error < np.sqrt(rows * roundings / 3) * 2**-24

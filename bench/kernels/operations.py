@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pyreg._cases import Shape
+from pyreg._cases import Of, Shape
 
 # From the overhead of a call, over what fits a cache, to what only memory holds. 1001: an odd length, so that every
 # loop has a remainder.
@@ -32,12 +32,14 @@ class Operation:
     @property
     def title(self) -> str:
         p = f" p={self.arguments['p']:g}" if "p" in self.arguments else ""
-        return self.function + p + " tanh" * (self.arguments.get("approximate") == "tanh")
+        from_y = " from y" * ("y" in self.arguments)
+        return self.function + p + " tanh" * (self.arguments.get("approximate") == "tanh") + from_y
 
 
 KEY = {"key": 2024}
 DROPOUT = {"p": 0.1} | KEY
 SCORES = DROPOUT | {"scale": 1 / 8}  # of 64 features: 1 / sqrt(64)
+FROM_Y = {"p": 0.1, "x": None, "y": Of.ELEMENT}
 TANH = DROPOUT | {"approximate": "tanh"}
 ADAMW = {"step": 10, "lr": 1e-2, "weight_decay": 0.1}  # a missing decay would show: it is 1e-3 of a parameter
 
@@ -72,6 +74,7 @@ OPERATIONS = {
         activation("gelu", TANH),
         activation("silu"),
         activation("relu"),
+        [Operation("relu_dropout_backward", 3, FROM_Y, HIDDEN)],
         [Operation("adamw_update", 7, ADAMW, PARAMETERS)],  # reads four arrays, writes three
     )
 }

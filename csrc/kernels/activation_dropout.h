@@ -7,6 +7,7 @@
 //
 //   forward    y = dropout(activation(x + bias))
 //   backward   dx = dropout(dy * activation'(x + bias)),  dbias = sum over rows of dx
+//              for ReLU from y too, which is positive where x was and is kept: dx = y <= 0 ? 0 : dy * scale
 #pragma once
 
 #include "kernels/elementary.h"
@@ -164,6 +165,48 @@ void activation_dropout(const ActivationDropout<T>& a) {
   }();
   choose_stores<T>(a.nontemporal, a.rows, a.n, [&](auto is_nontemporal) PYREG_LAMBDA {
     activation_dropout_rows<T, is_nontemporal.value>(a, fill);
+  });
+}
+
+template <typename T, bool kSum, bool kNontemporal>
+void relu_dropout_backward_rows(int64_t rows, int64_t n, const T* dy, const T* y, uint64_t threshold, T* dx,
+                                const ColumnSum<T>& dbias_sum) {
+  RowAdder<T> dbiases(rows, n, dbias_sum);
+  T* const dbias = dbiases.inner();
+  RowWriter<T, kNontemporal> gradient(n, dx);
+  const T scale = dropout_scale<T>(threshold);
+  for (int64_t r = 0; r < rows; ++r, dy += n, y += n) {
+    const int64_t lead = gradient.lead();
+    const auto target = gradient.chunk(0);
+    const auto body = [&](auto vector) PYREG_LAMBDA {
+      const auto value = vector.load(y) <= T{0} ? typename Native<T>::vec{} : vector.load(dy) * scale;
+      if constexpr (kSum) vector.store(dbias, vector.load(dbias) + value);
+      target.store(vector, value);
+      fetch_ahead<2048, 2>(vector, dy);
+      fetch_ahead<2048, 2>(vector, y);
+    };
+    if constexpr (kSum) {
+      each_chunk(n, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
+        each_vector_of_chunk<T>(begin, end, n, lead, body);
+        dbiases.end_chunk(begin, end, lead);
+      });
+    } else {
+      each_vector_from_line<T>(0, n, lead, body);
+    }
+    gradient.end_row();
+    dbiases.end_row();
+  }
+  gradient.finish();
+}
+
+// dy, y, dx (rows, n); dbias: null if it is not wanted. dx may be dy or y.
+template <typename T>
+void relu_dropout_backward(int64_t rows, int64_t n, const T* dy, const T* y, uint64_t threshold, T* dx,
+                           const ColumnSum<T>& dbias, bool nontemporal) {
+  choose_stores<T>(nontemporal, rows, n, [&](auto is_nontemporal) PYREG_LAMBDA {
+    const auto run = dbias.total ? relu_dropout_backward_rows<T, true, is_nontemporal.value>
+                                 : relu_dropout_backward_rows<T, false, is_nontemporal.value>;
+    run(rows, n, dy, y, threshold, dx, dbias);
   });
 }
 

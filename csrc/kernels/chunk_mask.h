@@ -159,9 +159,10 @@ PYREG_INLINE typename Native<T>::vec masked(typename Native<T>::vec x, T scale, 
   return (typename Native<T>::vec)((mask)(x * scale) & widen_mask<T>(keep));
 }
 
-// The factor for kept elements. It makes the expected value exactly x.
+// The factor for kept elements. It makes the expected value exactly x. 1 if there are none.
 template <typename T>
 T dropout_scale(uint64_t threshold) {
+  if (threshold == kDropAll) return 1;
   return static_cast<T>(0x1p32 / static_cast<double>(kDropAll - threshold));
 }
 

@@ -50,7 +50,7 @@ class RowMasks {
   // The factor for kept elements.
   template <typename T>
   T scale() const {
-    return same_ ? T{1} : dropout_scale<T>(threshold_);
+    return dropout_scale<T>(threshold_);
   }
 
  private:

@@ -38,6 +38,7 @@ constexpr Kernels<T> kTable = {
     .softmax_dropout_forward = softmax_dropout_forward<T>,
     .softmax_dropout_backward = softmax_dropout_backward<T>,
     .activation_dropout = activation_dropout<T>,
+    .relu_dropout_backward = relu_dropout_backward<T>,
     .exponential = exponential<T>,
     .dropout = dropout<T>,
     .drop_path = drop_path<T>,

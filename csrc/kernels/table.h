@@ -156,6 +156,8 @@ struct Kernels {
   void (*softmax_dropout_forward)(const SoftmaxDropoutForward<T>& arguments);
   void (*softmax_dropout_backward)(const SoftmaxDropoutBackward<T>& arguments);
   void (*activation_dropout)(const ActivationDropout<T>& arguments);
+  void (*relu_dropout_backward)(int64_t rows, int64_t n, const T* dy, const T* y, uint64_t threshold, T* dx,
+                                const ColumnSum<T>& dbias, bool nontemporal);
   void (*exponential)(int64_t n, const T* x, T* y);
   void (*dropout)(int64_t n, const T* x, uint64_t threshold, uint64_t key, uint64_t offset, T* y, bool nontemporal);
   void (*drop_path)(int64_t rows, int64_t n, const T* x, const uint8_t* kept, T scale, T* y, bool nontemporal);

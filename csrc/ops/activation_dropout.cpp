@@ -108,13 +108,35 @@ Reference forward(Arguments& a) {
   return std::move(y.reference);
 }
 
-// The same for the gradient. dy, x, dx: rows of n, the length of the bias. bias, dbias: both (n), or both missing.
+// The gradient of ReLU from y, in rows of any length if there is no bias.
+template <typename T>
+void relu_backward(const Array& dy, const Array& y, uint64_t threshold, T* dx, T* dbias, int64_t n,
+                   bool nontemporal) {
+  const int64_t bytes = 3 * y.bytes;
+  const auto kernel = kernels<T>().relu_dropout_backward;
+  if (!dbias)
+    return parallel_blocks(y.size, block_elements<T>(nontemporal), bytes, [&](int64_t begin, int64_t end) {
+      kernel(1, end - begin, dy.as<T>() + begin, y.as<T>() + begin, threshold, dx + begin, {}, nontemporal);
+    });
+  T* const totals[] = {dbias};
+  sum_over_rows<T>(n > 0 ? y.size / n : 0, n, bytes, dx, totals, [&](int64_t begin, int64_t end, auto& sums) {
+    kernel(end - begin, n, dy.as<T>() + begin * n, y.as<T>() + begin * n, threshold, dx + begin * n, sums[0],
+           nontemporal);
+  });
+}
+
+// The same for the gradient. dy, x, y, dx: rows of n, the length of the bias. bias, dbias: both (n), or both missing.
+// kRelu: takes either x or y, and no name of an activation.
+template <bool kRelu>
 Reference backward(Arguments& a) {
-  const char* activation = a.text();
-  const Array dy = a.array(), x = a.array(), bias = a.optional_array();
+  const char* activation = kRelu ? "relu" : a.text();
+  const Array dy = a.array(), given_x = kRelu ? a.optional_array() : a.array(), bias = a.optional_array(),
+              y = kRelu ? a.optional_array() : Array{};
+  a.require(bool{given_x} != bool{y});
+  const Array& x = y ? y : given_x;
   a.require_shape(dy, x);
   require_bias(a, x, bias);
-  const DropoutArguments dropout = a.dropout(x.size);
+  const DropoutArguments dropout = y ? a.dropout_without_mask(x.size) : a.dropout(x.size);
   const Array out = a.out({x, dy}, {bias});
   if (!a.good()) return {};
 
@@ -123,6 +145,11 @@ Reference backward(Arguments& a) {
   with_dtype(x, [&](auto zero) {
     using T = decltype(zero);
     const int64_t n = bias.size, bytes = 3 * x.bytes;
+    const bool nontemporal = outgrows_cache(bytes) && !dx.replaces({x, dy});
+    if (y) {
+      const ReleasedGil released;
+      return relu_backward(dy, y, dropout.threshold, dx.as<T>(), dbias.as<T>(), n, nontemporal);
+    }
     const ActivationDropout<T> all = {.activation = which,
                                       .rows = 0,
                                       .n = n,
@@ -134,7 +161,7 @@ Reference backward(Arguments& a) {
                                       .bias = bias.as<T>(),
                                       .y = dx.as<T>(),
                                       .dbias = {},
-                                      .nontemporal = outgrows_cache(bytes) && !dx.replaces({x, dy})};
+                                      .nontemporal = nontemporal};
     const ReleasedGil released;
     if (!bias) return run_elementwise(all, x.size, n, bytes);
     const auto kernel = kernels<T>().activation_dropout;
@@ -152,7 +179,8 @@ Reference backward(Arguments& a) {
 }
 
 const Functions functions{named<forward>("activation_dropout_forward"),
-                          named<backward>("activation_dropout_backward")};
+                          named<backward<false>>("activation_dropout_backward"),
+                          named<backward<true>>("relu_dropout_backward")};
 
 }  // namespace
 }  // namespace pyreg

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pyreg._results import ActivationDropoutBackward, FloatArray
-from pyreg.reference.dropout import dropout
+from pyreg.reference.dropout import dropout, dropped, threshold_of
 from pyreg.reference.elementary import constants_of, normal, sigmoid
 from pyreg.reference.norm_rows import as_rows, sum_rows
 from pyreg.reference.results import written
@@ -93,6 +93,25 @@ def activation_dropout_backward(
     out: FloatArray | None,
 ) -> ActivationDropoutBackward:
     h = x if bias is None else x + bias
-    dx = dropout(gradient(activation, dy, h), p, key, offset)
-    dbias = None if bias is None else sum_rows(as_rows(dx, x.ndim - 1))
-    return ActivationDropoutBackward(written(dx, out, x.shape), dbias)
+    return gradients(dropout(gradient(activation, dy, h), p, key, offset), bias, out)
+
+
+def relu_dropout_backward(
+    dy: FloatArray,
+    x: FloatArray | None,
+    bias: FloatArray | None,
+    y: Any,
+    p: float,
+    key: int,
+    offset: int,
+    out: FloatArray | None,
+) -> ActivationDropoutBackward:
+    if x is not None:
+        return activation_dropout_backward("relu", dy, x, bias, p, key, offset, out)
+    # y is positive where x + bias was and is kept. Not `y > 0`, because dy passes through where y is NaN.
+    return gradients(dropped(dy, ~(y <= 0), threshold_of(p)), bias, out)
+
+
+def gradients(dx: FloatArray, bias: FloatArray | None, out: FloatArray | None) -> ActivationDropoutBackward:
+    dbias = None if bias is None else sum_rows(as_rows(dx, dx.ndim - 1))
+    return ActivationDropoutBackward(written(dx, out, dx.shape), dbias)

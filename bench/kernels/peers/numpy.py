@@ -207,7 +207,21 @@ def gelu_dropout_backward(case: Case) -> Call:
 
 
 silu_dropout_forward = relu_dropout_forward = gelu_dropout_forward
-silu_dropout_backward = relu_dropout_backward = gelu_dropout_backward
+silu_dropout_backward = gelu_dropout_backward
+
+
+def relu_dropout_backward(case: Case) -> Call:
+    if case.y is None:
+        return gelu_dropout_backward(case)
+    dy, y, dx = case.dy, case.y, np.empty_like(case.y)
+
+    def call() -> tuple[Array, Array]:
+        np.greater(y, 0, out=dx)
+        np.multiply(dx, dy, out=dx)
+        np.multiply(dx, 1 / (1 - case.p), out=dx)
+        return dx, dx.sum(axis=0)
+
+    return call
 
 
 # --- AdamW

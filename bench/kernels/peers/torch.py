@@ -140,7 +140,19 @@ def gelu_dropout_backward(case: Case) -> Call:
 
 
 silu_dropout_forward = relu_dropout_forward = gelu_dropout_forward
-silu_dropout_backward = relu_dropout_backward = gelu_dropout_backward
+silu_dropout_backward = gelu_dropout_backward
+
+
+def relu_dropout_backward(case: Case) -> Call:
+    if case.y is None:
+        return gelu_dropout_backward(case)
+    dy, y, keep = tensor(case.dy), tensor(case.y), 1 / (1 - case.p)
+
+    def call() -> tuple[torch.Tensor, torch.Tensor]:
+        dx = aten.threshold_backward(dy, y, threshold=0).mul_(keep)
+        return dx, dx.sum(dim=0)
+
+    return call
 
 
 def make_optimizer(case: Case, fused: bool) -> torch.optim.AdamW:
