@@ -108,6 +108,7 @@ def format_notes(peers: Peers, *, with_loop: bool) -> str:
         f"{', '.join(peers)}: how many times as long as pyreg they take.",
         "  In a backward pass with dropout, they read what their forward pass would have stored: the mask, and",
         "  the softmax or the activation's input. pyreg stores none of these and recomputes them.",
+        "  From y: each of them reads y, and no mask.",
     ]
     return "\n".join([*notes, *(f"  {peer.NOTE}" for peer in peers.values())])
 
