@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import pyreg
-from pyreg._cases import CASES, Arguments, Array, Case, Shape, valid
+from pyreg._cases import CASES, Arguments, Array, Case, Of, Shape, valid
 from pyreg.reference.philox import philox_bytes
 
 # More rows than a block has; rows longer than a block of a sum; special values. All rows end within a vector.
@@ -28,9 +28,9 @@ def digest(twin: ModuleType, case: Case, dtype: Any) -> str:
     """The results for each shape and variant, with every NaN made the same."""
     sha = sha256()
     for shape in (*SHAPES, LARGE):
-        given = inputs(case, shape, dtype)
         for variant in case.variants_of(shape) if shape != LARGE else [{}]:
-            made = case.call(twin, case.arguments(shape, dtype, forward=twin, **given | variant))
+            given = inputs(case, variant, shape, dtype)
+            made = case.call(twin, case.arguments(shape, dtype, forward=twin, **variant | given))
             for name, value in made.items():
                 array = np.array([] if value is None else value)
                 array[np.isnan(array)] = np.nan
@@ -38,10 +38,14 @@ def digest(twin: ModuleType, case: Case, dtype: Any) -> str:
     return sha.hexdigest()
 
 
-def inputs(case: Case, shape: Shape, dtype: Any) -> Arguments:
-    """The arrays of the case. Each begins at another place of the stream."""
+def inputs(case: Case, variant: Arguments, shape: Shape, dtype: Any) -> Arguments:
+    """The arrays of the case and of its variant. Each begins at another place of the stream."""
+    changed = {name: of for name, of in variant.items() if of is None or isinstance(of, Of)}
+    arrays: Arguments = {**case.arrays, **changed}
     made = {}
-    for i, (name, of) in enumerate(case.arrays.items()):
+    for i, (name, of) in enumerate(arrays.items()):
+        if of is None:
+            continue
         array = valid(name, np.resize(stream()[1000 * i :], of.shape(shape)))
         if shape == SHAPES[-1]:
             places = array.reshape(-1)[3 * i :: 40]
