@@ -29,19 +29,25 @@ Type type_of(const py::detail::PyArray_Proxy& array) {
       return Type::float32;
     case npy_api::NPY_DOUBLE_:
       return Type::float64;
+    case npy_api::NPY_BOOL_:
+      return Type::boolean;
     default:
       return Type::none;
   }
 }
 
-// An ndarray, or a subclass of it; empty if its type does not fit or it lacks one of the flags.
+int64_t bytes_of(Type type) { return type == Type::float64 ? 8 : type == Type::float32 ? 4 : 1; }
+
+// An ndarray, or a subclass of it; empty if its type does not fit or it lacks one of the flags. type: none for any
+// floating type.
 Array checked_array(PyObject* object, Type type, int flags) {
   const auto& proxy = *py::detail::array_proxy(object);
   const Type own = type_of(proxy);
-  if ((proxy.flags & flags) != flags || own == Type::none || (type != Type::none && own != type)) return {};
+  const bool fits = type == Type::none ? own != Type::none && own != Type::boolean : own == type;
+  if ((proxy.flags & flags) != flags || !fits) return {};
   int64_t size = 1;
   for (int axis = 0; axis < proxy.nd; ++axis) size *= proxy.dimensions[axis];
-  return {{proxy.data}, object, proxy.nd, proxy.dimensions, size, size * (own == Type::float32 ? 4 : 8), own};
+  return {{proxy.data}, object, proxy.nd, proxy.dimensions, size, size * bytes_of(own), own};
 }
 
 // Exact, because the arrays are contiguous.
@@ -116,9 +122,9 @@ Array Arguments::array() {
 
 Array Arguments::array(Type type) { return array_of(object(), type); }
 
-Array Arguments::optional_array() {
+Array Arguments::optional_array(Type type) {
   PyObject* const argument = object();
-  return argument == Py_None ? Array{} : array_of(argument, type_);
+  return argument == Py_None ? Array{} : array_of(argument, type);
 }
 
 Array Arguments::updated(const Array& like) { return updated_of(object(), like); }
@@ -216,6 +222,15 @@ bool Arguments::flag() {
   PyObject* const argument = object();
   require(argument == Py_True || argument == Py_False);
   return argument == Py_True;
+}
+
+int Arguments::axis_of(const Array& x) {
+  PyObject* const argument = object();
+  if (!PyLong_CheckExact(argument)) return refused(0);
+  int overflow = 0;
+  const int64_t axis = PyLong_AsLongLongAndOverflow(argument, &overflow);
+  if (overflow != 0 || axis < -x.axes || axis >= x.axes) return refused(0);
+  return static_cast<int>(axis < 0 ? axis + x.axes : axis);
 }
 
 std::pair<double, double> Arguments::betas() {

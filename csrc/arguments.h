@@ -108,7 +108,8 @@ class Arguments {
   // An array to read. The first one gives the type that the others must have.
   Array array();
   Array array(Type type);
-  Array optional_array();
+  Array optional_array() { return optional_array(type_); }
+  Array optional_array(Type type);
   // Skips an argument; the result is empty.
   Array ignored() {
     object();
@@ -137,6 +138,8 @@ class Arguments {
   double finite(Type type);
   int64_t integer(int64_t low, int64_t high = std::numeric_limits<int64_t>::max());
   bool flag();
+  // An axis of x, counted from the first.
+  int axis_of(const Array& x);
   std::pair<double, double> betas();
   const char* text();
   PyObject* object();

@@ -115,6 +115,8 @@ def valid(name: str, array: Array) -> Array:
         array *= array
     if name == "mask":
         array[array > 2] = -np.inf
+    if name == "keep":
+        return array > -1
     return array
 
 
@@ -189,15 +191,24 @@ def activation_dropout(name: str, kinds: Arguments, *others: Arguments, from_y: 
 
 
 def softmax_dropout() -> list[Case]:
-    x, mask, y = {"x": Of.ELEMENT}, {"mask": Of.COLUMN}, {"y": Of.ELEMENT}
+    x, y, masks = {"x": Of.ELEMENT}, {"y": Of.ELEMENT}, {"mask": Of.COLUMN, "keep": Of.COLUMN}
     dy, dx, rows = {"dy": Of.ELEMENT}, {"dx": Of.ELEMENT}, {"maximum": Of.ROW, "rsum": Of.ROW}
     scores = {"scale": 0.3, "causal": False}
-    variants: list[Arguments] = [{"mask": None}, {"mask": None, "causal": True}, {"causal": True}, *PROBABILITIES]
+    corner: Arguments = {"causal": "lower_right"}
+    left_out = without(["mask"], ["keep"], [*masks])
+    variants = [*left_out, {"causal": True}, {"mask": None} | corner, {"keep": None} | corner, *PROBABILITIES]
     forward, backward = "softmax_dropout_forward", "softmax_dropout_backward"
-    statistics = (forward, *x, *mask, *scores)
     return [
-        Case(forward, x | mask, TRAINING | scores, y | rows, [INFERENCE, *variants], ("mask",)),
-        Case(backward, dy | x | rows | mask, DROPOUT | scores, dx, variants, ("mask",), statistics=statistics),
+        Case(forward, x | masks, TRAINING | scores, y | rows, [INFERENCE, *variants], tuple(masks)),
+        Case(
+            backward,
+            dy | x | rows | masks,
+            DROPOUT | scores | {"y": None},
+            dx,
+            variants,
+            tuple(masks),
+            statistics=(forward, *x, *masks, *scores),
+        ),
     ]
 
 

@@ -50,7 +50,7 @@ def inputs(case: Case, variant: Arguments, shape: Shape, dtype: Any) -> Argument
         if shape == SHAPES[-1]:
             places = array.reshape(-1)[3 * i :: 40]
             places[:] = np.resize(SPECIAL, places.size)
-        made[name] = array.astype(dtype)
+        made[name] = array if array.dtype == np.bool_ else array.astype(dtype)
     return made
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, SupportsIndex
+from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,8 @@ def softmax_dropout_forward(
     offset: SupportsIndex = 0,
     training: bool = True,
     scale: float = 1.0,
-    causal: bool = False,
+    causal: bool | Literal["upper_left", "lower_right"] = False,
+    keep: npt.ArrayLike | None = None,
     out: FloatArray | None = None,
 ) -> SoftmaxDropoutForward:
     """Apply softmax over the last axis and dropout to the result, in one pass.
@@ -98,23 +99,25 @@ def softmax_dropout_forward(
            [0.333, 0.333, 0.333]])
     """
     result: SoftmaxDropoutForward = _core.softmax_dropout_forward(
-        x, mask, p, key, offset, training, scale, causal, out, forward_arguments
+        x, mask, p, key, offset, training, scale, causal, keep, out, forward_arguments
     )
     return result
 
 
 def softmax_dropout_backward(
     dy: npt.ArrayLike,
-    x: npt.ArrayLike,
-    maximum: npt.ArrayLike,
-    rsum: npt.ArrayLike,
+    x: npt.ArrayLike | None = None,
+    maximum: npt.ArrayLike | None = None,
+    rsum: npt.ArrayLike | None = None,
     mask: npt.ArrayLike | None = None,
     *,
+    y: npt.ArrayLike | None = None,
     p: float = 0.0,
     key: SupportsIndex | None = None,
     offset: SupportsIndex = 0,
     scale: float = 1.0,
-    causal: bool = False,
+    causal: bool | Literal["upper_left", "lower_right"] = False,
+    keep: npt.ArrayLike | None = None,
     out: FloatArray | None = None,
 ) -> FloatArray:
     """Return the gradient of `softmax_dropout_forward` with respect to x.
@@ -164,19 +167,28 @@ def softmax_dropout_backward(
     array([[ 0.082, -0.022, -0.06 ]])
     """
     dx: FloatArray = _core.softmax_dropout_backward(
-        dy, x, maximum, rsum, mask, p, key, offset, scale, causal, out, backward_arguments
+        dy, x, maximum, rsum, mask, y, p, key, offset, scale, causal, keep, out, backward_arguments
     )
     return dx
 
 
 def forward_arguments(
-    x: Any, mask: Any, p: float, key: Any, offset: Any, training: bool, scale: float, causal: bool, out: Any
+    x: Any,
+    mask: Any,
+    p: float,
+    key: Any,
+    offset: Any,
+    training: bool,
+    scale: float,
+    causal: Any,
+    keep: Any,
+    out: Any,
 ) -> tuple[Any, ...]:
     x, mask = _check.arrays({"x": x}, {"mask": added_mask(mask)})
-    mask, causal = rows_of_mask(mask, x, causal)
+    mask, causal, keep = options(x, mask, causal, keep)
     dropout = _check.dropout(p, key, offset, x.size, training)
     scale = _check.finite("scale", scale, x.dtype)
-    return x, mask, *dropout, scale, causal, _check.out(out, {"x": x}, {"mask": mask})
+    return x, mask, *dropout, scale, causal, keep, _check.out(out, {"x": x}, {"mask": mask, "keep": keep})
 
 
 def backward_arguments(
@@ -185,24 +197,47 @@ def backward_arguments(
     maximum: Any,
     rsum: Any,
     mask: Any,
+    y: Any,
     p: float,
     key: Any,
     offset: Any,
     scale: float,
-    causal: bool,
+    causal: Any,
+    keep: Any,
     out: Any,
 ) -> tuple[Any, ...]:
-    x, dy, maximum, rsum, mask = _check.arrays(
-        {"x": x, "dy": dy, "maximum": maximum, "rsum": rsum}, {"mask": added_mask(mask)}
-    )
-    mask, causal = rows_of_mask(mask, x, causal)
-    _check.match_shape("dy", dy, x.shape, "x")
-    _check.match_shape("maximum", maximum, x.shape[:-1], "x without the last axis")
-    _check.match_shape("rsum", rsum, x.shape[:-1], "x without the last axis")
-    p, key, offset, _ = _check.dropout(p, key, offset, x.size)
-    scale = _check.finite("scale", scale, x.dtype)
-    out = _check.out(out, {"x": x, "dy": dy}, {"maximum": maximum, "rsum": rsum, "mask": mask})
-    return dy, x, maximum, rsum, mask, p, key, offset, scale, causal, out
+    scores = {"x": x, "maximum": maximum, "rsum": rsum}
+    refuse_both_or_none(y, scores | {"mask": mask})
+    if y is None:
+        x, dy, maximum, rsum, mask = _check.arrays(
+            {"x": x, "dy": dy, "maximum": maximum, "rsum": rsum}, {"mask": added_mask(mask)}
+        )
+    else:
+        y, dy = _check.arrays({"y": y, "dy": dy})
+    name, read = ("x", x) if y is None else ("y", y)
+    mask, causal, keep = options(read, mask, causal, keep, name)
+    _check.match_shape("dy", dy, read.shape, name)
+    _check.match_shape("maximum", maximum, read.shape[:-1], "x without the last axis")
+    _check.match_shape("rsum", rsum, read.shape[:-1], "x without the last axis")
+    p, key, offset, _ = _check.dropout(p, key, offset, read.size)
+    if y is not None and round(p * 2**32) > 0:
+        raise ValueError(
+            f"p must be 0 if y is given, got {p}: y has lost the weights that were dropped; pass x, maximum and rsum"
+        )
+    scale = _check.finite("scale", scale, read.dtype)
+    avoided = {"maximum": maximum, "rsum": rsum, "mask": mask, "keep": keep}
+    out = _check.out(out, {name: read, "dy": dy}, avoided)
+    return dy, x, maximum, rsum, mask, y, p, key, offset, scale, causal, keep, out
+
+
+def refuse_both_or_none(y: Any, scores: dict[str, Any]) -> None:
+    """Raise unless either y is given, or all that the weights are computed from."""
+    given = [name for name, value in scores.items() if value is not None]
+    missing = [name for name in ("x", "maximum", "rsum") if name not in given]
+    if y is not None and given:
+        raise TypeError(f"{given[0]} must be None if y is given, got {_check.type_name(scores[given[0]])}")
+    if y is None and missing:
+        raise TypeError(f"{missing[0]} must be an array, or y in place of x, maximum and rsum, got None")
 
 
 def added_mask(mask: Any) -> Any:
@@ -211,26 +246,62 @@ def added_mask(mask: Any) -> Any:
         raise TypeError(f"mask must be an array, got {mask!r}; pass a probability as p={mask!r}")
     dtype = _check.as_numpy("mask", mask).dtype
     if dtype.kind in "biu":
+        how = "mask" if dtype.kind == "b" else "mask != 0"
         raise TypeError(
-            f"mask is added to the scores and must be float32 or float64, got {dtype}; from an array `keep`, true "
-            "where a weight is wanted, compute np.where(keep, 0, -np.inf).astype(x.dtype)"
+            f"mask is added to the scores and must be float32 or float64, got {dtype}; if it is true where a weight "
+            f"is wanted, pass keep={how}"
         )
     return mask
 
 
-def rows_of_mask(mask: FloatArray | None, x: FloatArray, causal: bool) -> tuple[FloatArray | None, bool]:
-    """The mask, broadcast along its last axis to the length of x's rows, and `causal`."""
+def options(
+    x: FloatArray, mask: FloatArray | None, causal: Any, keep: Any, name: str = "x"
+) -> tuple[FloatArray | None, Any, Any]:
+    """The mask, causal and keep for x, an array of this name."""
     if x.ndim == 0:
-        raise ValueError(f"x must have an axis to apply softmax over, got shape {x.shape}")
-    if mask is not None:
-        aligned = (1,) * (x.ndim - mask.ndim) + mask.shape
-        if mask.ndim > x.ndim or any(m not in (1, n) for m, n in zip(aligned, x.shape, strict=True)):
-            raise ValueError(f"mask must have a shape that broadcasts to the shape {x.shape} of x, got {mask.shape}")
-        if x.size == 0:
-            mask = None  # nothing is added, but the rows could be too long for memory
-        elif mask.shape[-1:] != x.shape[-1:]:
-            mask = np.ascontiguousarray(np.broadcast_to(mask, (*mask.shape[:-1], x.shape[-1])))
-    causal = _check.flag("causal", causal)
+        raise ValueError(f"{name} must have an axis to apply softmax over, got shape {x.shape}")
+    mask, keep = along_rows("mask", mask, x, name), along_rows("keep", kept(keep), x, name)
+    causal = which_causal(causal)
     if causal and x.ndim < 2:
-        raise ValueError(f"x must have an axis of queries and one of keys if causal is True, got shape {x.shape}")
-    return mask, causal
+        raise ValueError(
+            f"{name} must have an axis of queries and one of keys if causal is True, got shape {x.shape}"
+        )
+    return mask, causal, keep
+
+
+def kept(keep: Any) -> Any:
+    if keep is None:
+        return None
+    _check.refuse_masked("keep", keep)
+    array = _check.as_numpy("keep", keep)
+    if array.dtype != np.bool_:
+        hint = "; pass what is added to the scores as mask=" if array.dtype.kind == "f" else ""
+        raise TypeError(f"keep must be an array of bool, True where a weight is wanted, got {array.dtype}{hint}")
+    return np.asarray(array, order="C")
+
+
+def along_rows(name: str, array: Any, x: FloatArray, whose: str) -> Any:
+    """The array, whose shape must broadcast to x's, broadcast along its last axis to the length of x's rows."""
+    if array is None:
+        return None
+    aligned = (1,) * (x.ndim - array.ndim) + array.shape
+    if array.ndim > x.ndim or any(m not in (1, n) for m, n in zip(aligned, x.shape, strict=True)):
+        raise ValueError(
+            f"{name} must have a shape that broadcasts to the shape {x.shape} of {whose}, got {array.shape}"
+        )
+    if x.size == 0:
+        return None  # nothing is masked, but the rows could be too long for memory
+    if array.shape[-1:] != x.shape[-1:]:
+        array = np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:-1], x.shape[-1])))
+    return array
+
+
+def which_causal(value: Any) -> Any:
+    if isinstance(value, str):
+        if value not in ("upper_left", "lower_right"):
+            raise ValueError(f'causal must be True, False, "upper_left" or "lower_right", got {value!r}')
+        return str(value)
+    try:
+        return _check.flag("causal", value)
+    except TypeError as error:
+        raise TypeError(f'{error}; "upper_left" and "lower_right" are accepted too') from None

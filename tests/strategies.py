@@ -19,7 +19,8 @@ OPTIONS = {  # `shape` is not drawn here: it is x's
     "offset": st.one_of(st.integers(0, 100), st.integers(0, 2**64 - 1)),  # lowered to what the size allows
     "training": BOOLEANS,
     "scale": st.floats(-4, 4, width=32),
-    "causal": BOOLEANS,
+    "causal": st.sampled_from([False, True, "upper_left", "lower_right"]),
+    "y": st.none(),  # in place of x, maximum and rsum; has tests of its own
     "eps": st.sampled_from([0.0, 1e-12, 1e-5, 1.0]),
     "lr": st.floats(0, 1),
     "weight_decay": st.one_of(st.just(0.0), st.floats(0, 1)),

@@ -41,6 +41,9 @@ def case_refuses(case, error, *fragments, **changes):
     return message
 
 
+SOFTMAX = [CASES["softmax_dropout_forward"], CASES["softmax_dropout_backward"]]
+
+
 # --- arguments that are not arrays: bad values, the error, and what the message shows (None: the value's repr)
 
 
@@ -87,7 +90,12 @@ BAD = {
         *((value, TypeError, None) for value in (2.0, (2, 2.0), True, None, "ab")),
     ],
     **dict.fromkeys(("eps", "lr", "weight_decay", "momentum", "dampening"), AT_LEAST_0),
-    **dict.fromkeys(("training", "causal", "return_z", "return_dresidual", "maximize", "nesterov"), FLAG),
+    "causal": [
+        *FLAG[1:],
+        *((value, ValueError, '"lower_right"') for value in ("no", "", "LOWER_RIGHT", "\ud800")),
+    ],
+    "y": [(np.ones(SHAPE, F32), TypeError, "x must be None"), (1.0, TypeError, "x must be None")],
+    **dict.fromkeys(("training", "return_z", "return_dresidual", "maximize", "nesterov"), FLAG),
 }
 
 
@@ -131,7 +139,8 @@ NO_ARRAY = ([1, 2, 3], [[1.0], [1.0, 2.0]], "abc", object(), 1, np.ma.masked_arr
 
 
 def wrong_kinds(array):
-    return [*(np.ones(array.shape, dtype) for dtype in NOT_FLOAT), *NO_ARRAY]
+    right = array.dtype if array.dtype == bool else None
+    return [*(np.ones(array.shape, dtype) for dtype in (*NOT_FLOAT, F32) if dtype not in (F32, right)), *NO_ARRAY]
 
 
 def first(case):
@@ -187,7 +196,7 @@ def test_a_tensor_that_requires_grad_is_an_error_with_pytorchs_advice():
 @cases_with(lambda case: len(case.arrays) > 1)
 def test_dtypes_that_differ_are_refused(case):
     for name in inputs(case, good(case.name)):
-        if name == "mean":  # may have either dtype
+        if name in ("mean", "keep"):  # may have either dtype, or has its own
             continue
         named = [name] if name != first(case) else []  # else the message names one of the others
         case_refuses(case, TypeError, *named, "float32", "float64", **{name: good(case.name)[name].astype(F64)})
@@ -258,14 +267,46 @@ def test_results_that_are_not_wanted_have_no_out(case):
 
 
 @pytest.mark.parametrize("mask", [np.ones(6, bool), np.ones(6, int), np.ones(6, np.uint8), [True] * 6])
-def test_a_mask_of_what_to_keep_is_an_error_that_says_how_to_make_an_additive_one(mask):
-    hint = "np.where(keep, 0, -np.inf).astype(x.dtype)"
-    for case in (CASES["softmax_dropout_forward"], CASES["softmax_dropout_backward"]):
-        message = case_refuses(case, TypeError, "mask", mask=mask)
-        assert hint in message
-        assert "mask.astype" not in message
-        added = eval(hint, {"np": np, "keep": mask, "x": good(case.name)["x"]})
-        case.call(pyreg, good(case.name) | {"mask": added})
+def test_a_mask_of_what_to_keep_is_an_error_that_names_keep(mask):
+    mask = np.asarray(mask)
+    for case in SOFTMAX:
+        message = case_refuses(case, TypeError, "mask", "keep", mask=mask)
+        (hint,) = re.findall("pass keep=(.*)", message)
+        case.call(pyreg, good(case.name) | {"mask": None, "keep": eval(hint, {"mask": mask})})
+
+
+@pytest.mark.parametrize("keep", [np.zeros(6, F32), np.zeros(6), 0.5, np.ones(6, int), np.ones(6, np.uint8), "abc"])
+def test_keep_must_be_boolean(keep):
+    for case in SOFTMAX:
+        message = case_refuses(case, TypeError, "keep", "bool", str(np.asarray(keep).dtype), keep=keep)
+        assert ("mask=" in message) == (np.asarray(keep).dtype.kind == "f")
+
+
+Y = {"x": None, "maximum": None, "rsum": None, "mask": None, "y": np.ones(SHAPE, F32), "p": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "fragments"),
+    [
+        *(({name: np.ones(4, F32)}, TypeError, (name, "None", "y")) for name in ("x", "maximum", "rsum", "mask")),
+        ({"y": None}, TypeError, ("x", "y")),
+        ({"y": None, "x": np.ones(SHAPE, F32)}, TypeError, ("maximum", "y")),
+        ({"p": 0.1}, ValueError, ("p", "0.1", "y", "dropped")),
+        ({"y": np.ones((4, 5), F32), "keep": None}, ValueError, ("dy", "y", "(4, 5)")),
+        ({"y": np.ones(SHAPE)}, TypeError, ("dy", "y", "float64")),
+        ({"y": np.ones(SHAPE, int)}, TypeError, ("y", "int64")),
+        ({"y": F32(1)}, ValueError, ("y must have an axis",)),
+        ({"keep": np.ones(5, bool)}, ValueError, ("keep", "(5,)", "of y")),
+        ({"out": np.ones((4, 5), F32)}, ValueError, ("out", "like y")),
+    ],
+)
+def test_y_stands_in_place_of_what_the_weights_are_computed_from(changes, error, fragments):
+    case = CASES["softmax_dropout_backward"]
+    case.call(pyreg, good(case.name) | Y)
+    case_refuses(case, error, *fragments, **Y | changes)
+    base = np.arange(40, dtype=F32)
+    overlapping = {"y": base[:24].reshape(SHAPE), "out": base[6:30].reshape(SHAPE)}
+    case_refuses(case, ValueError, "out", "y", "overlap", **Y | overlapping)
 
 
 # --- arrays that are written
@@ -358,7 +399,8 @@ def test_the_core_itself_refuses_what_it_cannot_use(case):
     for place, value in enumerate(given):
         bad = ["abc", object()] if isinstance(value, (int, float, str, np.ndarray)) else []
         if isinstance(value, np.ndarray):
-            bad += [np.ones(value.shape, int), np.repeat(value, 2, -1)[..., ::2], unaligned(value), value.tolist()]
+            bad += [np.ones(value.shape, int), np.repeat(value, 2, -1)[..., ::2], value.tolist()]
+            bad += [unaligned(value)] if value.itemsize > 1 else []
             bad += [value.T] if value.ndim > 1 else []
             bad += [read_only(value)] if any(value is array for array in written) else []
             bad += [np.ones((3, 7), value.dtype)] if value is not governs else []

@@ -111,7 +111,7 @@ def floating_point_mode(bits):
 
 def with_small_arrays(case, arguments):
     """The arguments as they are, with each array scaled into the subnormal numbers, and with all of them."""
-    arrays = [name for name in case.arrays if arguments[name] is not None]
+    arrays = [name for name in case.arrays if arguments[name] is not None and arguments[name].dtype != bool]
     for names in ([], *([name] for name in arrays), arrays):
         small = {name: arguments[name] * (np.finfo(arguments[name].dtype).tiny / 8) for name in names}
         yield arguments | small

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from bits import assert_same_bits
+from cases import LAYOUTS
 from test_gradients import finite_differences
 
 import pyreg
@@ -57,34 +58,172 @@ SHAPE = (2, 3, 5, 33)
     [(), (1,), (33,), (5, 33), (5, 1), (1, 33), (3, 1, 33), (2, 1, 1, 33), (2, 1, 5, 1), (1, 3, 5, 33), SHAPE],
 )
 @pytest.mark.parametrize("causal", [True, False])
-def test_a_mask_broadcasts_as_in_numpy(impl, dtype, rng, shape, causal):
+@pytest.mark.parametrize("name", ["mask", "keep"])
+def test_masks_broadcast_as_in_numpy(impl, dtype, rng, shape, causal, name):
     x, dy = rng.normal(size=(2, *SHAPE)).astype(dtype)
-    mask = np.where(rng.random(shape) < 0.3, -np.inf, rng.normal(size=shape)).astype(dtype)
-    whole = np.broadcast_to(mask, SHAPE).copy()
-    options = DROPOUT | {"causal": causal}
-    expected = impl.softmax_dropout_forward(x, whole, **options)
-    assert_same_bits(impl.softmax_dropout_forward(x, mask, **options), expected)
+    keep = rng.random(shape) < 0.7
+    mask = keep if name == "keep" else np.where(keep, rng.normal(size=shape), -np.inf).astype(dtype)
+    options = DROPOUT | {"causal": causal, name: mask}
+    whole = options | {name: np.broadcast_to(mask, SHAPE).copy()}
+    expected = impl.softmax_dropout_forward(x, **whole)
+    assert_same_bits(impl.softmax_dropout_forward(x, **options), expected)
     assert_same_bits(
-        impl.softmax_dropout_backward(dy, x, *expected[1:], mask, **options),
-        impl.softmax_dropout_backward(dy, x, *expected[1:], whole, **options),
+        impl.softmax_dropout_backward(dy, x, *expected[1:], **options),
+        impl.softmax_dropout_backward(dy, x, *expected[1:], **whole),
     )
 
 
-@pytest.mark.parametrize(("queries", "keys"), [(1, 1), (7, 7), (40, 40), (3, 50), (50, 3), (150, 150)])
-def test_causal_masks_the_keys_after_the_query(impl, dtype, rng, queries, keys):
+LENGTHS = [
+    *range(1, 41),
+    63,
+    64,
+    65,
+    95,
+    97,
+    127,
+    129,
+    1001,
+    4095,
+    4096,
+    4097,
+    5000,
+]  # around vectors, groups, blocks
+
+
+@pytest.mark.parametrize("n", LENGTHS)
+def test_keep_leaves_what_a_mask_of_minus_inf_leaves(impl, dtype, rng, n):
+    x, dy = rng.normal(size=(2, 3, n)).astype(dtype)
+    mask = rng.normal(size=n).astype(dtype)
+    keep = rng.random((3, n)) < 0.7
+    keep[0], keep[1] = True, np.arange(n) == n - 1
+    expected = impl.softmax_dropout_forward(x, np.where(keep, mask, dtype(-np.inf)), scale=0.7, **DROPOUT)
+    expected_dx = impl.softmax_dropout_backward(
+        dy, x, *expected[1:], np.where(keep, mask, dtype(-np.inf)), scale=0.7, **DROPOUT
+    )
+    assert_same_bits(impl.softmax_dropout_forward(x, mask, keep=keep, scale=0.7, **DROPOUT), expected)
+    for hidden in (np.nan, np.inf, -np.inf, 1e30):
+        x[~keep], dy[~keep] = hidden, -hidden
+        assert_same_bits(impl.softmax_dropout_forward(x, mask, keep=keep, scale=0.7, **DROPOUT), expected)
+        dx = impl.softmax_dropout_backward(dy, x, *expected[1:], mask, keep=keep, scale=0.7, **DROPOUT)
+        np.testing.assert_array_equal(dx, expected_dx)  # -0 where a finite dy is multiplied by 0
+
+
+@pytest.mark.parametrize("causal", [False, True, "lower_right"])
+def test_a_row_that_keeps_nothing_is_zero(impl, dtype, rng, causal):
+    x, dy = np.full((2, 4, 70), np.nan, dtype)
+    x[::2] = rng.normal(size=(2, 70))
+    keep = np.array([[True], [False], [True], [False]])
+    y, maximum, rsum = impl.softmax_dropout_forward(x, keep=keep, causal=causal, **DROPOUT)
+    assert_same_bits((y[1::2], maximum[1::2], rsum[1::2]), tuple(np.zeros(s, dtype) for s in ((2, 70), 2, 2)))
+    assert np.isfinite(y).all()
+    for statistic in (0, 1, np.inf, np.nan):  # also of another forward pass
+        maximum[1::2] = rsum[1::2] = statistic
+        dx = impl.softmax_dropout_backward(dy, x, maximum, rsum, keep=keep, causal=causal, **DROPOUT)
+        np.testing.assert_array_equal(dx[1::2], 0)
+
+
+def test_every_byte_but_0_is_true_in_keep(impl, dtype, rng):
+    x, dy = rng.normal(size=(2, 3, 300)).astype(dtype)
+    numbers = np.arange(300, dtype=np.uint16).astype(np.uint8)
+    expected = impl.softmax_dropout_forward(x, keep=numbers != 0)
+    assert_same_bits(impl.softmax_dropout_forward(x, keep=numbers.view(bool)), expected)
+    assert_same_bits(
+        impl.softmax_dropout_backward(dy, x, *expected[1:], keep=numbers.view(bool)),
+        impl.softmax_dropout_backward(dy, x, *expected[1:], keep=numbers != 0),
+    )
+
+
+@pytest.mark.parametrize("causal", [True, "upper_left", "lower_right"])
+@pytest.mark.parametrize(("queries", "keys"), [(1, 1), (1, 5), (7, 7), (40, 40), (3, 50), (50, 3), (150, 150)])
+def test_causal_masks_the_keys_after_the_query(impl, dtype, rng, queries, keys, causal):
     x, dy = rng.normal(size=(2, 4, queries, keys)).astype(dtype)
-    behind = np.triu(np.ones((queries, keys), bool), 1)
+    behind = np.triu(np.ones((queries, keys), bool), 1 + (keys - queries if causal == "lower_right" else 0))
     mask = np.where(behind, -np.inf, 0).astype(dtype)
     y, *statistics = expected = impl.softmax_dropout_forward(x, mask, **DROPOUT)
     # The keys after the query are not read.
     x[:, behind] = np.nan
-    assert_same_bits(impl.softmax_dropout_forward(x, causal=True, **DROPOUT), expected)
+    assert_same_bits(impl.softmax_dropout_forward(x, causal=causal, **DROPOUT), expected)
     dy_nan = dy.copy()
     dy_nan[:, behind] = np.nan
-    dx = impl.softmax_dropout_backward(dy_nan, x, *statistics, causal=True, **DROPOUT)
+    dx = impl.softmax_dropout_backward(dy_nan, x, *statistics, causal=causal, **DROPOUT)
     x[:, behind] = 0
     np.testing.assert_array_equal(dx, impl.softmax_dropout_backward(dy, x, *statistics, mask, **DROPOUT))
     assert (y[:, behind] == 0).all()
+
+
+def test_the_corners_are_those_of_pytorch():
+    # torch.nn.attention.bias.causal_upper_left(2, 4) and causal_lower_right(2, 4), version 2.13
+    seen = {"upper_left": [[1, 0, 0, 0], [1, 1, 0, 0]], "lower_right": [[1, 1, 1, 0], [1, 1, 1, 1]]}
+    for causal, expected in seen.items():
+        y, _, _ = pyreg.softmax_dropout_forward(np.zeros((2, 4)), causal=causal)
+        np.testing.assert_array_equal(y > 0, np.array(expected, bool))
+
+
+# --- the backward pass from y
+
+
+def from_x_and_from_y(impl, dy, x, **options):
+    y, *statistics = impl.softmax_dropout_forward(x, **options)
+    return impl.softmax_dropout_backward(dy, x, *statistics, **options), {"y": y} | options
+
+
+@pytest.mark.parametrize("n", LENGTHS)
+@pytest.mark.parametrize("causal", [False, "upper_left", "lower_right"])
+def test_the_gradient_from_y_has_the_bits_of_the_gradient_from_x(impl, dtype, rng, n, causal):
+    x, dy = rng.normal(size=(2, 2, 3, n)).astype(dtype)
+    for keep in (None, rng.random((2, 1, n)) < 0.7):
+        expected, options = from_x_and_from_y(impl, dy, x, causal=causal, keep=keep, scale=-0.7)
+        assert_same_bits(impl.softmax_dropout_backward(dy, **options), expected)
+        for over in ("y", "dy"):
+            arrays = {"y": options["y"].copy(), "dy": dy.copy()}
+            assert impl.softmax_dropout_backward(**options | arrays, out=arrays[over]) is arrays[over]
+            assert_same_bits(arrays[over], expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"causal": True}, {"keep": np.arange(1031) % 3 > 0}])
+@pytest.mark.parametrize("rows", [5, 70, 2801])  # the last is written past the caches
+def test_the_gradient_from_y_on_threads_and_in_memory(level, rng, options, rows):
+    x, dy = rng.normal(size=(2, rows, 1031)).astype(np.float32)
+    expected, options = from_x_and_from_y(pyreg, dy, x, **options)
+    for threads in (1, 2):
+        with pyreg.num_threads(threads):
+            assert_same_bits(pyreg.softmax_dropout_backward(dy, **options), expected)
+    assert_same_bits(expected[-3:], pyreg.reference.softmax_dropout_backward(dy, **options)[-3:])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_y_in_every_layout(impl, dtype, rng, layout):
+    x, dy = rng.normal(size=(2, 3, 4, 41)).astype(dtype)
+    expected, options = from_x_and_from_y(impl, dy, x)
+    assert_same_bits(impl.softmax_dropout_backward(dy, y=LAYOUTS[layout](options["y"])), expected)
+    assert_same_bits(impl.softmax_dropout_backward(LAYOUTS[layout](dy), **options), expected)
+
+
+def test_what_is_left_out_of_y_and_dy_is_not_read(impl, dtype, rng):
+    x, dy = rng.normal(size=(2, 4, 5, 40)).astype(dtype)
+    keep = rng.random(40) < 0.7
+    expected, options = from_x_and_from_y(impl, dy, x, causal=True, keep=keep)
+    left_out = ~keep | np.triu(np.ones((5, 40), bool), 1)
+    dy[:, left_out] = options["y"][:, left_out] = np.nan
+    np.testing.assert_array_equal(impl.softmax_dropout_backward(dy, **options), expected)
+
+
+def test_special_values_in_y(impl, dtype, rng):
+    y, dy = rng.normal(size=(2, 12, 70)).astype(dtype)
+    for row, value in enumerate((np.nan, np.inf, -np.inf, -0.0, np.finfo(dtype).max)):
+        y[row, 33], dy[row + 6, 69] = value, value
+    with np.errstate(all="ignore"):
+        for options in ({}, {"causal": True}, {"keep": np.arange(70) != 33}):
+            expected = pyreg.reference.softmax_dropout_backward(dy, y=y, **options)
+            assert_same_bits(impl.softmax_dropout_backward(dy, y=y, **options), expected)
+
+
+def test_a_p_that_drops_nothing_is_0(impl):
+    y = np.ones((2, 3))
+    assert_same_bits(impl.softmax_dropout_backward(y, y=y, p=1e-12, key=0), impl.softmax_dropout_backward(y, y=y))
+
+
+# --- special values and accuracy
 
 
 def test_rows_of_only_minus_inf_give_zeros(impl, dtype, rng):
@@ -132,12 +271,12 @@ def test_scores_of_any_magnitude(impl, dtype):
     assert_same_bits(signs, impl.softmax_dropout_forward(-x)[0])
 
 
-@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("causal", [False, True, "lower_right"])
 def test_the_gradient_of_a_mask_is_that_of_the_scores_without_the_scale(impl, rng, causal):
     x, dy = rng.normal(size=(2, 2, 4, 6))
     mask = rng.normal(size=(2, 1, 6))
     mask[0, 0, 3] = -np.inf
-    options = DROPOUT | {"scale": 0.6, "causal": causal}
+    options = DROPOUT | {"scale": 0.6, "causal": causal, "keep": np.arange(6) != 1}
     _, maximum, rsum = impl.softmax_dropout_forward(x, mask, **options)
     dx = impl.softmax_dropout_backward(dy, x, maximum, rsum, mask, **options)
     expected = finite_differences(lambda: (impl.softmax_dropout_forward(x, mask, **options)[0] * dy).sum(), mask)

@@ -4,13 +4,13 @@
 // if U_i >= threshold. The first byte decides 255 elements in 256; the others, the ties, need further bytes.
 #pragma once
 
+#include "kernels/dropout_scale.h"
 #include "kernels/philox.h"
 
 namespace pyreg {
 namespace {
 
 constexpr uint32_t kDropoutDomain = 0;
-constexpr uint64_t kDropAll = uint64_t{1} << 32;
 constexpr int kChunk = 4096;  // elements per chunk; their mask stays in the L1 cache until it is used
 // The mask of this many elements after a chunk is made with the chunk's: the chunks of a row may be moved by less
 // than a cache line, and the mask's bytes are read in whole vectors.
@@ -157,13 +157,6 @@ template <typename T>
 PYREG_INLINE typename Native<T>::vec masked(typename Native<T>::vec x, T scale, const uint8_t* keep) {
   using mask = typename Native<T>::mask;
   return (typename Native<T>::vec)((mask)(x * scale) & widen_mask<T>(keep));
-}
-
-// The factor for kept elements. It makes the expected value exactly x. 1 if there are none.
-template <typename T>
-T dropout_scale(uint64_t threshold) {
-  if (threshold == kDropAll) return 1;
-  return static_cast<T>(0x1p32 / static_cast<double>(kDropAll - threshold));
 }
 
 }  // namespace

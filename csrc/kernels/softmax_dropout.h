@@ -3,8 +3,8 @@
 //   forward    s = x * scale + mask,  prob = exp(s - max(s)) / sum(exp(s - max(s))),  y = dropout(prob)
 //   backward   dprob = dropout(dy),  dx = prob * (dprob - sum(dprob * prob)) * scale
 //
-// The current rows are held in the scratch, padded to whole groups of lanes. The padding holds scores of -inf, whose
-// weights are 0.
+// The current rows are held in the scratch. A key that `keep` or causal leaves out has a score of -inf, whose weight
+// is 0. So has the padding of a row up to a whole vector.
 #pragma once
 
 #include "kernels/elementary.h"
@@ -15,53 +15,98 @@
 namespace pyreg {
 namespace {
 
+// n rounded up to whole vectors.
+template <typename T>
+constexpr int64_t whole_vectors(int64_t n) {
+  return (n + Group<T>::kWidth - 1) / Group<T>::kWidth * Group<T>::kWidth;
+}
+
 // The larger of two scores, or vectors of scores; `other` if `score` is NaN.
 template <typename Score>
 PYREG_INLINE Score larger(Score score, Score other) {
   return score > other ? score : other;
 }
 
+// v where a row's bytes are 0xff, and +0 where they are 0.
+template <typename T>
+PYREG_INLINE typename Native<T>::vec where_kept(typename Native<T>::vec v, const uint8_t* kept) {
+  return (typename Native<T>::vec)((typename Native<T>::mask)v & widen_mask<T>(kept));
+}
+
 // The rows of scores, one after the other.
 template <typename T>
 class ScoreRows {
  public:
-  explicit ScoreRows(const SoftmaxScores<T>& s) : s_(s), x_(s.x), mask_(s.mask), query_(s.query) {
+  explicit ScoreRows(const SoftmaxScores<T>& s) : s_(s), x_(s.x), mask_(s.mask), keep_(s.keep), query_(s.query) {
     int64_t row = s.row;
     for (int axis = s.axes - 1; axis >= 0; row /= s.lengths[axis], --axis) {
       place_[axis] = row % s.lengths[axis];
       mask_ += place_[axis] * s.mask_strides[axis];
+      keep_ += place_[axis] * s.keep_strides[axis];
     }
   }
 
-  // How many scores of the row have a weight: all, or, if causal, those up to the query.
-  PYREG_INLINE int64_t count() const { return s_.queries > 0 && query_ + 1 < s_.n ? query_ + 1 : s_.n; }
+  PYREG_INLINE const T* x() const { return x_; }
 
-  // Writes the row to `scores`, in whole groups. Returns the largest, ignoring NaNs; 0 if it is -inf.
-  PYREG_NOINLINE T make(T* scores) const {
+  // How many of the row's first scores causal leaves.
+  PYREG_INLINE int64_t count() const {
+    if (s_.queries == 0) return s_.n;
+    const int64_t seen = query_ + s_.first_sees;
+    return seen < 0 ? 0 : seen < s_.n ? seen : s_.n;
+  }
+
+  // Writes which scores are left to `kept`, in whole groups: 0xff or 0.
+  PYREG_NOINLINE void write_kept(uint8_t* kept) const {
+    typedef uint8_t bytes __attribute__((vector_size(16)));
+    constexpr int kBytes = sizeof(bytes);
+    const int64_t some = count(), end = whole_groups<T>(s_.n);
+    std::memset(kept + some, 0, end - some);
+    if (!s_.keep) {
+      std::memset(kept, 0xff, some);
+      return;
+    }
+    const auto take = [&](int64_t at) PYREG_LAMBDA {
+      bytes v;
+      std::memcpy(&v, keep_ + at, kBytes);
+      v = (bytes)(v != 0);
+      std::memcpy(kept + at, &v, kBytes);
+    };
+    int64_t at = 0;
+    for (; at + kBytes <= some; at += kBytes) take(at);
+    if (at < some && some >= kBytes) return take(some - kBytes);
+    for (; at < some; ++at) kept[at] = keep_[at] != 0 ? 0xff : 0;
+  }
+
+  // Writes the scores of a row in whole vectors. Returns the largest, ignoring NaNs; 0 if it is -inf. kKeep: only
+  // scores whose byte of `kept` is set are left; else `kept` is not read.
+  template <bool kKeep>
+  PYREG_NOINLINE T make(const uint8_t* kept, T* scores) const {
     const int64_t n = s_.n, some = count(), whole = some / Group<T>::kCount * Group<T>::kCount;
     const T *const x = x_, *const mask = mask_;
     const T score_scale = s_.scale;
+    const auto none = typename Native<T>::vec{} + kNone;
     Accumulators<T> largest;
     PYREG_UNROLL
-    for (auto& v : largest.v) v = v + kNone;
+    for (auto& v : largest.v) v = none;
     for (int64_t at = 0; at < whole; at += Group<T>::kCount) {
       PYREG_UNROLL
       for (int k = 0; k < Group<T>::kVecs; ++k) {
         const WholeVector<T> vector{at + k * Group<T>::kWidth, k, true};
-        const auto s = vector.load(x) * score_scale + vector.load(mask);
+        auto s = vector.load(x) * score_scale + vector.load(mask);
+        if constexpr (kKeep) s = widen_mask<T>(kept + vector.at) ? s : none;
         largest.v[k] = larger(s, largest.v[k]);
         vector.store(scores, s);
         fetch_row<From::cache>(vector, x);
       }
     }
     // Less than a group is left. Its last part may be beyond the row's end, or beyond the query.
-    for (int64_t at = whole; at < whole_groups<T>(some); at += Group<T>::kWidth) {
-      typename Native<T>::vec s{};
-      if (at + Group<T>::kWidth <= n)
-        s = scaled_and_masked(WholeVector<T>{at, 0, true});
-      else if (at < n)
-        s = scaled_and_masked(PartVector<T>{at, 0, static_cast<int>(n - at)});
-      s = first_lanes<T>(static_cast<int>(some - at)) ? s : typename Native<T>::vec{} + kNone;
+    for (int64_t at = whole; at < some; at += Group<T>::kWidth) {
+      auto s = at + Group<T>::kWidth <= n ? scaled_and_masked(WholeVector<T>{at, 0, true})
+                                          : scaled_and_masked(PartVector<T>{at, 0, static_cast<int>(n - at)});
+      if constexpr (kKeep)
+        s = widen_mask<T>(kept + at) ? s : none;
+      else
+        s = first_lanes<T>(static_cast<int>(some - at)) ? s : none;
       largest.v[0] = larger(s, largest.v[0]);
       std::memcpy(scores + at, &s, sizeof s);
     }
@@ -75,8 +120,10 @@ class ScoreRows {
     if (s_.queries > 0 && ++query_ == s_.queries) query_ = 0;
     for (int axis = s_.axes - 1; axis >= 0; --axis) {
       mask_ += s_.mask_strides[axis];
+      keep_ += s_.keep_strides[axis];
       if (++place_[axis] < s_.lengths[axis]) return;
       mask_ -= s_.mask_strides[axis] * s_.lengths[axis];
+      keep_ -= s_.keep_strides[axis] * s_.lengths[axis];
       place_[axis] = 0;
     }
   }
@@ -91,54 +138,66 @@ class ScoreRows {
 
   const SoftmaxScores<T>& s_;
   const T *x_, *mask_;
+  const uint8_t* keep_;
   int64_t query_;
   int64_t place_[kMaxAxes];
 };
 
-// Calls take(vector, exp(scores - maximum)) for the vectors of a row of n scores, in whole groups. Returns the sum of
-// what take returns.
-template <typename T, typename Take>
-PYREG_INLINE double sum_of_exponentials(int64_t n, const T* scores, T maximum, Take take) {
+// The sum of take(vector) over the vectors of a row of n. kPadded: the row may be taken in whole vectors.
+template <typename T, bool kPadded, typename Take>
+PYREG_INLINE double sum_of_vectors(int64_t n, Take take) {
+  constexpr int kWidth = Group<T>::kWidth, kCount = Group<T>::kCount;
   RowSum<T> sum;
-  const int64_t groups_end = whole_groups<T>(n);
+  const int64_t groups_end = n / kCount * kCount;
   for (int64_t begin = 0; begin < groups_end; begin += kSumBlock) {
     const int64_t end = groups_end - begin < kSumBlock ? groups_end : begin + kSumBlock;
     Accumulators<T> accumulators = sum.accumulators();
-    for (int64_t at = begin; at < end; at += Group<T>::kCount) {
+    for (int64_t at = begin; at < end; at += kCount) {
       PYREG_UNROLL
-      for (int k = 0; k < Group<T>::kVecs; ++k) {
-        const WholeVector<T> vector{at + k * Group<T>::kWidth, k, true};
-        accumulators.v[k] += take(vector, exp<T>(vector.load(scores) - maximum));
-      }
+      for (int k = 0; k < Group<T>::kVecs; ++k) accumulators.v[k] += take(WholeVector<T>{at + k * kWidth, k, true});
     }
-    sum.put(accumulators, end, groups_end);
+    sum.put(accumulators, end, n);
   }
+  if (groups_end == n) return sum.total();
+  // The lanes of vectors that hold no element of the row keep their sums.
+  Accumulators<T> rest = sum.accumulators();
+#pragma GCC unroll 1
+  for (int64_t at = groups_end; at < n; at += kWidth) {
+    const int k = static_cast<int>(at - groups_end) / kWidth;
+    if (kPadded || at + kWidth <= n)
+      rest.v[k] += take(WholeVector<T>{at, k, true});
+    else
+      rest.v[k] += take(PartVector<T>{at, k, static_cast<int>(n - at)});
+  }
+  sum.put(rest, n, n);
   return sum.total();
 }
 
 // Writes the exponentials over the scores. Returns their sum.
 template <typename T>
 PYREG_NOINLINE double exponentials(int64_t n, T* scores, T maximum) {
-  return sum_of_exponentials(n, scores, maximum, [&](auto vector, auto e) PYREG_LAMBDA {
+  return sum_of_vectors<T, true>(n, [&](auto vector) PYREG_LAMBDA {
+    const auto e = exp<T>(vector.load(scores) - maximum);
     vector.store(scores, e);
     return e;
   });
 }
 
-// Writes the weights over the scores. Returns the sum of their products with dprob. kInfinite: for an infinite rsum,
-// which no forward pass returns. It would turn the zeros after the row's end into NaN.
-template <bool kInfinite, typename T>
-PYREG_NOINLINE double probabilities(int64_t n, T* scores, T maximum, T rsum, const T* dprob) {
-  return sum_of_exponentials(n, scores, maximum, [&](auto vector, auto e) PYREG_LAMBDA {
-    const auto prob = e * rsum;
-    vector.store(scores, prob);
-    const auto product = prob * vector.load(dprob);
-    if constexpr (kInfinite) {
+// Writes the weights over the scores. Returns the sum of their products with dprob. kSelect: sets the weights to 0
+// that `kept` leaves out, or, if it is null, those after the row's end. Otherwise these are products of 0 and rsum,
+// which an infinite rsum, which no forward pass returns, would turn into NaN.
+template <bool kSelect, typename T>
+PYREG_NOINLINE double probabilities(int64_t n, T* scores, T maximum, T rsum, const uint8_t* kept, const T* dprob) {
+  return sum_of_vectors<T, true>(n, [&](auto vector) PYREG_LAMBDA {
+    auto prob = exp<T>(vector.load(scores) - maximum) * rsum;
+    if constexpr (kSelect) {
       const int64_t left = n - vector.at < Group<T>::kWidth ? n - vector.at : Group<T>::kWidth;
-      return first_lanes<T>(static_cast<int>(left)) ? product : decltype(product){};
-    } else {
-      return product;
+      prob = kept                                     ? where_kept<T>(prob, kept + vector.at)
+             : first_lanes<T>(static_cast<int>(left)) ? prob
+                                                      : decltype(prob){};
     }
+    vector.store(scores, prob);
+    return prob * vector.load(dprob);
   });
 }
 
@@ -155,14 +214,16 @@ void softmax_dropout_forward_rows(const SoftmaxDropoutForward<T>& a) {
   const T keep_scale = masks.scale<T>();
   RowWriter<T, kNontemporal> results(n, a.y);
   T* const e = a.scratch;
+  auto* const kept = reinterpret_cast<uint8_t*>(e + whole_groups<T>(n));
   for (int64_t r = 0; r < a.scores.rows; ++r, rows.next()) {
     const int64_t count = rows.count();
-    const T maximum = rows.make(e);
+    if (a.scores.keep) rows.write_kept(kept);
+    const T maximum = a.scores.keep ? rows.template make<true>(kept, e) : rows.template make<false>(kept, e);
     const double sum = exponentials(count, e, maximum);
     const T rsum = sum == 0 ? T{0} : static_cast<T>(1 / sum);
     a.maximum[r] = maximum;
     a.rsum[r] = rsum;
-    fill_zeros(e, whole_groups<T>(count), n);
+    fill_zeros(e, whole_vectors<T>(count), n);
     const uint8_t* keep = nullptr;
     int64_t chunk_begin = 0;
     results.write_row(
@@ -184,17 +245,21 @@ void softmax_dropout_forward(const SoftmaxDropoutForward<T>& a) {
   });
 }
 
-// Writes dprob of the row dy, in whole groups. Only `count` scores have a weight; the elements after them are 0.
-template <typename T>
-PYREG_NOINLINE void drop_row(int64_t n, int64_t count, const T* dy, RowMasks& masks, T keep_scale, T* dprob) {
+// Writes dprob of the row dy in whole vectors. Only the first `count` elements may have a weight, and with kKeep
+// those whose byte of `kept` is set; the others are 0.
+template <bool kKeep, typename T>
+PYREG_NOINLINE void drop_row(int64_t n, int64_t count, const T* dy, RowMasks& masks, T keep_scale,
+                             const uint8_t* kept, T* dprob) {
   each_chunk(n, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
     const uint8_t* const keep = masks.chunk(begin);
     each_vector<T>(begin, end, [&](auto vector) PYREG_LAMBDA {
-      vector.store(dprob, masked<T>(vector.load(dy), keep_scale, keep + (vector.at - begin)));
+      auto v = masked<T>(vector.load(dy), keep_scale, keep + (vector.at - begin));
+      if constexpr (kKeep) v = where_kept<T>(v, kept + vector.at);
+      std::memcpy(dprob + vector.at, &v, sizeof v);
       fetch_row<From::cache>(vector, dy);
     });
   });
-  fill_zeros(dprob, count, whole_groups<T>(n));
+  fill_zeros(dprob, count, n);
 }
 
 template <typename T, bool kNontemporal>
@@ -205,14 +270,23 @@ void softmax_dropout_backward_rows(const SoftmaxDropoutBackward<T>& a) {
   const T keep_scale = masks.scale<T>(), score_scale = a.scores.scale;
   RowWriter<T, kNontemporal> results(n, a.dx);
   T *const prob = a.scratch, *const dprob = a.scratch + whole_groups<T>(n);
+  auto* const kept = reinterpret_cast<uint8_t*>(dprob + whole_groups<T>(n));
   const T* dy = a.dy;
   for (int64_t r = 0; r < a.scores.rows; ++r, rows.next(), dy += n) {
     const int64_t count = rows.count();
-    rows.make(prob);
-    drop_row(n, count, dy, masks, keep_scale, dprob);
-    const T rsum = a.rsum[r];
-    const auto sum = rsum - rsum == 0 ? probabilities<false, T> : probabilities<true, T>;
-    const T mean = static_cast<T>(sum(count, prob, a.maximum[r], rsum, dprob));
+    const T maximum = a.maximum[r], rsum = a.rsum[r];
+    T mean;
+    if (a.scores.keep) {
+      rows.write_kept(kept);
+      rows.template make<true>(kept, prob);
+      drop_row<true>(n, count, dy, masks, keep_scale, kept, dprob);
+      mean = static_cast<T>(probabilities<true>(count, prob, maximum, rsum, kept, dprob));
+    } else {
+      rows.template make<false>(nullptr, prob);
+      drop_row<false>(n, count, dy, masks, keep_scale, nullptr, dprob);
+      const auto sum = rsum - rsum == 0 ? probabilities<false, T> : probabilities<true, T>;
+      mean = static_cast<T>(sum(count, prob, maximum, rsum, nullptr, dprob));
+    }
     fill_zeros(prob, count, n);
     results.write_row([](int64_t, const MovedChunk&) PYREG_LAMBDA {},
                       [&](auto vector)
@@ -221,11 +295,46 @@ void softmax_dropout_backward_rows(const SoftmaxDropoutBackward<T>& a) {
   results.finish();
 }
 
+// The same from the weights, without dropout. kSome: causal or `keep` leaves out some.
+template <typename T, bool kNontemporal, bool kSome>
+void softmax_backward_from_weights_rows(const SoftmaxDropoutBackward<T>& a) {
+  const int64_t n = a.scores.n;
+  ScoreRows<T> rows(a.scores);
+  RowWriter<T, kNontemporal> results(n, a.dx);
+  auto* const kept = reinterpret_cast<uint8_t*>(a.scratch);
+  const T score_scale = a.scores.scale;
+  const T* dy = a.dy;
+  for (int64_t r = 0; r < a.scores.rows; ++r, rows.next(), dy += n) {
+    const T* const y = rows.x();
+    if constexpr (kSome) rows.write_kept(kept);
+    const auto left = [&](auto vector, const T* row) PYREG_LAMBDA {
+      const auto v = vector.load(row);
+      if constexpr (kSome) return where_kept<T>(v, kept + vector.at);
+      return v;
+    };
+    const T mean = static_cast<T>(sum_of_vectors<T, false>(n, [&](auto vector) PYREG_LAMBDA {
+      fetch_row<From::cache>(vector, y);
+      fetch_row<From::cache>(vector, dy);
+      return left(vector, dy) * left(vector, y);
+    }));
+    results.write_row([](int64_t, const MovedChunk&) PYREG_LAMBDA {},
+                      [&](auto vector)
+                          PYREG_LAMBDA { return (left(vector, y) * (left(vector, dy) - mean)) * score_scale; });
+  }
+  results.finish();
+}
+
 // dx may be dy or x.
 template <typename T>
 void softmax_dropout_backward(const SoftmaxDropoutBackward<T>& a) {
   choose_stores<T>(a.nontemporal, a.scores.rows, a.scores.n, [&](auto is_nontemporal) PYREG_LAMBDA {
-    softmax_dropout_backward_rows<T, is_nontemporal.value>(a);
+    constexpr bool kNontemporal = is_nontemporal.value;
+    if (!a.from_weights)
+      softmax_dropout_backward_rows<T, kNontemporal>(a);
+    else if (a.scores.keep || a.scores.queries > 0)
+      softmax_backward_from_weights_rows<T, kNontemporal, true>(a);
+    else
+      softmax_backward_from_weights_rows<T, kNontemporal, false>(a);
   });
 }
 

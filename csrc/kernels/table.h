@@ -106,14 +106,24 @@ constexpr int kMaxAxes = 64;  // of a NumPy array
 template <typename T>
 struct SoftmaxScores {
   int64_t rows, n;
-  const T* x;     // (rows, n)
-  const T* mask;  // (n): the mask's row for the first row of the array
+  const T* x;           // (rows, n)
+  const T* mask;        // (n): the mask's row for the first row of the array
+  const uint8_t* keep;  // (n): likewise, not 0 for a score that is kept; null if all are
   T scale;
-  int64_t row;                            // the index in the array of the first of these rows
-  int axes;                               // of the array, without the last one
-  const int64_t *lengths, *mask_strides;  // (axes): the length, and the mask's stride in elements (0: broadcast)
+  int64_t row;                                 // the index in the array of the first of these rows
+  int axes;                                    // of the array, without the last one
+  const int64_t* lengths;                      // (axes)
+  const int64_t *mask_strides, *keep_strides;  // (axes): in elements (0: broadcast)
   int64_t queries, query;  // if causal: rows per sequence, and the first row's index in its sequence; else 0
+  int64_t first_sees;      // if causal: how many keys a sequence's first query sees, and each later one one more
 };
+
+// The scratch of the softmax kernels, in elements: this many rows, padded to whole groups of lanes, then a byte per
+// element of such a row, and as many bytes as a vector may have.
+template <typename T>
+constexpr int64_t softmax_scratch(int rows, int64_t n) {
+  return rows * whole_groups<T>(n) + (whole_groups<T>(n) + kLineBytes) / static_cast<int64_t>(sizeof(T));
+}
 
 template <typename T>
 struct SoftmaxDropoutForward {
@@ -121,7 +131,7 @@ struct SoftmaxDropoutForward {
   uint64_t threshold, key, offset;
   T* y;               // (rows, n)
   T *maximum, *rsum;  // (rows)
-  T* scratch;         // a row, padded to whole groups of lanes
+  T* scratch;         // softmax_scratch(1, n)
   bool nontemporal;
 };
 
@@ -129,10 +139,11 @@ template <typename T>
 struct SoftmaxDropoutBackward {
   SoftmaxScores<T> scores;
   uint64_t threshold, key, offset;
+  bool from_weights;        // whether scores.x holds the weights; then threshold is 0
   const T* dy;              // (rows, n)
-  const T *maximum, *rsum;  // (rows)
+  const T *maximum, *rsum;  // (rows); not read if from_weights
   T* dx;                    // (rows, n)
-  T* scratch;               // two rows, each padded to whole groups of lanes
+  T* scratch;               // softmax_scratch(2, n)
   bool nontemporal;
 };
 

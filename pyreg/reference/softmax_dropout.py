@@ -10,7 +10,8 @@ overflowing::
     ds[j] = sum over i of dprob[i] * prob[i] * ((i == j) - prob[j])
           = prob[j] * (dprob[j] - sum(dprob * prob))
 
-The forward pass returns two numbers per row, the maximum and 1 / sum. prob is recomputed from them, bit for bit.
+The forward pass returns two numbers per row, the maximum and 1 / sum. prob is recomputed from them, bit for bit. If
+nothing was dropped, it is y.
 """
 
 from __future__ import annotations
@@ -24,21 +25,33 @@ from pyreg.reference.elementary import exp
 from pyreg.reference.lanes import row_sum
 from pyreg.reference.results import written
 
-
-def scores(x: FloatArray, mask: FloatArray | None, scale: float, causal: bool) -> FloatArray:
-    """The scores of which exp is computed: -inf where `causal` leaves out a key."""
-    s: FloatArray = x * x.dtype.type(scale)
-    if mask is not None:
-        s = s + mask
-    return np.where(behind(x), s.dtype.type(-np.inf), s) if causal else s
+Kept = npt.NDArray[np.bool_]
 
 
-def behind(x: FloatArray) -> npt.NDArray[np.bool_]:
+def left_out(x: FloatArray, causal: bool | str, keep: Kept | None) -> Kept:
+    """Which scores causal or `keep` leaves out, in an array that broadcasts to x."""
+    hidden = np.zeros((1,) * x.ndim, np.bool_) if keep is None else ~keep.view(np.uint8).astype(np.bool_)
+    return hidden | behind(x, causal) if causal else hidden
+
+
+def behind(x: FloatArray, causal: bool | str) -> Kept:
     """Which keys come after the query. (queries, keys)."""
     queries, keys = x.shape[-2:]
     i, j = np.ogrid[:queries, :keys]
-    result: npt.NDArray[np.bool_] = j > i
+    result: Kept = j - i > (keys - queries if causal == "lower_right" else 0)
     return result
+
+
+def where(left: Kept, value: FloatArray, other: float) -> FloatArray:
+    return np.where(left, value, value.dtype.type(other))
+
+
+def scores(x: FloatArray, mask: FloatArray | None, scale: float, hidden: Kept) -> FloatArray:
+    """The scores of which exp is computed: -inf where one is left out."""
+    s: FloatArray = x * x.dtype.type(scale)
+    if mask is not None:
+        s = s + mask
+    return where(~hidden, s, -np.inf)
 
 
 def softmax_dropout_forward(
@@ -49,10 +62,11 @@ def softmax_dropout_forward(
     offset: int,
     training: bool,
     scale: float,
-    causal: bool,
+    causal: bool | str,
+    keep: Kept | None,
     out: FloatArray | None,
 ) -> SoftmaxDropoutForward:
-    s = scores(x, mask, scale, causal)
+    s = scores(x, mask, scale, left_out(x, causal, keep))
     zero = s.dtype.type(0)
     maximum = np.fmax.reduce(s, axis=-1, initial=-np.inf, keepdims=True)
     # If nothing is left of a row, exp is 0 with any maximum. Adding zero turns -0 into +0.
@@ -66,20 +80,27 @@ def softmax_dropout_forward(
 
 def softmax_dropout_backward(
     dy: FloatArray,
-    x: FloatArray,
-    maximum: FloatArray,
-    rsum: FloatArray,
+    x: FloatArray | None,
+    maximum: FloatArray | None,
+    rsum: FloatArray | None,
     mask: FloatArray | None,
+    y: FloatArray | None,
     p: float,
     key: int,
     offset: int,
     scale: float,
-    causal: bool,
+    causal: bool | str,
+    keep: Kept | None,
     out: FloatArray | None,
 ) -> FloatArray:
-    prob = exp(scores(x, mask, scale, causal) - maximum[..., None]) * rsum[..., None]
-    dprob = dropout(dy, p, key, offset)
-    if causal:
-        prob, dprob = (np.where(behind(x), w.dtype.type(0), w) for w in (prob, dprob))
+    hidden = left_out(dy, causal, keep)
+    if y is not None:
+        prob = y
+    else:
+        assert x is not None
+        assert maximum is not None
+        assert rsum is not None
+        prob = exp(scores(x, mask, scale, hidden) - maximum[..., None]) * rsum[..., None]
+    prob, dprob = (where(~hidden, w, 0) for w in (prob, dropout(dy, p, key, offset)))
     mean = row_sum(dprob * prob).astype(prob.dtype)
-    return written((prob * (dprob - mean)) * prob.dtype.type(scale), out, x.shape)
+    return written((prob * (dprob - mean)) * prob.dtype.type(scale), out, dy.shape)
