@@ -10,6 +10,11 @@
 
 namespace pyreg {
 
+// The array as (outer, n, inner). Softmax runs along n.
+struct Slabs {
+  int64_t outer, n, inner;
+};
+
 class SoftmaxOptions {
  public:
   // Reads scale, causal, keep and axis. The shapes of the mask and of keep must broadcast to x's.
@@ -18,37 +23,51 @@ class SoftmaxOptions {
     scale_ = a.finite(x.type);
     take_causal(a);
     const Array keep = a.optional_array(Type::boolean);
-    axis_ = x.axes - 1;
-    a.require(x.axes > (causal_ ? 1 : 0));
+    axis_ = a.axis_of(x);
+    a.require(!causal_ || (x.axes > 1 && axis_ == x.axes - 1));
     mask_.take(a, x, mask);
     keep_.take(a, x, keep);
     if (!a.good_so_far()) return;
-    std::copy_n(x.shape, axis_, lengths_);
+    slabs_ = {1, x.shape[axis_], 1};
+    for (int axis = 0, place = 0; axis < x.axes; ++axis) {
+      if (axis == axis_) continue;
+      lengths_[place++] = x.shape[axis];
+      (axis < axis_ ? slabs_.outer : slabs_.inner) *= x.shape[axis];
+    }
+    if (has_columns()) return;
     a.require(!mask || mask_.is_contiguous_along(x, axis_));
     a.require(!keep || keep_.is_contiguous_along(x, axis_));
   }
-  void require_statistic(Arguments& a, const Array& statistic) const { a.require_shape(statistic, axis_, lengths_); }
-
-  const Array& keep() const { return keep_; }
-  Result new_statistic() const { return new_array(x_.type, axis_, lengths_); }
-
-  Rows rows() const {
-    const int64_t n = x_.shape[axis_];
-    int64_t count = 1;
-    for (int axis = 0; axis < axis_; ++axis) count *= x_.shape[axis];
-    return {.count = count, .n = n, .axes = 1};
+  void require_statistic(Arguments& a, const Array& statistic) const {
+    a.require_shape(statistic, x_.axes - 1, lengths_);
   }
+
+  const Array& x() const { return x_; }
+  const Broadcast& mask() const { return mask_; }
+  const Broadcast& keep() const { return keep_; }
+  int axis() const { return axis_; }
+  const Slabs& slabs() const { return slabs_; }
+  template <typename T>
+  T scale() const {
+    return static_cast<T>(scale_);
+  }
+
+  // Whether the scores of a softmax are apart in memory; else they are rows.
+  bool has_columns() const { return slabs_.inner > 1; }
+  Rows rows() const { return {.count = slabs_.outer * slabs_.inner, .n = slabs_.n, .axes = 1}; }
+  // An array with one element per softmax.
+  Result new_statistic() const { return new_array(x_.type, x_.axes - 1, lengths_); }
 
   // Rows begin, ..., end - 1. mask: that of the array, or a neutral row.
   template <typename T>
   SoftmaxScores<T> block(int64_t begin, int64_t end, const T* mask) const {
-    const int64_t n = x_.shape[axis_], queries = causal_ ? lengths_[axis_ - 1] : 0;
+    const int64_t n = slabs_.n, queries = causal_ ? lengths_[axis_ - 1] : 0;
     return {.rows = end - begin,
             .n = n,
             .x = x_.as<T>() + begin * n,
             .mask = mask,
             .keep = keep_.as<uint8_t>(),
-            .scale = static_cast<T>(scale_),
+            .scale = scale<T>(),
             .row = begin,
             .axes = axis_,
             .lengths = lengths_,
@@ -76,7 +95,8 @@ class SoftmaxOptions {
   Array x_;
   Broadcast mask_, keep_;
   int axis_ = 0;
-  int64_t lengths_[kMaxAxes];
+  int64_t lengths_[kMaxAxes];  // of x's axes but this one
+  Slabs slabs_{0, 0, 0};
   double scale_ = 1;
   bool causal_ = false, lower_right_ = false;
 };

@@ -44,6 +44,7 @@ class Case:
     optional: Sequence[str] = ()  # the arrays that may be None
     updated: Sequence[str] = ()  # the arrays that are updated in place
     statistics: Sequence[str] = ()  # the forward pass that it takes results of, and the arguments to call that with
+    apart: Sequence[Arguments] = ()  # further variants, in which x has no rows along its last axis
     samples: bool = False  # the offset counts samples (x's first axis), not elements
 
     @property
@@ -193,13 +194,14 @@ def activation_dropout(name: str, kinds: Arguments, *others: Arguments, from_y: 
 def softmax_dropout() -> list[Case]:
     x, y, masks = {"x": Of.ELEMENT}, {"y": Of.ELEMENT}, {"mask": Of.COLUMN, "keep": Of.COLUMN}
     dy, dx, rows = {"dy": Of.ELEMENT}, {"dx": Of.ELEMENT}, {"maximum": Of.ROW, "rsum": Of.ROW}
-    scores = {"scale": 0.3, "causal": False}
+    scores = {"scale": 0.3, "causal": False, "axis": -1}
     corner: Arguments = {"causal": "lower_right"}
     left_out = without(["mask"], ["keep"], [*masks])
     variants = [*left_out, {"causal": True}, {"mask": None} | corner, {"keep": None} | corner, *PROBABILITIES]
+    apart: list[Arguments] = [{"axis": 0}, {"axis": 0, "p": 1.0}, {"axis": -2, "p": 0.0} | dict.fromkeys(masks)]
     forward, backward = "softmax_dropout_forward", "softmax_dropout_backward"
     return [
-        Case(forward, x | masks, TRAINING | scores, y | rows, [INFERENCE, *variants], tuple(masks)),
+        Case(forward, x | masks, TRAINING | scores, y | rows, [INFERENCE, *variants], tuple(masks), apart=apart),
         Case(
             backward,
             dy | x | rows | masks,
@@ -208,6 +210,7 @@ def softmax_dropout() -> list[Case]:
             variants,
             tuple(masks),
             statistics=(forward, *x, *masks, *scores),
+            apart=apart,
         ),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, SupportsIndex
 
 import numpy as np
@@ -22,6 +23,7 @@ def softmax_dropout_forward(
     scale: float = 1.0,
     causal: bool | Literal["upper_left", "lower_right"] = False,
     keep: npt.ArrayLike | None = None,
+    axis: SupportsIndex = -1,
     out: FloatArray | None = None,
 ) -> SoftmaxDropoutForward:
     """Apply softmax over the last axis and dropout to the result, in one pass.
@@ -99,7 +101,7 @@ def softmax_dropout_forward(
            [0.333, 0.333, 0.333]])
     """
     result: SoftmaxDropoutForward = _core.softmax_dropout_forward(
-        x, mask, p, key, offset, training, scale, causal, keep, out, forward_arguments
+        x, mask, p, key, offset, training, scale, causal, keep, axis, out, forward_arguments
     )
     return result
 
@@ -118,6 +120,7 @@ def softmax_dropout_backward(
     scale: float = 1.0,
     causal: bool | Literal["upper_left", "lower_right"] = False,
     keep: npt.ArrayLike | None = None,
+    axis: SupportsIndex = -1,
     out: FloatArray | None = None,
 ) -> FloatArray:
     """Return the gradient of `softmax_dropout_forward` with respect to x.
@@ -167,7 +170,7 @@ def softmax_dropout_backward(
     array([[ 0.082, -0.022, -0.06 ]])
     """
     dx: FloatArray = _core.softmax_dropout_backward(
-        dy, x, maximum, rsum, mask, y, p, key, offset, scale, causal, keep, out, backward_arguments
+        dy, x, maximum, rsum, mask, y, p, key, offset, scale, causal, keep, axis, out, backward_arguments
     )
     return dx
 
@@ -182,13 +185,15 @@ def forward_arguments(
     scale: float,
     causal: Any,
     keep: Any,
+    axis: Any,
     out: Any,
 ) -> tuple[Any, ...]:
     x, mask = _check.arrays({"x": x}, {"mask": added_mask(mask)})
-    mask, causal, keep = options(x, mask, causal, keep)
+    mask, causal, keep, axis = options(x, mask, causal, keep, axis)
     dropout = _check.dropout(p, key, offset, x.size, training)
     scale = _check.finite("scale", scale, x.dtype)
-    return x, mask, *dropout, scale, causal, keep, _check.out(out, {"x": x}, {"mask": mask, "keep": keep})
+    out = _check.out(out, {"x": x}, {"mask": mask, "keep": keep})
+    return x, mask, *dropout, scale, causal, keep, axis, out
 
 
 def backward_arguments(
@@ -204,6 +209,7 @@ def backward_arguments(
     scale: float,
     causal: Any,
     keep: Any,
+    axis: Any,
     out: Any,
 ) -> tuple[Any, ...]:
     scores = {"x": x, "maximum": maximum, "rsum": rsum}
@@ -215,10 +221,11 @@ def backward_arguments(
     else:
         y, dy = _check.arrays({"y": y, "dy": dy})
     name, read = ("x", x) if y is None else ("y", y)
-    mask, causal, keep = options(read, mask, causal, keep, name)
+    mask, causal, keep, axis = options(read, mask, causal, keep, axis, name)
     _check.match_shape("dy", dy, read.shape, name)
-    _check.match_shape("maximum", maximum, read.shape[:-1], "x without the last axis")
-    _check.match_shape("rsum", rsum, read.shape[:-1], "x without the last axis")
+    for statistic, value in (("maximum", maximum), ("rsum", rsum)):
+        shape = (*read.shape[:axis], *read.shape[axis + 1 :])
+        _check.match_shape(statistic, value, shape, f"x without axis {axis}")
     p, key, offset, _ = _check.dropout(p, key, offset, read.size)
     if y is not None and round(p * 2**32) > 0:
         raise ValueError(
@@ -227,7 +234,7 @@ def backward_arguments(
     scale = _check.finite("scale", scale, read.dtype)
     avoided = {"maximum": maximum, "rsum": rsum, "mask": mask, "keep": keep}
     out = _check.out(out, {name: read, "dy": dy}, avoided)
-    return dy, x, maximum, rsum, mask, y, p, key, offset, scale, causal, keep, out
+    return dy, x, maximum, rsum, mask, y, p, key, offset, scale, causal, keep, axis, out
 
 
 def refuse_both_or_none(y: Any, scores: dict[str, Any]) -> None:
@@ -255,18 +262,19 @@ def added_mask(mask: Any) -> Any:
 
 
 def options(
-    x: FloatArray, mask: FloatArray | None, causal: Any, keep: Any, name: str = "x"
-) -> tuple[FloatArray | None, Any, Any]:
-    """The mask, causal and keep for x, an array of this name."""
+    x: FloatArray, mask: FloatArray | None, causal: Any, keep: Any, axis: Any, name: str = "x"
+) -> tuple[FloatArray | None, Any, Any, int]:
+    """The mask, causal, keep and the axis for x, an array of this name."""
     if x.ndim == 0:
         raise ValueError(f"{name} must have an axis to apply softmax over, got shape {x.shape}")
-    mask, keep = along_rows("mask", mask, x, name), along_rows("keep", kept(keep), x, name)
+    axis = _check.integer("axis", axis, low=-x.ndim, high=x.ndim - 1) % x.ndim
+    mask, keep = along_rows("mask", mask, x, axis, name), along_rows("keep", kept(keep), x, axis, name)
     causal = which_causal(causal)
     if causal and x.ndim < 2:
-        raise ValueError(
-            f"{name} must have an axis of queries and one of keys if causal is True, got shape {x.shape}"
-        )
-    return mask, causal, keep
+        raise ValueError(f"{name} must have an axis of queries and one of keys with causal, got shape {x.shape}")
+    if causal and axis != x.ndim - 1:
+        raise ValueError(f"axis must be the last one with causal, got axis {axis} of shape {x.shape}")
+    return mask, causal, keep, axis
 
 
 def kept(keep: Any) -> Any:
@@ -280,8 +288,8 @@ def kept(keep: Any) -> Any:
     return np.asarray(array, order="C")
 
 
-def along_rows(name: str, array: Any, x: FloatArray, whose: str) -> Any:
-    """The array, whose shape must broadcast to x's, broadcast along its last axis to the length of x's rows."""
+def along_rows(name: str, array: Any, x: FloatArray, axis: int, whose: str) -> Any:
+    """The array, whose shape must broadcast to x's. If x has rows along the axis, broadcast to their length."""
     if array is None:
         return None
     aligned = (1,) * (x.ndim - array.ndim) + array.shape
@@ -291,8 +299,9 @@ def along_rows(name: str, array: Any, x: FloatArray, whose: str) -> Any:
         )
     if x.size == 0:
         return None  # nothing is masked, but the rows could be too long for memory
-    if array.shape[-1:] != x.shape[-1:]:
-        array = np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:-1], x.shape[-1])))
+    if math.prod(x.shape[axis + 1 :]) == 1 and aligned[axis] != x.shape[axis]:
+        rows = (*aligned[:axis], x.shape[axis], *aligned[axis + 1 :])
+        array = np.ascontiguousarray(np.broadcast_to(array.reshape(aligned), rows))
     return array
 
 

@@ -20,6 +20,7 @@ OPTIONS = {  # `shape` is not drawn here: it is x's
     "training": BOOLEANS,
     "scale": st.floats(-4, 4, width=32),
     "causal": st.sampled_from([False, True, "upper_left", "lower_right"]),
+    "axis": st.integers(-3, 2),  # -1 if x has no such axis, or causal
     "y": st.none(),  # in place of x, maximum and rsum; has tests of its own
     "eps": st.sampled_from([0.0, 1e-12, 1e-5, 1.0]),
     "lr": st.floats(0, 1),
@@ -89,6 +90,8 @@ def calls_of(draw, cases, shapes):
     changes = {name: draw(OPTIONS[name]) for name in case.numbers if name != "shape"}
     if changes.get("causal") and len(shape) < 2:
         changes["causal"] = False
+    if "axis" in changes and (changes["causal"] or not -len(shape) <= changes["axis"] < len(shape)):
+        changes["axis"] = -1
     if changes.get("nesterov"):
         changes["dampening"] = 0.0
     if "normalized_shape" in changes:
@@ -98,7 +101,7 @@ def calls_of(draw, cases, shapes):
     changes |= {name: None for name in case.optional if draw(BOOLEANS)}
     if changes.get("momentum_buffer", 0) is None:
         changes |= {"momentum": 0.0, "nesterov": False}
-    arrays = [name for name in case.arrays if name not in changes]
+    arrays = [name for name in case.arrays if name not in changes and name != "keep"]  # which has no special values
     specials = [(arrays[i % len(arrays)], place, value) for i, place, value in draw(SPECIALS)] if arrays else []
     return Call(case.name, shape, np.dtype(dtype).name, draw(SEEDS), changes, specials)
 

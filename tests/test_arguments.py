@@ -66,7 +66,7 @@ def test_a_function_returns_the_first_of_the_results_of_its_forward_twin(case):
 
 DEFAULTS = {"p": 0.0, "key": None, "offset": 0, "training": True, "normalized_shape": None, "eps": 1e-5}
 DEFAULTS |= {"return_z": True, "return_dresidual": True, "out": None, "z_out": None, "dresidual_out": None}
-DEFAULTS |= {"scale": 1.0, "causal": False, "y": None, "approximate": "none"}
+DEFAULTS |= {"scale": 1.0, "causal": False, "axis": -1, "y": None, "approximate": "none"}
 DEFAULTS |= {"lr": 1e-3, "betas": (0.9, 0.999), "weight_decay": 0.0, "maximize": False}
 DEFAULTS |= {"momentum": 0.0, "dampening": 0.0, "nesterov": False}
 ADAM = {"eps": 1e-8}

@@ -94,6 +94,7 @@ BAD = {
         *FLAG[1:],
         *((value, ValueError, '"lower_right"') for value in ("no", "", "LOWER_RIGHT", "\ud800")),
     ],
+    "axis": [*NO_INTEGERS, *NONE, *((value, ValueError, "[-2, 1]") for value in (2, -3, 10**30, -(10**5000)))],
     "y": [(np.ones(SHAPE, F32), TypeError, "x must be None"), (1.0, TypeError, "x must be None")],
     **dict.fromkeys(("training", "return_z", "return_dresidual", "maximize", "nesterov"), FLAG),
 }
@@ -245,6 +246,9 @@ TOGETHER = [
     ("gelu_dropout_forward", {"x": F32(1), "bias": np.ones(1, F32)}, ValueError, ("x must", "bias")),
     ("softmax_dropout_forward", {"x": F32(1), "mask": None}, ValueError, ("x must", "axis")),
     ("softmax_dropout_forward", {"x": np.ones(6, F32), "causal": True}, ValueError, ("x must", "causal")),
+    ("softmax_dropout_forward", {"axis": 0, "causal": True}, ValueError, ("axis", "causal")),
+    ("softmax_dropout_forward", {"axis": 0, "mask": np.ones((4, 5), F32)}, ValueError, ("mask", "(4, 5)")),
+    ("softmax_dropout_backward", {"axis": 0}, ValueError, ("maximum", "(6,)", "axis 0")),
     ("l2_penalty", {"params": 3.0}, TypeError, ("params", "float")),
 ]  # fmt: skip
 

@@ -120,7 +120,9 @@ def test_another_dtype_or_shape_is_found(monkeypatch, check_only, change, detail
 def with_defaults(case):
     """The parameters with a default, except normalized_shape: with a weight, it changes nothing."""
     parameters = inspect.signature(getattr(pyreg, case.name)).parameters.items()
-    return [n for n, p in parameters if p.default is not inspect.Parameter.empty and n != "normalized_shape"]
+    return [
+        n for n, p in parameters if p.default is not inspect.Parameter.empty and n not in ("normalized_shape", "y")
+    ]
 
 
 @cases_with(with_defaults)

@@ -113,8 +113,8 @@ def test_no_rows_take_no_memory_however_long_they_are(case, dtype):
     # An array with an element per column would itself need the memory.
     long = {name: None for name, of in case.arrays.items() if of is Of.COLUMN}
     long |= {"shape": shape} if "shape" in case.numbers else {}
-    masks = [{}, {"mask": np.zeros((1, 1), dtype)}] if "mask" in case.arrays else [{}]
-    for mask in masks:
+    masks = [{"mask": np.zeros((1, 1), dtype)}, {"keep": np.ones((1, 1), bool)}] if "mask" in case.arrays else []
+    for mask in ({}, *masks):
         for variant in case.variants_of(shape):
             short = case.arguments((0, 1), dtype, **variant)
             rows = {name: short[name].reshape(shape) for name in case.rows_of(short) if short[name].ndim == 2}

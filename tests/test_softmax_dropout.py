@@ -223,6 +223,113 @@ def test_a_p_that_drops_nothing_is_0(impl):
     assert_same_bits(impl.softmax_dropout_backward(y, y=y, p=1e-12, key=0), impl.softmax_dropout_backward(y, y=y))
 
 
+# --- other axes
+
+
+def rows_of(axis, **arrays):
+    """The arrays with this axis moved to the end, as contiguous arrays."""
+    return {name: np.ascontiguousarray(np.moveaxis(array, axis, -1)) for name, array in arrays.items()}
+
+
+def assert_along_axis_equals_along_rows(impl, dtype, rng, shape, axis, p=0.3, **masks):
+    """masks: the mask and keep, of any shape that broadcasts."""
+    x, dy = rng.normal(size=(2, *shape)).astype(dtype)
+    drop = {"p": p, "key": KEY, "offset": OFFSET}
+    options = {"scale": -0.7}
+    given = options | masks | {"axis": axis}
+    of_rows = options | rows_of(axis, **{name: np.broadcast_to(mask, shape) for name, mask in masks.items()})
+    rows = rows_of(axis, x=x, dy=dy, dropped=impl.dropout(dy, **drop))
+    prob, *statistics = impl.softmax_dropout_forward(rows["x"], **of_rows)
+    prob = np.moveaxis(prob, -1, axis)
+    dx = np.moveaxis(impl.softmax_dropout_backward(rows["dropped"], rows["x"], *statistics, **of_rows), -1, axis)
+
+    expected = impl.dropout(prob, **drop), *statistics
+    assert_same_bits(impl.softmax_dropout_forward(x, **given, **drop), expected)
+    assert_same_bits(impl.softmax_dropout_forward(x, **given, **drop, training=False), (prob, *statistics))
+    out = x.copy()
+    assert impl.softmax_dropout_forward(out, **given, **drop, out=out).y is out
+    assert_same_bits(out, expected[0])
+    assert_same_bits(impl.softmax_dropout_backward(dy, x, *statistics, **given, **drop), dx)
+    for over in ("x", "dy"):
+        arrays = {"x": x.copy(), "dy": dy.copy(), "maximum": statistics[0], "rsum": statistics[1]}
+        impl.softmax_dropout_backward(**arrays, **given, **drop, out=arrays[over])
+        assert_same_bits(arrays[over], dx)
+    given.pop("mask", None)
+    if p == 0:
+        assert_same_bits(impl.softmax_dropout_backward(dy, y=prob, **given), dx)
+        for over in ("y", "dy"):
+            arrays = {"y": prob.copy("C"), "dy": dy.copy()}
+            impl.softmax_dropout_backward(**arrays, **given, out=arrays[over])
+            assert_same_bits(arrays[over], dx)
+
+
+@pytest.mark.parametrize("p", [0, 0.3, 1])
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [
+        *(((7, columns), 0) for columns in (1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 100)),
+        *(((3, n, 5), -2) for n in (1, 2, 15, 16, 17, 31, 32, 33, 70, 129)),
+        ((2, 4099, 3), 1),
+        ((1001, 3, 11), -3),
+        ((2, 3, 4, 5, 6), 2),
+        ((5, 4), -1),
+        ((5,), -1),
+        ((2, 5, 1, 1), 1),
+        ((2, 0, 40), 1),
+        ((0, 3, 40), 1),
+        ((3, 4, 0), 1),
+    ],
+)
+def test_softmax_along_any_axis_has_the_bits_of_the_transposed_array(impl, dtype, rng, shape, axis, p):
+    assert_along_axis_equals_along_rows(impl, dtype, rng, shape, axis, p)
+    keep, mask = rng.random(shape) < 0.7, rng.normal(size=shape).astype(dtype)
+    assert_along_axis_equals_along_rows(impl, dtype, rng, shape, axis, p, keep=keep)
+    assert_along_axis_equals_along_rows(impl, dtype, rng, shape, axis, p, mask=mask, keep=keep)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, 3])
+@pytest.mark.parametrize("shape", [(), (1,), (33,), (5, 1), (5, 33), (3, 1, 33), (2, 1, 1, 33), (2, 3, 1, 1), SHAPE])
+def test_masks_broadcast_along_any_axis(impl, dtype, rng, shape, axis):
+    mask, keep = rng.normal(size=shape).astype(dtype), rng.random(shape) < 0.7
+    assert_along_axis_equals_along_rows(impl, dtype, rng, SHAPE, axis, mask=mask)
+    assert_along_axis_equals_along_rows(impl, dtype, rng, SHAPE, axis, p=0, keep=keep)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("p", [0, 0.3])
+def test_another_axis_on_threads(level, dtype, rng, number_of_threads_restored, threads, p):
+    pyreg.set_num_threads(threads)
+    assert_along_axis_equals_along_rows(pyreg, dtype, rng, (40, 70, 67), 1, p)
+    assert_along_axis_equals_along_rows(pyreg, dtype, rng, (300, 1031), 0, p, keep=rng.random((300, 1)) < 0.7)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_along_another_axis(impl, dtype, rng, layout):
+    change, shape = LAYOUTS[layout], (3, 20, 18)
+    x, dy, mask = rng.normal(size=(3, *shape)).astype(dtype)
+    keep, options = rng.random(shape) < 0.7, DROPOUT | {"axis": 1}
+    expected = impl.softmax_dropout_forward(x, mask, keep=keep, **options)
+    assert_same_bits(impl.softmax_dropout_forward(change(x), change(mask), keep=change(keep), **options), expected)
+    assert_same_bits(
+        impl.softmax_dropout_backward(*map(change, (dy, x, *expected[1:], mask)), keep=change(keep), **options),
+        impl.softmax_dropout_backward(dy, x, *expected[1:], mask, keep=keep, **options),
+    )
+
+
+def test_special_values_along_another_axis_stay_in_their_columns(impl, dtype, rng):
+    x, dy = rng.normal(size=(2, 20, 18)).astype(dtype)
+    clean, *_ = impl.softmax_dropout_forward(x, axis=0)
+    x[3, 3], x[4, 7], x[:, 9] = np.nan, np.inf, -np.inf
+    with np.errstate(all="ignore"):
+        y, *statistics = impl.softmax_dropout_forward(x, axis=0)
+        expected = pyreg.reference.softmax_dropout_backward(dy, x, *statistics, axis=0)
+        assert_same_bits(impl.softmax_dropout_backward(dy, x, *statistics, axis=0), expected)
+    assert np.isnan(y[:, [3, 7]]).all()
+    assert (y[:, 9] == 0).all()
+    others = [column for column in range(18) if column not in (3, 7, 9)]
+    assert_same_bits(y[:, others], clean[:, others])
+
+
 # --- special values and accuracy
 
 

@@ -4,6 +4,7 @@
 #include "functions.h"
 #include "neutral_rows.h"
 #include "row_blocks.h"
+#include "softmax_columns.h"
 #include "softmax_scores.h"
 
 namespace pyreg {
@@ -11,7 +12,12 @@ namespace {
 
 const NamedTuple forward_result("SoftmaxDropoutForward");
 
-// x, y: rows of n; maximum, rsum: one per row.
+// Leaves a value as it is: ColumnTile::copy_in.
+constexpr auto kUnchanged = [](auto value, int64_t) {
+  return value;
+};
+
+// x, y: rows of n, or columns; maximum, rsum: one element per row.
 Reference forward(Arguments& a) {
   const Array x = a.array(), mask = a.optional_array();
   const DropoutArguments dropout = a.dropout_in_training(x.size);
@@ -28,6 +34,24 @@ Reference forward(Arguments& a) {
     const int64_t n = rows.n, bytes = 2 * x.bytes;
     const auto kernel = kernels<T>().softmax_dropout_forward;
     const RowsOrNeutral<T> masks(mask.as<const T>(), rows, kAddsNothing);
+    if (scores.has_columns()) {
+      const MadeDropout<T> drop(dropout, x.size);
+      return each_tile_of_scores<T>(
+          scores, 1, bytes, masks.from(0),
+          [&](const ColumnTile& tile, const SoftmaxScores<T>& of_tile, T* rows, int64_t, T* scratch) {
+            tile.copy_in(x.as<T>(), rows, kUnchanged);
+            kernel({.scores = of_tile,
+                    .threshold = drop.threshold(),
+                    .key = 0,
+                    .offset = 0,
+                    .y = rows,
+                    .maximum = maximum.as<T>() + tile.column_place(),
+                    .rsum = rsum.as<T>() + tile.column_place(),
+                    .scratch = scratch,
+                    .nontemporal = false});
+            drop.apply([&](auto change) { tile.copy_out(rows, y.as<T>(), change); });
+          });
+    }
     const bool nontemporal = outgrows_cache(bytes) && !y.replaces({x});
     parallel_blocks_with_scratch<T>(rows.count, forward_block_rows<T>(n, nontemporal), bytes,
                                     softmax_scratch<T>(1, n), [&](int64_t begin, int64_t end, T* scratch) {
@@ -45,7 +69,7 @@ Reference forward(Arguments& a) {
   return forward_result.of({&y, &maximum, &rsum});
 }
 
-// dy, x, dx: rows of n; the others as in the forward pass. The weights y may be given instead of x, maximum and rsum.
+// dy, x, dx: as x in the forward pass, and the others too. y may be given instead of x, maximum and rsum.
 Reference backward(Arguments& a) {
   const Array dy = a.array(), x = a.optional_array(), maximum = a.optional_array(), rsum = a.optional_array(),
               mask = a.optional_array(), y = a.optional_array();
@@ -68,6 +92,28 @@ Reference backward(Arguments& a) {
     const int64_t n = rows.n, bytes = 3 * read.bytes;
     const auto kernel = kernels<T>().softmax_dropout_backward;
     const RowsOrNeutral<T> masks(mask.as<const T>(), rows, kAddsNothing);
+    if (scores.has_columns()) {
+      const MadeDropout<T> drop(dropout, read.size);
+      return each_tile_of_scores<T>(
+          scores, 2, bytes, masks.from(0),
+          [&](const ColumnTile& tile, const SoftmaxScores<T>& of_tile, T* rows, int64_t step, T* scratch) {
+            T* const dy_rows = rows + step;
+            tile.copy_in(read.as<T>(), rows, kUnchanged);
+            drop.apply([&](auto change) { tile.copy_in(dy.as<T>(), dy_rows, change); });
+            kernel({.scores = of_tile,
+                    .threshold = drop.threshold(),
+                    .key = 0,
+                    .offset = 0,
+                    .from_weights = static_cast<bool>(y),
+                    .dy = dy_rows,
+                    .maximum = maximum.from<T>(tile.column_place()),
+                    .rsum = rsum.from<T>(tile.column_place()),
+                    .dx = dy_rows,
+                    .scratch = scratch,
+                    .nontemporal = false});
+            tile.copy_out(dy_rows, dx.as<T>(), kUnchanged);
+          });
+    }
     const bool nontemporal = outgrows_cache(bytes) && !dx.replaces({read, dy});
     parallel_blocks_with_scratch<T>(rows.count, forward_block_rows<T>(n, nontemporal), bytes,
                                     softmax_scratch<T>(2, n), [&](int64_t begin, int64_t end, T* scratch) {

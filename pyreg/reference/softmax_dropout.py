@@ -64,9 +64,10 @@ def softmax_dropout_forward(
     scale: float,
     causal: bool | str,
     keep: Kept | None,
+    axis: int,
     out: FloatArray | None,
 ) -> SoftmaxDropoutForward:
-    s = scores(x, mask, scale, left_out(x, causal, keep))
+    s = np.moveaxis(scores(x, mask, scale, left_out(x, causal, keep)), axis, -1)
     zero = s.dtype.type(0)
     maximum = np.fmax.reduce(s, axis=-1, initial=-np.inf, keepdims=True)
     # If nothing is left of a row, exp is 0 with any maximum. Adding zero turns -0 into +0.
@@ -74,8 +75,9 @@ def softmax_dropout_forward(
     e = exp(s - maximum)
     total = row_sum(e)
     rsum = np.where(total == 0, 0.0, 1 / total).astype(s.dtype)
-    y = dropout(e * rsum, p, key, offset, training, out)
-    return SoftmaxDropoutForward(y, maximum.reshape(x.shape[:-1]), rsum.reshape(x.shape[:-1]))
+    prob = np.ascontiguousarray(np.moveaxis(e * rsum, -1, axis))
+    y = dropout(prob, p, key, offset, training, out)
+    return SoftmaxDropoutForward(y, maximum.reshape(s.shape[:-1]), rsum.reshape(s.shape[:-1]))
 
 
 def softmax_dropout_backward(
@@ -91,6 +93,7 @@ def softmax_dropout_backward(
     scale: float,
     causal: bool | str,
     keep: Kept | None,
+    axis: int,
     out: FloatArray | None,
 ) -> FloatArray:
     hidden = left_out(dy, causal, keep)
@@ -100,7 +103,8 @@ def softmax_dropout_backward(
         assert x is not None
         assert maximum is not None
         assert rsum is not None
-        prob = exp(scores(x, mask, scale, hidden) - maximum[..., None]) * rsum[..., None]
+        maximum, rsum = (np.expand_dims(statistic, axis) for statistic in (maximum, rsum))
+        prob = exp(scores(x, mask, scale, hidden) - maximum) * rsum
     prob, dprob = (where(~hidden, w, 0) for w in (prob, dropout(dy, p, key, offset)))
-    mean = row_sum(dprob * prob).astype(prob.dtype)
+    mean = np.moveaxis(row_sum(np.moveaxis(dprob * prob, axis, -1)), -1, axis).astype(prob.dtype)
     return written((prob * (dprob - mean)) * prob.dtype.type(scale), out, dy.shape)
