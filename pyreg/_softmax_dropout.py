@@ -26,21 +26,21 @@ def softmax_dropout_forward(
     axis: SupportsIndex = -1,
     out: FloatArray | None = None,
 ) -> SoftmaxDropoutForward:
-    """Apply softmax over the last axis and dropout to the result, in one pass.
+    """Apply softmax over an axis and dropout to the result, in one pass.
 
     With ``s = x * scale + mask`` and the maximum of each row of s,
-    ``prob = exp(s - maximum) / sum(exp(s - maximum))`` and ``y = dropout(prob, p, key=key, offset=offset)``. If x
-    holds the products of queries and keys, y holds the weights of attention [1]_.
+    ``prob = exp(s - maximum) / sum(exp(s - maximum))`` and ``y = dropout(prob, p, key=key, offset=offset)``. A row
+    is what softmax turns into weights that sum to 1: the elements along `axis`. If x holds the products of queries
+    and keys, y holds the weights of attention [1]_.
 
     Parameters
     ----------
     x : array_like of float32 or float64, shape ``(..., n)``
         The scores. Any memory layout; copied once unless C-contiguous, aligned and in native byte order.
     mask : array_like, x's dtype, optional
-        Added to the scaled scores: ``-inf`` where a weight must be 0. Its shape broadcasts to x's, such as
-        (queries, keys), or (batch, 1, 1, keys) for keys that are padding. Broadcasting copies it only along the
-        last axis. An -inf in `mask` does not hide NaN or +inf in x. To convert a boolean array `keep`, True where a
-        weight is wanted, use ``np.where(keep, 0, -np.inf).astype(x.dtype)``.
+        Added to the scaled scores, such as a bias of positions. Its shape broadcasts to x's. Broadcasting copies it
+        only along the last axis. Where it is -inf, the weight is 0, but NaN or +inf in x is not hidden; `keep` does
+        hide them.
     p, key, offset
         As in `dropout`. With the default p of 0, nothing is dropped.
     training : bool, optional
@@ -48,32 +48,40 @@ def softmax_dropout_forward(
     scale : float, optional
         Factor that x is multiplied by first: ``1 / sqrt(d)`` for queries and keys of d features. Finite in x's
         dtype.
-    causal : bool, optional
-        Whether the weights of keys after the query are 0: element j of row i of the last two axes, if j > i.
-        Unlike `mask`, which is added, it hides whatever x holds there, even NaN.
+    causal : bool, "upper_left" or "lower_right", optional
+        Whether the weights of keys after the query are 0. With True, which is "upper_left", these are the elements j
+        of row i of the last two axes with j > i. With "lower_right", the last query is at the last key: of L queries
+        and S keys, those with j > i + S - L. That continues a sequence whose first keys are cached. Hides whatever x
+        holds there, even NaN.
+    keep : array_like of bool, optional
+        True where a weight may differ from 0. Its shape broadcasts to x's, such as (queries, keys), or
+        (batch, 1, 1, keys) for keys that are padding. Broadcasting copies it only along the last axis. It hides
+        whatever x holds elsewhere, even NaN, and combines with `mask` and `causal`.
+    axis : int, optional
+        The axis along which the weights sum to 1; the last one with `causal`. The stream of random numbers follows
+        x's elements in C order, whatever the axis.
     out : ndarray, optional
         Array that receives y, of x's dtype and shape, C-contiguous, aligned and writeable. It may be x itself,
-        but must not partly overlap x, nor overlap `mask`. The backward pass needs the original x.
+        but must not partly overlap x, nor overlap `mask` or `keep`. The backward pass needs the original x, or y.
 
     Returns
     -------
     y : ndarray
-        The weights, of x's dtype and shape; `out` if given. A row in which `mask` and `causal` leave
+        The weights, of x's dtype and shape; `out` if given. A row in which `mask`, `keep` and `causal` leave
         nothing is 0 throughout. A row with a NaN or a score of +inf is NaN throughout, except for dropped elements.
     maximum : ndarray
-        The largest s of each row, or 0 if nothing is left of the row. Of x's dtype and its shape without the last
-        axis.
+        The largest s of each row, or 0 if nothing is left of the row. Of x's dtype and its shape without `axis`.
     rsum : ndarray
         ``1 / sum(exp(s - maximum))`` of each row, or 0 if nothing is left of the row. Of the same dtype and shape.
 
     Raises
     ------
     TypeError
-        If an array is not float32 or float64 (this includes a boolean mask), or does not have x's dtype; if `key`
-        or `offset` is not an integer.
+        If an array is not float32 or float64 (this includes a boolean mask), or does not have x's dtype; if `keep`
+        is not boolean; if `key`, `offset` or `axis` is not an integer.
     ValueError
-        If x has no axis, or only one with `causal`; if a shape does not match, a number is out of range, or `out`
-        cannot be written or overlaps an input.
+        If x has no such axis, or only one with `causal`; if a shape does not match, a number is out of range, or
+        `out` cannot be written or overlaps an input.
 
     See Also
     --------
@@ -84,8 +92,11 @@ def softmax_dropout_forward(
     The exponential is pyreg's own. It has an error of at most 1 unit in the last place, and gives the same bits on
     every machine.
 
-    Rows i and columns j both count from 0, as in PyTorch: with 3 queries and 5 keys, the first query sees only the
-    first key. A single query that continues a sequence needs no `causal`.
+    The names of the corners are PyTorch's, and its ``is_causal=True`` is "upper_left": with 3 queries and 5 keys, the
+    first query sees only the first key. With "lower_right" it sees three keys. If there are more queries than keys,
+    the first queries see no key then: their rows are 0. A single query needs no `causal`.
+
+    Along another axis than the last, the bits are those of the transposed array.
 
     References
     ----------
@@ -99,6 +110,8 @@ def softmax_dropout_forward(
     array([[1.   , 0.   , 0.   ],
            [0.5  , 0.5  , 0.   ],
            [0.333, 0.333, 0.333]])
+    >>> pyreg.softmax_dropout_forward(np.zeros((1, 4)), keep=[True, False, True, True]).y.round(3)
+    array([[0.333, 0.   , 0.333, 0.333]])
     """
     result: SoftmaxDropoutForward = _core.softmax_dropout_forward(
         x, mask, p, key, offset, training, scale, causal, keep, axis, out, forward_arguments
@@ -126,22 +139,26 @@ def softmax_dropout_backward(
     """Return the gradient of `softmax_dropout_forward` with respect to x.
 
     With ``prob = exp(x * scale + mask - maximum) * rsum``, recomputed bit for bit (and 0 for keys that `causal`
-    leaves out), and ``dprob = dropout(dy, p, key=key, offset=offset)``,
-    ``dx = prob * (dprob - sum(dprob * prob)) * scale``. The sum is over a row.
+    or `keep` leaves out), and ``dprob = dropout(dy, p, key=key, offset=offset)``,
+    ``dx = prob * (dprob - sum(dprob * prob)) * scale``. The sum is over a row. prob is also y if nothing was dropped,
+    so `y` may be given instead of x, maximum and rsum. The bits are the same.
 
     Parameters
     ----------
     dy : array_like, x's dtype and shape
         The gradient of the loss with respect to y.
     x : array_like of float32 or float64, shape ``(..., n)``
-        The scores of the forward pass.
-    maximum, rsum : array_like, x's dtype, shape of x without the last axis
-        As the forward pass returned them.
-    mask, p, key, offset, scale, causal
-        As in the forward pass; p is 0 if `training` was False.
+        The scores of the forward pass. They must be left out if `y` is given.
+    maximum, rsum : array_like, x's dtype, shape of x without `axis`
+        As the forward pass returned them. They must be left out if `y` is given.
+    mask, p, key, offset, scale, causal, keep, axis
+        As in the forward pass; p is 0 if `training` was False. If `y` is given, `mask` must be left out and p must
+        be 0. `causal` and `keep` also hide what dy holds where they leave no weight, even NaN.
+    y : array_like of float32 or float64, shape ``(..., n)``, optional
+        The weights that the forward pass returned without dropout.
     out : ndarray, optional
-        Array that receives dx, of x's dtype and shape, C-contiguous, aligned and writeable. It may be `dy` or `x`
-        itself, but must not partly overlap them, nor overlap another argument.
+        Array that receives dx, of x's dtype and shape, C-contiguous, aligned and writeable. It may be `dy`, `x` or
+        `y` itself, but must not partly overlap them, nor overlap another argument.
 
     Returns
     -------
@@ -152,9 +169,12 @@ def softmax_dropout_backward(
     Raises
     ------
     TypeError
-        If an array is not float32 or float64, or does not have x's dtype; if `key` or `offset` is not an integer.
+        If an array is not float32 or float64, or does not have x's dtype; if `keep` is not boolean; if `key`,
+        `offset` or `axis` is not an integer; if neither y nor all of x, maximum and rsum are given, or y beside one
+        of them or `mask`.
     ValueError
-        If a shape does not match, a number is out of range, or `out` cannot be written or overlaps an input.
+        If a shape does not match, a number is out of range, or `out` cannot be written or overlaps an input; if p is
+        not 0 with `y`: it has lost the weights that were dropped.
 
     See Also
     --------
@@ -167,6 +187,8 @@ def softmax_dropout_backward(
     >>> y, maximum, rsum = pyreg.softmax_dropout_forward(x)
     >>> dy = np.array([[1.0, 0.0, 0.0]])
     >>> pyreg.softmax_dropout_backward(dy, x, maximum, rsum).round(3)
+    array([[ 0.082, -0.022, -0.06 ]])
+    >>> pyreg.softmax_dropout_backward(dy, y=y).round(3)
     array([[ 0.082, -0.022, -0.06 ]])
     """
     dx: FloatArray = _core.softmax_dropout_backward(
