@@ -71,8 +71,9 @@ class Case:
         for name, of in self.arrays.items():
             made[name] = valid(name, draw(rng, of.shape(shape), dtype))
         made |= {name: shape if name == "shape" else value for name, value in self.numbers.items()} | changes
-        made |= {name: draw(rng, of.shape(shape), dtype) for name, of in made.items() if isinstance(of, Of)}
-        if self.statistics:
+        chosen = {name: of for name, of in made.items() if isinstance(of, Of)}
+        made |= {name: valid(name, draw(rng, of.shape(shape), dtype)) for name, of in chosen.items()}
+        if self.statistics and made[self.statistics[1]] is not None:
             function, x, *options = self.statistics
             results = getattr(forward, function)(made[x], **{name: made[name] for name in options})
             made |= {name: getattr(results, name) for name in self.arrays if hasattr(results, name)}

@@ -23,7 +23,7 @@ from pyreg import _core
 RUN = Path(__file__).parents[1] / "bench" / "run.py"
 # 37: a multiple of nothing. 300 rows: more than are compared with the reference at either end.
 SIZES = [(3, 37), (300, 64)]
-DROPPING = [title for title in OPERATIONS if "_dropout_forward" in title]
+DROPPING = [title for title in OPERATIONS if "_dropout_forward p=" in title]
 
 
 def make_case(title, shape=(3, 37)):
@@ -162,6 +162,8 @@ def test_gelu_is_not_mistaken_for_its_approximation():
         ("dropout_add_layer_norm_backward p=0.1", "dy dz z out dresidual_out"),
         ("softmax_dropout_forward p=0.1", "x out"),
         ("softmax_dropout_backward p=0.1", "dy x out"),
+        ("softmax_dropout_forward keep=", "x out"),
+        ("softmax_dropout_backward y=", "dy y out"),
         ("gelu_dropout_forward p=0.1", "x out"),
         ("gelu_dropout_backward p=0.1", "dy x out"),
         ("adamw_update", "param exp_avg exp_avg_sq grad param exp_avg exp_avg_sq"),

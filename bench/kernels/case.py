@@ -24,7 +24,11 @@ Array = npt.NDArray[Any]
 # 4e-6; GELU's approximation by tanh is off by 1e-4.
 TOLERANCE = 2e-5
 # Left out of the calls, as most users do.
-OPTIONAL = dict.fromkeys(("mask", "row_scale", "layer_scale", "max_exp_avg_sq"))
+OPTIONAL = dict.fromkeys(("mask", "keep", "row_scale", "layer_scale", "max_exp_avg_sq"))
+
+
+def is_float(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind == "f"
 
 
 def slices(length: int, step: int) -> Iterator[slice]:
@@ -116,7 +120,8 @@ class Case:
 
     @cached_property
     def prob(self) -> Array:
-        return pyreg.softmax_dropout_forward(self.x, scale=self.scale).y
+        y: Array | None = self.arguments.get("y")
+        return pyreg.softmax_dropout_forward(self.x, scale=self.scale).y if y is None else y
 
     @cached_property
     def h(self) -> Array:
@@ -161,7 +166,7 @@ class Case:
         arguments, made = self.arguments | self.before | changes, {}
         for part in slices(self.shape[0], max(1, 2**18 // math.prod(self.shape[1:]))):
             cut = self.table.cut(arguments, self.shape, part)
-            wide = {n: v.astype(np.float64) if isinstance(v, np.ndarray) else v for n, v in cut.items()}
+            wide = {n: v.astype(np.float64) if is_float(v) else v for n, v in cut.items()}
             for name, value in self.table.call(pyreg, wide).items():
                 of = self.table.results.get(name, Of.ELEMENT)
                 if value is not None and of is Of.COLUMN:

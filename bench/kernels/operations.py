@@ -16,6 +16,8 @@ ROWS: tuple[Shape, ...] = ((8, 768), (512, 768), (1000, 1001), (8192, 768), (819
 HIDDEN: tuple[Shape, ...] = ((8, 768), (512, 768), (1000, 1001), (2048, 3072), (8192, 3072))
 # Attention's heads, queries and keys.
 HEADS: tuple[Shape, ...] = ((8, 8, 8), (16, 64, 64), (96, 128, 128), (24, 1024, 1024))
+# One query of each head and sample, and the keys of what came before.
+DECODING: tuple[Shape, ...] = ((8, 64), (128, 2048))
 PARAMETERS: tuple[Shape, ...] = ((1_000,), (100_000,), (1_000_000,), (25_000_000,))
 
 
@@ -25,21 +27,26 @@ class Operation:
 
     function: str
     arrays_moved: int  # arrays as large as x that it must read or write
-    arguments: Mapping[str, Any] = field(default_factory=dict)  # those that differ from the function's defaults
+    arguments: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # those that differ from the function's defaults; an Of becomes an array
     sizes: tuple[Shape, ...] = ROWS  # of x; --quick measures the first two
     also_new: bool = False  # whether large results are also timed in new arrays
 
     @property
     def title(self) -> str:
         p = f" p={self.arguments['p']:g}" if "p" in self.arguments else ""
-        from_y = " from y" * ("y" in self.arguments)
-        return self.function + p + " tanh" * (self.arguments.get("approximate") == "tanh") + from_y
+        given = "".join(f" {name}=" for name, value in self.arguments.items() if isinstance(value, Of))
+        return self.function + p + " tanh" * (self.arguments.get("approximate") == "tanh") + given
 
 
 KEY = {"key": 2024}
 DROPOUT = {"p": 0.1} | KEY
-SCORES = DROPOUT | {"scale": 1 / 8}  # of 64 features: 1 / sqrt(64)
-FROM_Y = {"p": 0.1, "x": None, "y": Of.ELEMENT}
+SCALE = {"scale": 1 / 8}  # of 64 features: 1 / sqrt(64)
+SCORES = DROPOUT | SCALE
+# From what the forward pass returned.
+RELU_Y = {"p": 0.1, "x": None, "y": Of.ELEMENT}
+SOFTMAX_Y = SCALE | {"x": None, "maximum": None, "rsum": None, "y": Of.ELEMENT}
 TANH = DROPOUT | {"approximate": "tanh"}
 ADAMW = {"step": 10, "lr": 1e-2, "weight_decay": 0.1}  # a missing decay would show: it is 1e-3 of a parameter
 
@@ -68,13 +75,15 @@ OPERATIONS = {
             Operation("dropout_add_rms_norm_forward", 4, DROPOUT),
             Operation("dropout_add_rms_norm_backward", 5, DROPOUT),
             Operation("softmax_dropout_forward", 2, SCORES, HEADS, also_new=True),
+            Operation("softmax_dropout_forward", 2, SCALE | {"keep": Of.COLUMN}, DECODING),
             Operation("softmax_dropout_backward", 3, SCORES, HEADS),
+            Operation("softmax_dropout_backward", 3, SOFTMAX_Y, HEADS),
         ],
         activation("gelu"),
         activation("gelu", TANH),
         activation("silu"),
         activation("relu"),
-        [Operation("relu_dropout_backward", 3, FROM_Y, HIDDEN)],
+        [Operation("relu_dropout_backward", 3, RELU_Y, HIDDEN)],
         [Operation("adamw_update", 7, ADAMW, PARAMETERS)],  # reads four arrays, writes three
     )
 }

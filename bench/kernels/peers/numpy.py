@@ -152,25 +152,32 @@ dropout_add_rms_norm_backward = dropout_add_layer_norm_backward
 
 def softmax_dropout_forward(case: Case) -> Call:
     x, y, drop = case.x, np.empty_like(case.x), dropout_in_place(case)
+    left_out = None if case.keep is None else ~case.keep
 
     def call() -> Array:
         np.multiply(x, case.scale, out=y)
+        if left_out is not None:
+            np.copyto(y, -np.inf, where=left_out)
         np.subtract(y, y.max(axis=-1, keepdims=True), out=y)
         np.exp(y, out=y)
         np.multiply(y, 1 / y.sum(axis=-1, keepdims=True), out=y)
-        drop(y)
+        if case.p > 0:
+            drop(y)
         return y
 
     return call
 
 
 def softmax_dropout_backward(case: Case) -> Call:
-    dy, kept, prob, dx = case.dy, case.kept, case.prob, np.empty_like(case.x)
+    dy, prob, dx = case.dy, case.prob, np.empty_like(case.dy)
+    kept = case.kept if case.p > 0 else None
 
     def call() -> Array:
-        np.multiply(dy, 1 / (1 - case.p), out=dx)
-        np.multiply(dx, kept, out=dx)
-        np.subtract(dx, np.vecdot(dx, prob)[..., np.newaxis], out=dx)
+        dprob = dy
+        if kept is not None:
+            dprob = np.multiply(dy, 1 / (1 - case.p), out=dx)
+            np.multiply(dx, kept, out=dx)
+        np.subtract(dprob, np.vecdot(dprob, prob)[..., np.newaxis], out=dx)
         np.multiply(dx, prob, out=dx)
         return np.multiply(dx, case.scale, out=dx)
 

@@ -99,10 +99,16 @@ def dropout_add_rms_norm_forward(case: Case) -> Call:
 def softmax_dropout_forward(case: Case) -> Call:
     torch.manual_seed(1)
     x, p, scale = tensor(case.x), case.p, case.scale
-    return lambda: F.dropout(F.softmax(x * scale, dim=-1), p, training=True)
+    if case.keep is None:
+        return lambda: F.dropout(F.softmax(x * scale, dim=-1), p, training=True)
+    left_out = ~tensor(case.keep)
+    return lambda: F.softmax((x * scale).masked_fill_(left_out, -torch.inf), dim=-1)
 
 
 def softmax_dropout_backward(case: Case) -> Call:
+    if case.y is not None:
+        grad, y = tensor(case.dy), tensor(case.y)
+        return lambda: aten._softmax_backward_data(grad, y, -1, torch.float32).mul_(case.scale)
     dy, kept, prob = tensor(case.dy), tensor(case.kept), tensor(case.prob)
     keep, scale = 1 / (1 - case.p), case.scale
 
