@@ -11,8 +11,13 @@
 
 namespace pyreg {
 
-struct ColumnTile {
+// An array as (outer, n, inner).
+struct Slabs {
   int64_t outer, n, inner;
+};
+
+struct ColumnTile {
+  int64_t n, inner;
   int64_t slab, first, columns;  // the columns first, ..., first + columns - 1 of slab (n, inner)
 
   // The place in the array of element i of a column.
@@ -24,9 +29,12 @@ struct ColumnTile {
   template <typename Body>
   void each(Body body) const {
     constexpr int64_t kSide = 16;
-    for (int64_t begin = 0; begin < n; begin += kSide)
+    for (int64_t begin = 0; begin < n; begin += kSide) {
+      const int64_t end = std::min(n, begin + kSide);
       for (int64_t column = 0; column < columns; ++column)
-        for (int64_t i = begin, end = std::min(n, begin + kSide); i < end; ++i) body(i, column);
+#pragma GCC unroll 4
+        for (int64_t i = begin; i < end; ++i) body(i, column);
+    }
   }
   // rows = change(array, place), element by element.
   template <typename T, typename Change>
@@ -49,23 +57,23 @@ struct ColumnTile {
 template <typename T>
 class ColumnTiles {
  public:
-  ColumnTiles(int64_t outer, int64_t n, int64_t inner) : outer_(outer), n_(n), inner_(inner) {}
+  explicit ColumnTiles(const Slabs& slabs) : slabs_(slabs) {}
 
-  int64_t count() const { return outer_ * per_slab(); }
+  int64_t count() const { return slabs_.outer * per_slab(); }
   // The elements of the largest tile.
-  int64_t elements() const { return std::min(kColumns, inner_) * n_; }
+  int64_t elements() const { return std::min(kColumns, slabs_.inner) * slabs_.n; }
 
   ColumnTile operator[](int64_t tile) const {
     const int64_t first = tile % per_slab() * kColumns;
-    return {outer_, n_, inner_, tile / per_slab(), first, std::min(kColumns, inner_ - first)};
+    return {slabs_.n, slabs_.inner, tile / per_slab(), first, std::min(kColumns, slabs_.inner - first)};
   }
 
  private:
   static constexpr int64_t kColumns = kLineBytes / sizeof(T);
 
-  int64_t per_slab() const { return (inner_ + kColumns - 1) / kColumns; }
+  int64_t per_slab() const { return (slabs_.inner + kColumns - 1) / kColumns; }
 
-  int64_t outer_, n_, inner_;
+  Slabs slabs_;
 };
 
 }  // namespace pyreg

@@ -1,14 +1,16 @@
 // Softmax along an axis that is not the last, by the kernels for rows.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <memory>
+#include <type_traits>
 
 #include "column_tiles.h"
 #include "dispatch.h"
 #include "kernels/dropout_scale.h"
 #include "row_blocks.h"
-#include "softmax_scores.h"
+#include "softmax_options.h"
 
 namespace pyreg {
 
@@ -34,22 +36,28 @@ class MadeDropout {
   template <typename Copy>
   void apply(Copy copy) const {
     if (kept_)
-      copy([kept = kept_.get(), scale = scale_](T value, int64_t at) { return kept[at] ? value * scale : T{0}; });
+      copy([kept = kept_.get(), scale = scale_](T value, int64_t at) { return if_kept(value * scale, kept[at]); });
     else
       copy([](T value, int64_t) { return value; });
   }
 
  private:
+  // value if kept is 1, +0 if it is 0: without a branch, which would be mispredicted as often as the mask changes.
+  static T if_kept(T value, uint8_t kept) {
+    using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
+    return std::bit_cast<T>(std::bit_cast<Bits>(value) & -static_cast<Bits>(kept));
+  }
+
   uint64_t threshold_;
   T scale_ = 1;
   std::unique_ptr<uint8_t[]> kept_;
 };
 
-// The rows (columns, n) of an operand that broadcasts to x, for a tile of x's columns, and the step between them.
+// The rows of an operand that broadcasts to x, for a tile of x's columns: (columns, n), or one of n for all of them.
 template <typename E>
 struct OperandRows {
   const E* first;
-  int64_t step;
+  int64_t step;  // n or 0
 };
 
 template <typename E>
@@ -61,24 +69,27 @@ OperandRows<E> gathered(const ColumnTile& tile, const Broadcast& operand, const 
   };
   bool differs = false;
   for (int a = axis + 1; a < x.axes; ++a) differs |= operand.strides[a] != 0;
-  const E* const slab = operand.as<const E>() + place(tile.slab, 0, axis);
+  ColumnTile taken = tile;
+  if (!differs) taken.columns = 1;
+  const E* columns[kLineBytes / sizeof(float)];
+  for (int64_t column = 0; column < taken.columns; ++column)
+    columns[column] =
+        operand.as<const E>() + place(tile.slab, 0, axis) + place(tile.first + column, axis + 1, x.axes);
   const int64_t stride = operand.strides[axis], n = tile.n;
-  for (int64_t column = 0; column < (differs ? tile.columns : 1); ++column) {
-    const E* const from = slab + place(tile.first + column, axis + 1, x.axes);
-    for (int64_t i = 0; i < n; ++i) rows[column * n + i] = from[i * stride];
-  }
+  taken.each([&](int64_t i, int64_t column) { rows[column * n + i] = columns[column][i * stride]; });
   return {rows, differs ? n : 0};
 }
 
-// Calls run(tile, scores, rows, scratch) for each tile of columns. rows: for `arrays` arrays (columns, n), one after
-// the other `step` elements apart, the first being x of the scores. scratch: of the kernel. bytes: moved in all.
+// Calls run(tile, scores, rows, step, scratch) for each tile of columns. rows: for `arrays` arrays (columns, n),
+// `step` elements apart; the first is x of the scores. scratch: the kernel's. bytes: moved by all. neutral: a row in
+// place of the mask, if there is none.
 template <typename T, typename Run>
 void each_tile_of_scores(const SoftmaxOptions& options, int arrays, int64_t bytes, const T* neutral, Run run) {
   const Array& x = options.x();
   const Broadcast &mask = options.mask(), &keep = options.keep();
   const int axis = options.axis();
-  const auto [outer, n, inner] = options.slabs();
-  const ColumnTiles<T> tiles(outer, n, inner);
+  const int64_t n = options.slabs().n;
+  const ColumnTiles<T> tiles(options.slabs());
   const int64_t step = tiles.elements(), of_kernel = softmax_scratch<T>(arrays, n), of_mask = mask ? step : 0,
                 of_keep = keep ? whole_lines<T>(step) / static_cast<int64_t>(sizeof(T)) : 0;
   const int64_t together = std::max<int64_t>(1, block_elements<T>(false) / std::max<int64_t>(1, step));

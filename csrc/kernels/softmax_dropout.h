@@ -21,6 +21,14 @@ constexpr int64_t whole_vectors(int64_t n) {
   return (n + Group<T>::kWidth - 1) / Group<T>::kWidth * Group<T>::kWidth;
 }
 
+// A whole vector of a row in the scratch, of which the elements after the row's end are not used.
+template <typename T, typename Vector>
+PYREG_INLINE typename Native<T>::vec from_scratch(Vector vector, const T* row) {
+  typename Native<T>::vec v;
+  std::memcpy(&v, row + vector.at, sizeof v);
+  return v;
+}
+
 // The larger of two scores, or vectors of scores; `other` if `score` is NaN.
 template <typename Score>
 PYREG_INLINE Score larger(Score score, Score other) {
@@ -231,8 +239,9 @@ void softmax_dropout_forward_rows(const SoftmaxDropoutForward<T>& a) {
           keep = masks.chunk(begin);
           chunk_begin = begin;
         },
-        [&](auto vector)
-            PYREG_LAMBDA { return masked<T>(vector.load(e) * rsum, keep_scale, keep + (vector.at - chunk_begin)); });
+        [&](auto vector) PYREG_LAMBDA {
+          return masked<T>(from_scratch(vector, e) * rsum, keep_scale, keep + (vector.at - chunk_begin));
+        });
   }
   results.finish();
 }
@@ -289,8 +298,9 @@ void softmax_dropout_backward_rows(const SoftmaxDropoutBackward<T>& a) {
     }
     fill_zeros(prob, count, n);
     results.write_row([](int64_t, const MovedChunk&) PYREG_LAMBDA {},
-                      [&](auto vector)
-                          PYREG_LAMBDA { return (vector.load(prob) * (vector.load(dprob) - mean)) * score_scale; });
+                      [&](auto vector) PYREG_LAMBDA {
+                        return (from_scratch(vector, prob) * (from_scratch(vector, dprob) - mean)) * score_scale;
+                      });
   }
   results.finish();
 }

@@ -5,7 +5,7 @@
 #include "neutral_rows.h"
 #include "row_blocks.h"
 #include "softmax_columns.h"
-#include "softmax_scores.h"
+#include "softmax_options.h"
 
 namespace pyreg {
 namespace {

@@ -1,5 +1,4 @@
-// The scores x * scale + mask of softmax, with the keys that causal and `keep` leave: of an array and of a block of
-// its rows.
+// What softmax is applied to: the scores x * scale + mask along an axis, of which causal and `keep` leave some.
 #pragma once
 
 #include <algorithm>
@@ -7,13 +6,9 @@
 #include <string_view>
 
 #include "broadcast.h"
+#include "column_tiles.h"
 
 namespace pyreg {
-
-// The array as (outer, n, inner). Softmax runs along n.
-struct Slabs {
-  int64_t outer, n, inner;
-};
 
 class SoftmaxOptions {
  public:
@@ -96,7 +91,7 @@ class SoftmaxOptions {
   Broadcast mask_, keep_;
   int axis_ = 0;
   int64_t lengths_[kMaxAxes];  // of x's axes but this one
-  Slabs slabs_{0, 0, 0};
+  Slabs slabs_{0, 0, 0};       // softmax runs along n
   double scale_ = 1;
   bool causal_ = false, lower_right_ = false;
 };
