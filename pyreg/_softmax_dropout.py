@@ -248,11 +248,12 @@ def backward_arguments(
     for statistic, value in (("maximum", maximum), ("rsum", rsum)):
         shape = (*read.shape[:axis], *read.shape[axis + 1 :])
         _check.match_shape(statistic, value, shape, f"x without axis {axis}")
-    p, key, offset, _ = _check.dropout(p, key, offset, read.size)
+    p = _check.probability("p", p)
     if y is not None and round(p * 2**32) > 0:
         raise ValueError(
             f"p must be 0 if y is given, got {p}: y has lost the weights that were dropped; pass x, maximum and rsum"
         )
+    p, key, offset, _ = _check.dropout(p, key, offset, read.size)
     scale = _check.finite("scale", scale, read.dtype)
     avoided = {"maximum": maximum, "rsum": rsum, "mask": mask, "keep": keep}
     out = _check.out(out, {name: read, "dy": dy}, avoided)

@@ -21,7 +21,7 @@ OPTIONS = {  # `shape` is not drawn here: it is x's
     "scale": st.floats(-4, 4, width=32),
     "causal": st.sampled_from([False, True, "upper_left", "lower_right"]),
     "axis": st.integers(-3, 2),  # -1 if x has no such axis, or causal
-    "y": st.none(),  # in place of x, maximum and rsum; has tests of its own
+    "y": st.none(),  # in place of x; has tests of its own
     "eps": st.sampled_from([0.0, 1e-12, 1e-5, 1.0]),
     "lr": st.floats(0, 1),
     "weight_decay": st.one_of(st.just(0.0), st.floats(0, 1)),
@@ -34,7 +34,6 @@ OPTIONS = {  # `shape` is not drawn here: it is x's
     "return_z": BOOLEANS,
     "return_dresidual": BOOLEANS,
     "approximate": st.sampled_from(["none", "tanh"]),
-    "y": st.none(),
     "normalized_shape": BOOLEANS,  # whether it is given
 }
 

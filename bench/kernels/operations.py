@@ -27,9 +27,7 @@ class Operation:
 
     function: str
     arrays_moved: int  # arrays as large as x that it must read or write
-    arguments: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # those that differ from the function's defaults; an Of becomes an array
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # not the defaults; an Of becomes an array
     sizes: tuple[Shape, ...] = ROWS  # of x; --quick measures the first two
     also_new: bool = False  # whether large results are also timed in new arrays
 
