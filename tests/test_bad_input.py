@@ -115,6 +115,26 @@ def test_numbers_flags_and_shapes_are_refused_by_name_and_value(parameter):
                 case_refuses(case, error, parameter, training=False, **{parameter: value})
 
 
+class Unprintable:
+    def __repr__(self):
+        raise ValueError("no text")
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: pyreg.dropout_mask((2**32, 2**32), 0.1, key=1), ValueError, "shape must have fewer than 2**63 - 1"),
+        (lambda: pyreg.dropout_mask((1,) * 65, 0.1, key=1), ValueError, "at most 64 axes"),
+        (lambda: pyreg.l2_penalty({"w": np.ones(3)}, 0.1), TypeError, "params must be arrays, got a dict"),
+        (lambda: pyreg.softmax_dropout_forward(np.ones(3), 0.1), TypeError, "pass a probability as p=0.1"),
+        (lambda: pyreg.layer_norm(np.ones(3), eps=Unprintable()), TypeError, "got a Unprintable"),
+    ],
+)
+def test_messages_for_what_is_easily_mistaken(call, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        call()
+
+
 def test_every_parameter_is_in_the_table_of_cases_and_every_number_in_that_of_bad_values(case):
     assert sorted([*case.arrays, *case.numbers, *case.outs]) == sorted(parameters_of(case))
     assert case.numbers.keys() <= BAD.keys()

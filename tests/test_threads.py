@@ -112,6 +112,7 @@ def test_a_quota_above_the_default_does_not_raise_it(monkeypatch):
             },
             3.0,
         ),
+        ({"proc/self/cgroup": "3:cpu,cpuacct:/job\n"}, float("inf")),
         ({}, float("inf")),
     ],
 )
