@@ -89,7 +89,7 @@ void Pool::resume_in_child() {
   for (OpenCall& call : calls_) call.abandon();
   // Mutexes may be held by threads that do not exist in the child.
   for (int i = 0; i < most_; ++i) new (&workers_[i]) Worker;
-  new (&growing_) std::mutex;
+  growing_.unlock();
 }
 
 bool Pool::work(Worker& me, int thread) {
