@@ -19,8 +19,9 @@ from pyreg._speed import busy_note, measure_speed
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m pyreg", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
-    parser.add_argument("--digests", action="store_true", help="print digests of results, to compare machines by")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--json", action="store_true", help="print everything as one JSON object")
+    what.add_argument("--digests", action="store_true", help="print only a SHA-256 of the results of each function")
     arguments = parser.parse_args(argv)
     if arguments.digests:
         print(*digests(), sep="\n")

@@ -104,7 +104,8 @@ def dropout(
     p, training = probability("p", p), flag("training", training)
     if key is None and training and has_mask and round(p * 2**32) > 0:
         raise TypeError(
-            "key must be given if p > 0, got None; draw one with pyreg.random_key() and keep it for the backward pass"
+            "key must be given if p > 0, got None; a forward pass takes a new one, such as pyreg.random_key(), and the "
+            "backward pass the same one again"
         )
     try:
         key = 0 if key is None else integer("key", key, low=0, high=2**64 - 1)

@@ -87,7 +87,7 @@ def relu_dropout_backward(
         What the forward pass returned, in place of x.
     p, key, offset
         As in the forward pass; p is 0 if `training` was False. With `y`, the key and the offset have no influence,
-        and no key is needed.
+        and no key is needed. The p is: without it, dx is not scaled, and no error is raised.
     out : ndarray, optional
         Array that receives dx, of x's dtype and shape, C-contiguous, aligned and writeable. It may be `dy`, `x` or
         `y` itself, but must not partly overlap them, nor overlap `bias`.

@@ -49,17 +49,17 @@ def softmax_dropout_forward(
         Factor that x is multiplied by first: ``1 / sqrt(d)`` for queries and keys of d features. Finite in x's
         dtype.
     causal : bool, "upper_left" or "lower_right", optional
-        Whether the weights of keys after the query are 0. With True, which is "upper_left", these are the elements j
-        of row i of the last two axes with j > i. With "lower_right", the last query is at the last key: of L queries
-        and S keys, those with j > i + S - L. That continues a sequence whose first keys are cached. Hides whatever x
-        holds there, even NaN.
+        Whether the weights of keys after the query are 0. With True, which is "upper_left", query i has none for the
+        keys j > i (L queries and S keys are x's last two axes). With "lower_right", the last query is at the last
+        key: none for j > i + S - L. That continues a sequence whose first keys are cached. Hides whatever x holds
+        there, even NaN.
     keep : array_like of bool, optional
         True where a weight may differ from 0. Its shape broadcasts to x's, such as (queries, keys), or
-        (batch, 1, 1, keys) for keys that are padding. Broadcasting copies it only along the last axis. It hides
-        whatever x holds elsewhere, even NaN, and combines with `mask` and `causal`.
+        (batch, 1, 1, keys) for keys that are padding. It is copied only if it broadcasts along the last axis. It
+        hides whatever x holds elsewhere, even NaN, and combines with `mask` and `causal`.
     axis : int, optional
-        The axis along which the weights sum to 1; the last one with `causal`. The stream of random numbers follows
-        x's elements in C order, whatever the axis.
+        The axis along which the weights sum to 1. With `causal`, it must be the last. The stream of random numbers
+        follows x's elements in C order, whatever the axis.
     out : ndarray, optional
         Array that receives y, of x's dtype and shape, C-contiguous, aligned and writeable. It may be x itself,
         but must not partly overlap x, nor overlap `mask` or `keep`. The backward pass needs the original x, or y.
@@ -265,9 +265,10 @@ def refuse_both_or_none(y: Any, scores: dict[str, Any]) -> None:
     given = [name for name, value in scores.items() if value is not None]
     missing = [name for name in ("x", "maximum", "rsum") if name not in given]
     if y is not None and given:
-        raise TypeError(f"{given[0]} must be None if y is given, got {_check.type_name(scores[given[0]])}")
+        came = _check.type_name(scores[given[0]])
+        raise TypeError(f"{given[0]} must be None if y is given, which was computed from it, got {came}")
     if y is None and missing:
-        raise TypeError(f"{missing[0]} must be an array, or y in place of x, maximum and rsum, got None")
+        raise TypeError(f"x, maximum and rsum must be given, or y alone; {missing[0]} must be an array, got None")
 
 
 def added_mask(mask: Any) -> Any:
@@ -279,7 +280,7 @@ def added_mask(mask: Any) -> Any:
         how = "mask" if dtype.kind == "b" else "mask != 0"
         raise TypeError(
             f"mask is added to the scores and must be float32 or float64, got {dtype}; if it is true where a weight "
-            f"is wanted, pass keep={how}"
+            f"is wanted, pass keep={how}, else keep={'~mask' if dtype.kind == 'b' else 'mask == 0'}"
         )
     return mask
 

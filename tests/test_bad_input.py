@@ -294,7 +294,7 @@ def test_a_mask_of_what_to_keep_is_an_error_that_names_keep(mask):
     mask = np.asarray(mask)
     for case in SOFTMAX:
         message = case_refuses(case, TypeError, "mask", "keep", mask=mask)
-        (hint,) = re.findall("pass keep=(.*)", message)
+        (hint,) = re.findall("pass keep=(.*),", message)
         case.call(pyreg, good(case.name) | {"mask": None, "keep": eval(hint, {"mask": mask})})
 
 
