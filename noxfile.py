@@ -31,7 +31,7 @@ CHECKS = {
     "asan": (
         ["asan", "stdc++"],
         {
-            # Python and NumPy free little at exit. The stack, because workers use the variables of their caller.
+            # Python and NumPy free little at exit. Workers use variables on their caller's stack.
             "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=1",
             "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
             "PYTHONMALLOC": "malloc",

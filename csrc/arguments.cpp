@@ -276,8 +276,7 @@ Result new_array(Type type, int axes, const Py_ssize_t* shape) {
   const int number = type == Type::float32   ? npy_api::NPY_FLOAT_
                      : type == Type::float64 ? npy_api::NPY_DOUBLE_
                                              : npy_api::NPY_BOOL_;
-  const Py_ssize_t item_bytes = type == Type::float32 ? 4 : type == Type::float64 ? 8 : 1;
-  PyObject* const made = new_array_on_line(api.PyArray_DescrFromType_(number), item_bytes, axes, shape);
+  PyObject* const made = new_array_on_line(api.PyArray_DescrFromType_(number), bytes_of(type), axes, shape);
   if (!made) throw py::error_already_set();
   return {{py::detail::array_proxy(made)->data}, Reference(made)};
 }

@@ -12,11 +12,11 @@
 namespace pyreg {
 namespace {
 
-// Clang's __VERSION__ begins with the compiler's name; gcc's is only a number. A text like "gcc 12.2.0, Release".
+// Clang's __VERSION__ begins with the compiler's name; gcc's is only a number.
 #if defined(__clang__)
-constexpr char kCompiler[] = __VERSION__ ", " PYREG_BUILD_TYPE;
+constexpr char kCompiler[] = __VERSION__;
 #else
-constexpr char kCompiler[] = "gcc " __VERSION__ ", " PYREG_BUILD_TYPE;
+constexpr char kCompiler[] = "gcc " __VERSION__;
 #endif
 
 }  // namespace
@@ -34,6 +34,7 @@ PYBIND11_MODULE(core_of_main_interpreter, m, pybind11::mod_gil_not_used()) {
 
   m.attr("__version__") = PYREG_VERSION;
   m.attr("compiler") = kCompiler;
+  m.attr("build_type") = PYREG_BUILD_TYPE;
   m.def("isa_built", isa_built);
   m.def("isa_found", isa_found);
   m.def("isa_chosen", isa_chosen);

@@ -15,7 +15,7 @@
 // pages for large ones, and tracemalloc work as for other arrays. An array is freed by the handler that made it, also
 // after ndarray.resize.
 
-// Python 3.11 declares it as a function of C++.
+// The header of Python 3.11 lacks the extern "C".
 namespace of_c {
 extern "C" int PyTraceMalloc_Track(unsigned domain, uintptr_t data, size_t size);
 }
@@ -68,10 +68,11 @@ Header header_of(void* data) {
   return header;
 }
 
-// NumPy's large arrays begin at the start of a page, and a load waits for an earlier store to the same place of
-// another page. A kernel that reads one array just behind the place where it writes another took up to 40 % longer.
-// So large results begin at the second, third and fourth quarter of a page in turn.
-constexpr size_t kLarge = 128 * 1024, kQuarter = 1024;
+// glibc maps large blocks, and NumPy's arrays there begin 16 bytes after the start of a page. Arrays that begin at
+// the same place of their pages are slow together (CHANGELOG.md, Decisions). So large results begin after the first,
+// second and third quarter of a page in turn.
+constexpr size_t kLarge = 128 * 1024;  // glibc maps no smaller blocks
+constexpr size_t kQuarter = 1024;
 
 constexpr size_t with_room(size_t size) { return size + kLineBytes + (size >= kLarge ? 3 * kQuarter : 0); }
 
@@ -113,7 +114,7 @@ Handler handler = {"pyreg", 1, {nullptr, allocate, allocate_zeros, reallocate, r
 PyObject* capsule_of_handler = nullptr;
 
 // The number of bytes that NumPy reserves for such an array; negative if that is too large.
-Py_ssize_t bytes_of(Py_ssize_t item_bytes, int axes, const Py_ssize_t* shape) {
+Py_ssize_t data_bytes(Py_ssize_t item_bytes, int axes, const Py_ssize_t* shape) {
   Py_ssize_t bytes = item_bytes;
   for (int axis = 0; axis < axes; ++axis)
     if (__builtin_mul_overflow(bytes, shape[axis], &bytes)) return -1;
@@ -147,13 +148,14 @@ PyObject* new_array_on_line(PyObject* descr, Py_ssize_t item_bytes, int axes, co
   const auto new_array = [&](void* data, int flags) {
     return api.PyArray_NewFromDescr_(api.PyArray_Type_, descr, axes, shape, nullptr, data, flags, nullptr);
   };
-  const Py_ssize_t bytes = bytes_of(item_bytes, axes, shape);
+  const Py_ssize_t bytes = data_bytes(item_bytes, axes, shape);
   if (bytes < 0 || has_users_handler()) return new_array(nullptr, 0);
   void* const data = allocate(nullptr, bytes);
+  if (!data) return new_array(nullptr, 0);  // NumPy's error, or its memory, which needs a line less
   PyObject* const made = new_array(data, npy_api::NPY_ARRAY_WRITEABLE_);
-  if (!data || !made) {
+  if (!made) {
     release(nullptr, data, bytes);
-    return made;
+    return nullptr;
   }
   of_c::PyTraceMalloc_Track(kTracemallocDomain, reinterpret_cast<uintptr_t>(data), bytes);
   auto* const fields = reinterpret_cast<ArrayFields*>(made);

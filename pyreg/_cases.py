@@ -44,7 +44,7 @@ class Case:
     optional: Sequence[str] = ()  # the arrays that may be None
     updated: Sequence[str] = ()  # the arrays that are updated in place
     statistics: Sequence[str] = ()  # the forward pass that it takes results of, and the arguments to call that with
-    apart: Sequence[Arguments] = ()  # further variants, in which x has no rows along its last axis
+    other_axes: Sequence[Arguments] = ()  # further variants, along another axis than the last
     samples: bool = False  # the offset counts samples (x's first axis), not elements
 
     @property
@@ -199,19 +199,28 @@ def softmax_dropout() -> list[Case]:
     corner: Arguments = {"causal": "lower_right"}
     left_out = without(["mask"], ["keep"], [*masks])
     variants = [*left_out, {"causal": True}, {"mask": None} | corner, {"keep": None} | corner, *PROBABILITIES]
-    apart: list[Arguments] = [{"axis": 0}, {"axis": 0, "p": 1.0}, {"axis": -2, "p": 0.0} | dict.fromkeys(masks)]
+    other_axes: list[Arguments] = [{"axis": 0}, {"axis": 0, "p": 1.0}, {"axis": -2, "p": 0.0} | dict.fromkeys(masks)]
+    from_y = dict.fromkeys((*x, *rows, "mask")) | {"y": Of.ELEMENT, "p": 0.0}
     forward, backward = "softmax_dropout_forward", "softmax_dropout_backward"
     return [
-        Case(forward, x | masks, TRAINING | scores, y | rows, [INFERENCE, *variants], tuple(masks), apart=apart),
+        Case(
+            forward,
+            x | masks,
+            TRAINING | scores,
+            y | rows,
+            [INFERENCE, *variants],
+            tuple(masks),
+            other_axes=other_axes,
+        ),
         Case(
             backward,
             dy | x | rows | masks,
             DROPOUT | scores | {"y": None},
             dx,
-            variants,
+            [*variants, from_y, {"keep": None} | from_y, {"causal": True} | from_y],
             tuple(masks),
             statistics=(forward, *x, *masks, *scores),
-            apart=apart,
+            other_axes=other_axes,
         ),
     ]
 

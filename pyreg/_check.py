@@ -102,16 +102,21 @@ def dropout(
     Without a mask, the key may be None whatever p is.
     """
     p, training = probability("p", p), flag("training", training)
-    if key is None and training and has_mask and round(p * 2**32) > 0:
+    if key is None and training and has_mask and drops(p):
         raise TypeError(
-            "key must be given if p > 0, got None; a forward pass takes a new one, such as pyreg.random_key(), and the "
-            "backward pass the same one again"
+            "key must be given if p > 0, got None; a forward pass takes a new one, such as pyreg.random_key(), its "
+            "backward pass the same"
         )
     try:
         key = 0 if key is None else integer("key", key, low=0, high=2**64 - 1)
     except TypeError as error:
         raise TypeError(f"{error}; draw one with pyreg.random_key()") from None
     return p, key, integer("offset", offset, low=0, high=2**64 - max(1, size)), training
+
+
+def drops(p: float) -> bool:
+    """Whether something may be dropped: p is rounded to a multiple of 2**-32."""
+    return round(p * 2**32) > 0
 
 
 def step(value: SupportsIndex) -> int:

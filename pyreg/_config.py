@@ -45,6 +45,7 @@ def show_config(mode: str = "stdout") -> dict[str, dict[str, Any]] | None:
         "versions": {
             "pyreg": _core.__version__,
             "compiler": _core.compiler,
+            "build_type": _core.build_type,
             "python": platform.python_version(),
             "numpy": np.__version__,
         },

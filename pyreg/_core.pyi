@@ -6,6 +6,7 @@ from typing import Any
 
 __version__: str
 compiler: str
+build_type: str
 
 def isa_built() -> list[str]: ...
 def isa_found() -> list[str]: ...

@@ -28,7 +28,7 @@ def digest(twin: ModuleType, case: Case, dtype: Any) -> str:
     """The results for each shape and variant, with every NaN made the same."""
     sha = sha256()
     for shape in (*SHAPES, LARGE):
-        for variant in (*case.variants_of(shape), *case.apart) if shape != LARGE else [{}]:
+        for variant in (*case.variants_of(shape), *case.other_axes) if shape != LARGE else [{}]:
             given = inputs(case, variant, shape, dtype)
             made = case.call(twin, case.arguments(shape, dtype, forward=twin, **variant | given))
             for name, value in made.items():

@@ -72,8 +72,9 @@ def relu_dropout_backward(
     ``dx = dropout(np.where(x + bias <= 0, 0, dy), p, key=key, offset=offset)``, and `dbias` is the sum of dx over all
     axes but the last. Where x is NaN, dy passes through, as in PyTorch.
 
-    What the forward pass returned is positive where its input was and is kept. With `y` in place of x, the mask is
-    not made again, and the gradients are the same, bit for bit: ``dx = np.where(y <= 0, 0, dy / (1 - p))``.
+    What the forward pass returned is positive where x + bias is positive and the element is kept. So with `y` in
+    place of x, ``dx = np.where(y <= 0, 0, dy * scale)`` with dropout's ``scale = 1 / (1 - p)``. No mask is made, and
+    the gradients have the same bits.
 
     Parameters
     ----------

@@ -38,9 +38,9 @@ def softmax_dropout_forward(
     x : array_like of float32 or float64, shape ``(..., n)``
         The scores. Any memory layout; copied once unless C-contiguous, aligned and in native byte order.
     mask : array_like, x's dtype, optional
-        Added to the scaled scores, such as a bias of positions. Its shape broadcasts to x's. Broadcasting copies it
-        only along the last axis. Where it is -inf, the weight is 0, but NaN or +inf in x is not hidden; `keep` does
-        hide them.
+        Added to the scaled scores, such as a bias of positions. Its shape broadcasts to x's; it is copied
+        only if it broadcasts along the last axis. Where it is -inf, the weight is 0, but NaN or +inf in x is not
+        hidden; `keep` hides them.
     p, key, offset
         As in `dropout`. With the default p of 0, nothing is dropped.
     training : bool, optional
@@ -80,8 +80,8 @@ def softmax_dropout_forward(
         If an array is not float32 or float64 (this includes a boolean mask), or does not have x's dtype; if `keep`
         is not boolean; if `key`, `offset` or `axis` is not an integer.
     ValueError
-        If x has no such axis, or only one with `causal`; if a shape does not match, a number is out of range, or
-        `out` cannot be written or overlaps an input.
+        If x has no such axis; with `causal`, if x has only one axis, or `axis` is not the last; if a shape does not
+        match, a number is out of range, or `out` cannot be written or overlaps an input.
 
     See Also
     --------
@@ -145,11 +145,11 @@ def softmax_dropout_backward(
 
     Parameters
     ----------
-    dy : array_like, x's dtype and shape
+    dy : array_like, the dtype and shape of x or y
         The gradient of the loss with respect to y.
-    x : array_like of float32 or float64, shape ``(..., n)``
+    x : array_like of float32 or float64, shape ``(..., n)``, optional
         The scores of the forward pass. They must be left out if `y` is given.
-    maximum, rsum : array_like, x's dtype, shape of x without `axis`
+    maximum, rsum : array_like, x's dtype, shape of x without `axis`, optional
         As the forward pass returned them. They must be left out if `y` is given.
     mask, p, key, offset, scale, causal, keep, axis
         As in the forward pass; p is 0 if `training` was False. If `y` is given, `mask` must be left out and p must
@@ -249,7 +249,7 @@ def backward_arguments(
         shape = (*read.shape[:axis], *read.shape[axis + 1 :])
         _check.match_shape(statistic, value, shape, f"x without axis {axis}")
     p = _check.probability("p", p)
-    if y is not None and round(p * 2**32) > 0:
+    if y is not None and _check.drops(p):
         raise ValueError(
             f"p must be 0 if y is given, got {p}: y has lost the weights that were dropped; pass x, maximum and rsum"
         )

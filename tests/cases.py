@@ -13,7 +13,7 @@ from pyreg._cases import CASES, Of
 
 LEVELS = _core.isa_found()
 # "Release", or a preset of CMakePresets.json such as "asan".
-BUILD_TYPE = _core.compiler.split(", ")[-1]
+BUILD_TYPE = _core.build_type
 DTYPES = [np.float32, np.float64]
 
 

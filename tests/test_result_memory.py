@@ -65,7 +65,9 @@ def test_a_memory_handler_of_the_user_is_used():
     set_handler = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object)(api[304])
     get_handler = ctypes.PYFUNCTYPE(ctypes.py_object)(api[305])
 
-    users = Handler.from_buffer_copy(ctypes.string_at(of_capsule(get_handler(), b"mem_handler"), 168))
+    users = Handler.from_buffer_copy(
+        ctypes.string_at(of_capsule(get_handler(), b"mem_handler"), ctypes.sizeof(Handler))
+    )
     users.name = b"users"
     before = set_handler(new_capsule(ctypes.addressof(users), b"mem_handler", None))
     try:

@@ -40,7 +40,7 @@ def test_every_thread_count_equals_the_reference(case, dtype, shape):
 
 
 def test_every_thread_count_equals_the_reference_for_every_variant(case, dtype):
-    for variant in (*case.variants_of((257, 1001)), *case.apart):
+    for variant in (*case.variants_of((257, 1001)), *case.other_axes):
         arguments = case.arguments((257, 1001), dtype, **variant)
         expected = reference(case, arguments)
         for threads in (1, 2, 3):

@@ -8,7 +8,7 @@ namespace {
 
 constexpr uint64_t kDropAll = uint64_t{1} << 32;
 
-// The factor for kept elements. It makes the expected value exactly x. 1 if there are none.
+// The factor for kept elements. It makes the expected value exactly x. 1 if none is kept.
 template <typename T>
 T dropout_scale(uint64_t threshold) {
   if (threshold == kDropAll) return 1;

@@ -2,6 +2,7 @@
 //
 //   forward    s = x * scale + mask,  prob = exp(s - max(s)) / sum(exp(s - max(s))),  y = dropout(prob)
 //   backward   dprob = dropout(dy),  dx = prob * (dprob - sum(dprob * prob)) * scale
+//   from y     if nothing was dropped: the same, with prob = y and dprob = dy
 //
 // The current rows are held in the scratch. A key that `keep` or causal leaves out has a score of -inf, whose weight
 // is 0. So has the padding of a row up to a whole vector.
@@ -192,8 +193,8 @@ PYREG_NOINLINE double exponentials(int64_t n, T* scores, T maximum) {
 }
 
 // Writes the weights over the scores. Returns the sum of their products with dprob. kSelect: sets the weights to 0
-// that `kept` leaves out, or, if it is null, those after the row's end. Otherwise these are products of 0 and rsum,
-// which an infinite rsum, which no forward pass returns, would turn into NaN.
+// that `kept` leaves out, or, if it is null, those after the row's end. Without it they are 0 * rsum: NaN if rsum is
+// infinite, as no forward pass returns it.
 template <bool kSelect, typename T>
 PYREG_NOINLINE double probabilities(int64_t n, T* scores, T maximum, T rsum, const uint8_t* kept, const T* dprob) {
   return sum_of_vectors<T, true>(n, [&](auto vector) PYREG_LAMBDA {

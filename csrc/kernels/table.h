@@ -115,7 +115,7 @@ struct SoftmaxScores {
   const int64_t* lengths;                      // (axes)
   const int64_t *mask_strides, *keep_strides;  // (axes): in elements (0: broadcast)
   int64_t queries, query;  // if causal: rows per sequence, and the first row's index in its sequence; else 0
-  int64_t first_sees;      // if causal: how many keys a sequence's first query sees, and each later one one more
+  int64_t first_sees;      // if causal: query i of a sequence sees the first first_sees + i keys
 };
 
 // The scratch of the softmax kernels, in elements: this many rows, padded to whole groups of lanes, then a byte per

@@ -28,10 +28,10 @@ from pyreg.reference.results import written
 Kept = npt.NDArray[np.bool_]
 
 
-def left_out(x: FloatArray, causal: bool | str, keep: Kept | None) -> Kept:
-    """Which scores causal or `keep` leaves out, in an array that broadcasts to x."""
-    hidden = np.zeros((1,) * x.ndim, np.bool_) if keep is None else ~keep.view(np.uint8).astype(np.bool_)
-    return hidden | behind(x, causal) if causal else hidden
+def left_by(x: FloatArray, causal: bool | str, keep: Kept | None) -> Kept:
+    """Which scores causal and `keep` leave, in an array that broadcasts to x."""
+    left = np.ones((1,) * x.ndim, np.bool_) if keep is None else keep.view(np.uint8).astype(np.bool_)
+    return left & ~behind(x, causal) if causal else left
 
 
 def behind(x: FloatArray, causal: bool | str) -> Kept:
@@ -46,12 +46,12 @@ def where(left: Kept, value: FloatArray, other: float) -> FloatArray:
     return np.where(left, value, value.dtype.type(other))
 
 
-def scores(x: FloatArray, mask: FloatArray | None, scale: float, hidden: Kept) -> FloatArray:
+def scores(x: FloatArray, mask: FloatArray | None, scale: float, left: Kept) -> FloatArray:
     """The scores of which exp is computed: -inf where one is left out."""
     s: FloatArray = x * x.dtype.type(scale)
     if mask is not None:
         s = s + mask
-    return where(~hidden, s, -np.inf)
+    return where(left, s, -np.inf)
 
 
 def softmax_dropout_forward(
@@ -67,7 +67,7 @@ def softmax_dropout_forward(
     axis: int,
     out: FloatArray | None,
 ) -> SoftmaxDropoutForward:
-    s = np.moveaxis(scores(x, mask, scale, left_out(x, causal, keep)), axis, -1)
+    s = np.moveaxis(scores(x, mask, scale, left_by(x, causal, keep)), axis, -1)
     zero = s.dtype.type(0)
     maximum = np.fmax.reduce(s, axis=-1, initial=-np.inf, keepdims=True)
     # If nothing is left of a row, exp is 0 with any maximum. Adding zero turns -0 into +0.
@@ -96,7 +96,7 @@ def softmax_dropout_backward(
     axis: int,
     out: FloatArray | None,
 ) -> FloatArray:
-    hidden = left_out(dy, causal, keep)
+    left = left_by(dy, causal, keep)
     if y is not None:
         prob = y
     else:
@@ -104,7 +104,7 @@ def softmax_dropout_backward(
         assert maximum is not None
         assert rsum is not None
         maximum, rsum = (np.expand_dims(statistic, axis) for statistic in (maximum, rsum))
-        prob = exp(scores(x, mask, scale, hidden) - maximum) * rsum
-    prob, dprob = (where(~hidden, w, 0) for w in (prob, dropout(dy, p, key, offset)))
+        prob = exp(scores(x, mask, scale, left) - maximum) * rsum
+    prob, dprob = (where(left, w, 0) for w in (prob, dropout(dy, p, key, offset)))
     mean = np.moveaxis(row_sum(np.moveaxis(dprob * prob, axis, -1)), -1, axis).astype(prob.dtype)
     return written((prob * (dprob - mean)) * prob.dtype.type(scale), out, dy.shape)
