@@ -242,12 +242,13 @@ std::pair<double, double> Arguments::betas() {
   return {beta1, beta2};
 }
 
-const char* Arguments::text() {
+std::string_view Arguments::text() {
   PyObject* const argument = object();
-  const char* const text = PyUnicode_CheckExact(argument) ? PyUnicode_AsUTF8(argument) : nullptr;
-  if (text) return text;
+  Py_ssize_t length = 0;
+  const char* const text = PyUnicode_CheckExact(argument) ? PyUnicode_AsUTF8AndSize(argument, &length) : nullptr;
+  if (text) return {text, static_cast<size_t>(length)};
   PyErr_Clear();
-  return refused("");
+  return refused(std::string_view());
 }
 
 DropoutArguments Arguments::dropout(uint64_t size) { return dropout(size, false, true); }

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <limits>
+#include <string_view>
 #include <utility>
 
 #include "released_gil.h"
@@ -141,7 +142,7 @@ class Arguments {
   // An axis of x, counted from the first.
   int axis_of(const Array& x);
   std::pair<double, double> betas();
-  const char* text();
+  std::string_view text();
   PyObject* object();
 
   // p, the key and the offset, for `size` elements; in a forward pass also `training`. Without a mask, the key may be

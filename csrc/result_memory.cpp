@@ -58,7 +58,7 @@ PyObject* (*current_handler)() = nullptr;
 // Stands before the first element. NumPy's memory starts at a multiple of 16 bytes, so there is room for it.
 struct Header {
   char* memory;
-  size_t size;  // of the data
+  size_t size;  // of `memory`
 };
 static_assert(sizeof(Header) <= 16);
 
@@ -81,33 +81,42 @@ size_t bytes_to_skip(size_t size) {
   return size >= kLarge ? (1 + turn.fetch_add(1, std::memory_order_relaxed) % 3) * kQuarter : 0;
 }
 
-void* after_header(void* memory, size_t size) {
-  if (!memory) return nullptr;
-  const Header header{static_cast<char*>(memory), size};
-  char* const from = header.memory + bytes_to_skip(size);
-  char* const data = from + (kLineBytes - reinterpret_cast<uintptr_t>(from) % kLineBytes);
+// The first line after `from`, a place in the memory with room for a header before it.
+void* after_header(const Header& header, char* from) {
+  char* const data = from + -reinterpret_cast<uintptr_t>(from) % kLineBytes;
   std::memcpy(data - sizeof header, &header, sizeof header);
   return data;
 }
 
-void* allocate(void*, size_t size) { return after_header(numpys.malloc(numpys.context, with_room(size)), size); }
+void* in_new_memory(void* memory, size_t size) {
+  if (!memory) return nullptr;
+  const Header header{static_cast<char*>(memory), with_room(size)};
+  return after_header(header, header.memory + bytes_to_skip(size) + sizeof header);
+}
+
+void* allocate(void*, size_t size) { return in_new_memory(numpys.malloc(numpys.context, with_room(size)), size); }
 
 void* allocate_zeros(void*, size_t count, size_t size) {
-  return after_header(numpys.calloc(numpys.context, 1, with_room(count * size)), count * size);
+  return in_new_memory(numpys.calloc(numpys.context, 1, with_room(count * size)), count * size);
 }
 
 void release(void*, void* data, size_t) {
   if (!data) return;
   const Header header = header_of(data);
-  numpys.free(numpys.context, header.memory, with_room(header.size));
+  numpys.free(numpys.context, header.memory, header.size);
 }
 
 void* reallocate(void*, void* data, size_t size) {
-  void* const moved = allocate(nullptr, size);
-  if (!moved || !data) return moved;
-  std::memcpy(moved, data, std::min(header_of(data).size, size));
-  release(nullptr, data, 0);
-  return moved;
+  if (!data) return allocate(nullptr, size);
+  const Header old = header_of(data);
+  const size_t before = static_cast<char*>(data) - old.memory;
+  Header header{nullptr, before + size + kLineBytes};
+  header.memory = static_cast<char*>(numpys.realloc(numpys.context, old.memory, header.size));
+  if (!header.memory) return nullptr;
+  char* const from = header.memory + before;
+  char* const moved = from + -reinterpret_cast<uintptr_t>(from) % kLineBytes;
+  std::memmove(moved, from, std::min(old.size - before, size));
+  return after_header(header, moved);
 }
 
 Handler handler = {"pyreg", 1, {nullptr, allocate, allocate_zeros, reallocate, release}};

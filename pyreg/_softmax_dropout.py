@@ -331,9 +331,10 @@ def along_rows(name: str, array: Any, x: FloatArray, axis: int, whose: str) -> A
 
 def which_causal(value: Any) -> Any:
     if isinstance(value, str):
-        if value not in ("upper_left", "lower_right"):
-            raise ValueError(f'causal must be True, False, "upper_left" or "lower_right", got {value!r}')
-        return str(value)
+        corner = str.__str__(value)  # a subclass may override it, and comparisons
+        if corner not in ("upper_left", "lower_right"):
+            raise ValueError(f'causal must be True, False, "upper_left" or "lower_right", got {corner!r}')
+        return corner
     try:
         return _check.flag("causal", value)
     except TypeError as error:

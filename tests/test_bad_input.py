@@ -91,7 +91,7 @@ BAD = {
     **dict.fromkeys(("eps", "lr", "weight_decay", "momentum", "dampening"), AT_LEAST_0),
     "causal": [
         *FLAG[1:],
-        *((value, ValueError, '"lower_right"') for value in ("no", "", "LOWER_RIGHT", "\ud800")),
+        *((value, ValueError, '"lower_right"') for value in ("no", "", "LOWER_RIGHT", "lower_right\0", "\ud800")),
     ],
     "axis": [*NO_INTEGERS, *NONE, *((value, ValueError, "[-2, 1]") for value in (2, -3, 10**30, -(10**5000)))],
     "y": [(np.ones(SHAPE, F32), TypeError, "x must be None"), (1.0, TypeError, "x must be None")],

@@ -399,3 +399,11 @@ def test_float32_gradients_are_accurate_to_float32(impl, rng):
     exact = pyreg.reference.softmax_dropout_backward(dy, x, *statistics, scale=2.0, **DROPOUT)
     # Products of a weight, accurate to 1e-6, and a difference of numbers up to 10.
     np.testing.assert_allclose(dx, exact, rtol=0, atol=2e-6 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((1,) * 64, -1), ((1,) * 64, 0), ((0, 2**40), 1)])
+def test_shapes_of_many_axes_and_of_no_elements(impl, shape, axis):
+    x = np.zeros(shape, np.float32)
+    y, maximum, _ = impl.softmax_dropout_forward(x, axis=axis)
+    assert impl.softmax_dropout_backward(x, y=y, axis=axis).shape == y.shape == shape
+    assert maximum.ndim == x.ndim - 1

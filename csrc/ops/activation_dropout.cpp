@@ -78,7 +78,7 @@ void require_bias(Arguments& a, const Array& x, const Array& bias) {
 // Arguments: the activation, then those of its public function. x, y: rows of n, the length of the bias; without a
 // bias, of any length.
 Reference forward(Arguments& a) {
-  const char* activation = a.text();
+  const std::string_view activation = a.text();
   const Array x = a.array(), bias = a.optional_array();
   require_bias(a, x, bias);
   const DropoutArguments dropout = a.dropout_in_training(x.size);
@@ -129,7 +129,7 @@ void relu_backward(const Array& dy, const Array& y, uint64_t threshold, T* dx, T
 // kRelu: takes either x or y, and no name of an activation.
 template <bool kRelu>
 Reference backward(Arguments& a) {
-  const char* activation = kRelu ? "relu" : a.text();
+  const std::string_view activation = kRelu ? "relu" : a.text();
   const Array dy = a.array(), given_x = kRelu ? a.optional_array() : a.array(), bias = a.optional_array(),
               y = kRelu ? a.optional_array() : Array{};
   a.require(bool{given_x} != bool{y});

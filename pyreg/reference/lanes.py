@@ -1,5 +1,6 @@
 """The order in which a row is summed."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,12 @@ SUM_BLOCK = 4096
 
 def row_sum(x: FloatArray) -> Float64Array:
     """The sum over the last axis, (..., 1): in x's dtype over blocks, then over the blocks in double."""
-    total = np.zeros(x.shape[:-1], np.float64)
-    for first in range(0, x.shape[-1], SUM_BLOCK):
-        total += lane_sum(x[..., first : first + SUM_BLOCK])
-    return total[..., None]
+    *leading, n = x.shape
+    rows = x.reshape(math.prod(leading), n)
+    total = np.zeros(len(rows), np.float64)
+    for first in range(0, n if rows.size else 0, SUM_BLOCK):
+        total += lane_sum(rows[:, first : first + SUM_BLOCK])
+    return total.reshape(*leading, 1)
 
 
 def lane_count(dtype: npt.DTypeLike) -> int:
