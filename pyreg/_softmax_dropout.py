@@ -151,11 +151,13 @@ def softmax_dropout_backward(
         The scores of the forward pass. They must be left out if `y` is given.
     maximum, rsum : array_like, x's dtype, shape of x without `axis`, optional
         As the forward pass returned them. They must be left out if `y` is given.
-    mask, p, key, offset, scale, causal, keep, axis
-        As in the forward pass; p is 0 if `training` was False. If `y` is given, `mask` must be left out and p must
-        be 0. `causal` and `keep` also hide what dy holds where they leave no weight, even NaN.
+    mask : array_like, x's dtype, optional
+        As in the forward pass. It must be left out if `y` is given.
     y : array_like of float32 or float64, shape ``(..., n)``, optional
-        The weights that the forward pass returned without dropout.
+        The weights that the forward pass returned without dropout, in place of x, maximum, rsum and mask.
+    p, key, offset, scale, causal, keep, axis
+        As in the forward pass; p is 0 if `training` was False, and must be 0 if `y` is given. `causal` and `keep`
+        also hide what dy holds where they leave no weight, even NaN.
     out : ndarray, optional
         Array that receives dx, of x's dtype and shape, C-contiguous, aligned and writeable. It may be `dy`, `x` or
         `y` itself, but must not partly overlap them, nor overlap another argument.
