@@ -137,8 +137,7 @@ void activation_dropout_rows(const ActivationDropout<T>& a, FillChunk<T> fill) {
           value = masked<T>(value, scale, keep + (vector.at - chunk_begin));
           if (dbias) vector.store(dbias, vector.load(dbias) + value);
           return value;
-        },
-        [&](int64_t begin, int64_t end, int64_t lead) PYREG_LAMBDA { dbiases.end_chunk(begin, end, lead); });
+        });
     dbiases.end_row();
   }
   results.finish();
@@ -185,14 +184,7 @@ void relu_dropout_backward_rows(int64_t rows, int64_t n, const T* dy, const T* y
       fetch_ahead<2048, 2>(vector, dy);
       fetch_ahead<2048, 2>(vector, y);
     };
-    if constexpr (kSum) {
-      each_chunk(n, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
-        each_vector_of_chunk<T>(begin, end, n, lead, body);
-        dbiases.end_chunk(begin, end, lead);
-      });
-    } else {
-      each_vector_from_line<T>(0, n, lead, body);
-    }
+    each_vector_from_line<T>(0, n, lead, body);
     gradient.end_row();
     dbiases.end_row();
   }

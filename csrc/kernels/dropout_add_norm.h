@@ -168,9 +168,6 @@ class DropoutAddGradients {
   PYREG_INLINE Chunk chunk(int64_t begin) {
     return {branch_.chunk(begin), dz_, x_, dlayer_scale_.inner(), dx_.chunk(begin), dresidual_.chunk(begin)};
   }
-  PYREG_INLINE void end_chunk(int64_t begin, int64_t end, int64_t lead) const {
-    dlayer_scale_.end_chunk(begin, end, lead);
-  }
   PYREG_INLINE void end_row() {
     dz_ += dz_step_;
     if (x_) x_ += n_;

@@ -199,9 +199,6 @@ void norm_backward_rows(int64_t rows, int64_t n, const T* dy, const T* x, const 
         if constexpr (Norm::kCentred) g = g - mean_g;
         chunk.store(vector, (g - xhat * mean_g_xhat) * factors.rstd);
       });
-      gradient.end_chunk(begin, end, lead);
-      if constexpr (kWeight) dweights.end_chunk(begin, end, lead);
-      if constexpr (kWeight && Norm::kCentred) dbiases.end_chunk(begin, end, lead);
     });
     if (!begun) continue;
     gradient.end_row();

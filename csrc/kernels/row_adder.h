@@ -4,8 +4,6 @@
 //   for each row:
 //     inner <- inner + row
 //     after kInnerRows rows, and after the last one:   total <- total + inner,  inner <- 0
-//
-// Each chunk of `inner` is added to the total while it is in the first-level cache.
 #pragma once
 
 #include "kernels/row_sums.h"
@@ -16,12 +14,11 @@ namespace {
 constexpr int64_t kInnerRows = 8;
 
 template <typename T>
-PYREG_NOINLINE void add_inner(const ColumnSum<T>& sum, const MovedChunk& chunk, int64_t lead) {
-  T *const total = sum.total, *const inner = sum.inner;
-  each_vector_from_line<T>(chunk.begin, chunk.end, lead, [&](auto vector) PYREG_LAMBDA {
-    vector.store(total, vector.load(total) + vector.load(inner));
-    vector.store(inner, typename Native<T>::vec{});
-  });
+PYREG_NOINLINE void add_inner(int64_t n, T* __restrict total, T* __restrict inner) {
+  for (int64_t i = 0; i < n; ++i) {
+    total[i] += inner[i];
+    inner[i] = 0;
+  }
 }
 
 template <typename T>
@@ -36,14 +33,11 @@ class RowAdder {
   // What the row is to be added to; null if there is no sum.
   PYREG_INLINE T* inner() const { return sum_.inner; }
 
-  // Called when the row's chunk begin, ..., end - 1, moved by `lead`, is added.
-  PYREG_INLINE void end_chunk(int64_t begin, int64_t end, int64_t lead) const {
-    if (sum_.total && (row_ % kInnerRows == 0 || row_ == rows_))
-      add_inner(sum_, MovedChunk(begin, end, n_, lead), lead);
-  }
-
   // Called when all of the row is added.
-  PYREG_INLINE void end_row() { ++row_; }
+  PYREG_INLINE void end_row() {
+    if (sum_.total && (row_ % kInnerRows == 0 || row_ == rows_)) add_inner(n_, sum_.total, sum_.inner);
+    ++row_;
+  }
 
  private:
   ColumnSum<T> sum_;

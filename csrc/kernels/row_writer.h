@@ -8,10 +8,6 @@
 namespace pyreg {
 namespace {
 
-struct DoNothing {
-  PYREG_INLINE void operator()(int64_t, int64_t, int64_t) const {}
-};
-
 template <typename T, bool kNontemporal>
 class RowWriter {
  public:
@@ -39,9 +35,6 @@ class RowWriter {
   };
   PYREG_INLINE Chunk chunk(int64_t) { return {row_, *this}; }
 
-  // Called when a chunk of the row is stored.
-  PYREG_INLINE void end_chunk(int64_t, int64_t, int64_t) {}
-
   // Called when all of the row is stored.
   PYREG_INLINE void end_row() {
     if constexpr (kNontemporal) {
@@ -65,10 +58,10 @@ class RowWriter {
     }
   }
 
-  // Writes a row chunk by chunk. For each chunk, calls make(begin, moved), then stores value(vector) for the vectors
-  // of the moved chunk, then calls done(begin, end, lead).
-  template <typename Make, typename Value, typename Done = DoNothing>
-  PYREG_INLINE void write_row(Make make, Value value, Done done = {}) {
+  // Writes a row chunk by chunk. Calls make(begin, moved) for each chunk, then stores value(vector) for the vectors
+  // of the moved chunk.
+  template <typename Make, typename Value>
+  PYREG_INLINE void write_row(Make make, Value value) {
     // With ordinary stores there is no lead: the vectors that are read from the scratch are then the same that were
     // written to it just before. Others would have to wait until those writes are through.
     const int64_t lead = kNontemporal ? lead_ : 0;
@@ -77,7 +70,6 @@ class RowWriter {
       const Chunk target = chunk(begin);
       each_vector_of_chunk<T>(begin, end, n_, lead,
                               [&](auto vector) PYREG_LAMBDA { target.store(vector, value(vector)); });
-      done(begin, end, lead);
     });
     end_row();
   }
