@@ -106,7 +106,7 @@ def run_suite(python, before, sdist, folder, *options):
 
 def test_the_wheel_is_manylinux_has_its_openmp_runtime_and_is_small(wheel):
     assert "manylinux" in wheel.name
-    assert wheel.stat().st_size < 1_000_000
+    assert wheel.stat().st_size < 1_200_000
     names = zipfile.ZipFile(wheel).namelist()
     assert [name for name in names if name.startswith("pyreg.libs/libgomp")]
     assert {"pyreg/py.typed", "pyreg/_core.pyi"} <= set(names)
