@@ -5,6 +5,7 @@
 #include "cache.h"
 #include "dispatch.h"
 #include "functions.h"
+#include "kernels/dropout_scale.h"
 #include "parallel.h"
 
 namespace pyreg {
@@ -29,8 +30,7 @@ Reference drop_path(Arguments& a) {
     parallel_blocks(samples, block_elements<uint8_t>(false), 8 * samples, [&](int64_t begin, int64_t end) {
       mask(end - begin, dropout.threshold, dropout.key, dropout.offset + begin, &kept[begin]);
     });
-    const double keep = 0x1p32 - static_cast<double>(dropout.threshold);
-    const T scale = keep > 0 ? static_cast<T>(0x1p32 / keep) : T{0};
+    const T scale = dropout_scale<T>(dropout.threshold);
 
     // A large sample is divided into pieces of one block. Small samples are grouped into a block.
     const auto kernel = kernels<T>().drop_path;
