@@ -106,13 +106,13 @@ def test_dropout_comes_behind_the_activation_and_the_bias_before_it(impl, dtype,
 
 
 def sum_of_70_rows(rows):
-    """Over a block of 64 rows and a block of 6: 8 rows in order, then the sums of 8 rows in order."""
+    """Over a block of 64 rows and a block of 6: 16 rows in order, then the sums of 16 rows in order."""
 
     def in_order(rows):
         return np.add.accumulate(rows, axis=0)[-1]
 
     first, second = (
-        in_order([in_order(block[at : at + 8]) for at in range(0, len(block), 8)]).astype(np.float64)
+        in_order([in_order(block[at : at + 16]) for at in range(0, len(block), 16)]).astype(np.float64)
         for block in (rows[:64], rows[64:])
     )
     return (first + second).astype(rows.dtype)

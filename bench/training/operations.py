@@ -49,13 +49,13 @@ def linear_backward(dy: Array, x: Array, weight: Array) -> tuple[Array, Array, A
 def sum_rows(dy: Array) -> Array:
     """Sum over all axes but the last: a bias's gradient.
 
-    Over 8 rows, over 8 such sums, then in double precision over these blocks of 64 rows, as pyreg's functions
+    Over 16 rows, over 4 such sums, then in double precision over these blocks of 64 rows, as pyreg's functions
     sum the gradients of weights and biases.
     """
     rows = dy.reshape(-1, dy.shape[-1])
     if missing := -len(rows) % 64:
         rows = np.concatenate([rows, np.zeros((missing, dy.shape[-1]), dy.dtype)])
-    blocks = rows.reshape(-1, 8, 8, dy.shape[-1]).sum(axis=2).sum(axis=1)
+    blocks = rows.reshape(-1, 4, 16, dy.shape[-1]).sum(axis=2).sum(axis=1)
     total: Array = blocks.astype(np.float64).sum(axis=0).astype(dy.dtype)
     return total
 

@@ -117,7 +117,6 @@ void fill_chunk(const ActivationDropout<T>& a, int64_t row, int64_t from, int64_
 template <typename T, bool kNontemporal>
 void activation_dropout_rows(const ActivationDropout<T>& a, FillChunk<T> fill) {
   RowAdder<T> dbiases(a.rows, a.n, a.dbias);
-  T* const dbias = dbiases.inner();
   RowMasks masks(a.rows, a.n, a.threshold, a.key, a.offset);
   const T scale = masks.scale<T>();
   RowWriter<T, kNontemporal> results(a.n, a.y);
@@ -125,6 +124,7 @@ void activation_dropout_rows(const ActivationDropout<T>& a, FillChunk<T> fill) {
   for (int64_t r = 0; r < a.rows; ++r) {
     const uint8_t* keep = nullptr;
     int64_t chunk_begin = 0, from = 0;
+    T* const dbias = dbiases.target();
     results.write_row(
         [&](int64_t begin, const MovedChunk& moved) PYREG_LAMBDA {
           keep = masks.chunk(begin);
@@ -171,12 +171,12 @@ template <typename T, bool kSum, bool kNontemporal>
 void relu_dropout_backward_rows(int64_t rows, int64_t n, const T* dy, const T* y, uint64_t threshold, T* dx,
                                 const ColumnSum<T>& dbias_sum) {
   RowAdder<T> dbiases(rows, n, dbias_sum);
-  T* const dbias = dbiases.inner();
   RowWriter<T, kNontemporal> gradient(n, dx);
   const T scale = dropout_scale<T>(threshold);
   for (int64_t r = 0; r < rows; ++r, dy += n, y += n) {
     const int64_t lead = gradient.lead();
     const auto target = gradient.chunk(0);
+    T* const dbias = dbiases.target();
     const auto body = [&](auto vector) PYREG_LAMBDA {
       const auto value = vector.load(y) <= T{0} ? typename Native<T>::vec{} : vector.load(dy) * scale;
       if constexpr (kSum) vector.store(dbias, vector.load(dbias) + value);

@@ -166,7 +166,7 @@ class DropoutAddGradients {
 
   PYREG_INLINE const T* row() const { return dx_.row(); }
   PYREG_INLINE Chunk chunk(int64_t begin) {
-    return {branch_.chunk(begin), dz_, x_, dlayer_scale_.inner(), dx_.chunk(begin), dresidual_.chunk(begin)};
+    return {branch_.chunk(begin), dz_, x_, dlayer_scale_.target(), dx_.chunk(begin), dresidual_.chunk(begin)};
   }
   PYREG_INLINE void end_row() {
     dz_ += dz_step_;

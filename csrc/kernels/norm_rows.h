@@ -169,12 +169,12 @@ void norm_backward_rows(int64_t rows, int64_t n, const T* dy, const T* x, const 
                         const T* weight, Gradient& gradient, const ColumnSum<T>& dweight_sum,
                         const ColumnSum<T>& dbias_sum) {
   RowAdder<T> dweights(rows, n, dweight_sum), dbiases(rows, n, dbias_sum);
-  T *const dweight = dweights.inner(), *const dbias = dbiases.inner();
   RowGradientMeans<Norm, kWeight, T> means;
   for (int64_t r = -1; r < rows; ++r) {
     typename Norm::Row row{};
     T mean_g = 0, mean_g_xhat = 0;
     int64_t lead = 0;
+    T *const dweight = dweights.target(), *const dbias = dbiases.target();
     const bool begun = r >= 0, more = r + 1 < rows;
     if (begun) {
       means.finish();

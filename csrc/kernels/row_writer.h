@@ -12,13 +12,13 @@ template <typename T, bool kNontemporal>
 class RowWriter {
  public:
   // row: the first row, or null if nothing is to be written.
-  RowWriter(int64_t n, T* row) : n_(n), row_(row), lead_(to_next_line(row)) {}
+  RowWriter(int64_t n, T* row) : n_(n), row_(row) {}
 
   RowWriter(const RowWriter&) = delete;
 
   // The row that is being written, and the number of its elements before a cache line starts.
   PYREG_INLINE T* row() const { return row_; }
-  PYREG_INLINE int64_t lead() const { return lead_; }
+  PYREG_INLINE int64_t lead() const { return to_next_line(row_); }
 
   // That row, for a chunk of it. The pointer is copied, so it stays in a register.
   struct Chunk {
@@ -38,21 +38,20 @@ class RowWriter {
   // Called when all of the row is stored.
   PYREG_INLINE void end_row() {
     if constexpr (kNontemporal) {
-      if (lead_ > 0 && started_)
-        write_line(first_line_, row_ - (kLine - lead_));
+      if (lead() > 0 && started_)
+        write_line(first_line_, row_ - (kLine - lead()));
       else  // the line's first part is not this writer's
-        std::memcpy(row_, first_line_ + (kLine - lead_) % kLine, lead_ * sizeof(T));
+        std::memcpy(row_, first_line_ + (kLine - lead()) % kLine, lead() * sizeof(T));
       std::memcpy(first_line_, last_line_, sizeof first_line_);
       started_ = true;
     }
     row_ += n_;
-    lead_ = to_next_line(row_);
   }
 
   // Called when all rows are stored.
   PYREG_INLINE void finish() {
     if constexpr (kNontemporal) {
-      const int64_t rest = (kLine - lead_) % kLine;  // the line's last part is not this writer's
+      const int64_t rest = (kLine - lead()) % kLine;  // the line's last part is not this writer's
       std::memcpy(row_ - rest, first_line_, rest * sizeof(T));
       nontemporal_fence();
     }
@@ -64,7 +63,7 @@ class RowWriter {
   PYREG_INLINE void write_row(Make make, Value value) {
     // With ordinary stores there is no lead: the vectors that are read from the scratch are then the same that were
     // written to it just before. Others would have to wait until those writes are through.
-    const int64_t lead = kNontemporal ? lead_ : 0;
+    const int64_t lead = kNontemporal ? this->lead() : 0;
     each_chunk(n_, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
       make(begin, MovedChunk(begin, end, n_, lead));
       const Chunk target = chunk(begin);
@@ -83,7 +82,7 @@ class RowWriter {
       if (vector.in_line) return store_nontemporal(row + vector.at, v);
     }
     // Elements before the lead belong to the line in which the previous row ended.
-    T* const line = vector.at < lead_ ? first_line_ : last_line_;
+    T* const line = vector.at < lead() ? first_line_ : last_line_;
     vector.store_at(line + (kLine - to_next_line(row + vector.at)) % kLine, v);
   }
 
@@ -97,7 +96,6 @@ class RowWriter {
 
   int64_t n_;
   T* row_;
-  int64_t lead_;
   // The cache lines in which the row begins and in which it ends.
   alignas(kLineBytes) T first_line_[kLine], last_line_[kLine];
   bool started_ = false;

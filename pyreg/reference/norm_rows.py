@@ -11,7 +11,7 @@ from pyreg._results import Float64Array, FloatArray
 from pyreg.reference.lanes import row_sum
 
 # In a sum over rows: the rows of a block, and those that are added up before their sum is added to the block's.
-BLOCK_ROWS, INNER_ROWS = 64, 8
+BLOCK_ROWS, INNER_ROWS = 64, 16
 
 
 def as_rows(x: FloatArray, axis: int) -> FloatArray:
