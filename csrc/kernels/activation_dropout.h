@@ -181,8 +181,8 @@ void relu_dropout_backward_rows(int64_t rows, int64_t n, const T* dy, const T* y
       const auto value = vector.load(y) <= T{0} ? typename Native<T>::vec{} : vector.load(dy) * scale;
       if constexpr (kSum) vector.store(dbias, vector.load(dbias) + value);
       target.store(vector, value);
-      fetch_ahead<2048, 2>(vector, dy);
-      fetch_ahead<2048, 2>(vector, y);
+      fetch_row<kFromInput<kNontemporal>>(vector, dy);
+      fetch_row<kFromInput<kNontemporal>>(vector, y);
     };
     each_vector_from_line<T>(0, n, lead, body);
     gradient.end_row();

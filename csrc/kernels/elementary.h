@@ -23,9 +23,9 @@ struct Constants<float> {
   static constexpr int32_t kBias = 127;        // of the exponent
   // kLn2High ends in so many zero bits that its products with exponents are exact.
   static constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440054690583e-4f;
-  static constexpr float kLowest = -104;  // exp of it rounds to 0
-  static constexpr float kSmall = -80;    // below this, the power of two is applied in two steps
-  static constexpr int kLowBits = 12;     // cut off so that a square is exact
+  static constexpr float kLowest = -131.7f;  // see exp()
+  static constexpr float kSmall = -80;       // below this, the power of two is applied in two steps
+  static constexpr int kLowBits = 12;        // cut off so that a square is exact
   // (exp(r) - 1 - r) / r**2, for |r| <= log(2) / 2. `rest` takes r a little beyond, where this is as accurate
   static constexpr float kExp[] = {0.4999999344959784f, 0.16666520661175288f, 0.041668387753408115f,
                                    0.00836871332491591f, 0.0013814602915224747f};
@@ -44,7 +44,7 @@ struct Constants<double> {
   static constexpr int kSignificandBits = 52;
   static constexpr int64_t kBias = 1023;
   static constexpr double kLn2High = 6.93147180369123816490e-01, kLn2Low = 1.90821492927058770002e-10;
-  static constexpr double kLowest = -746;
+  static constexpr double kLowest = -1063.3;
   static constexpr double kSmall = -690;
   static constexpr int kLowBits = 27;
   static constexpr double kExp[] = {0.5000000000000011,    0.16666666666666413,   0.04166666666653021,
@@ -80,6 +80,9 @@ PYREG_INLINE typename Native<T>::vec polynomial(const T (&coefficients)[kTerms],
 
 // exp(x + rest), for x <= 0 and a rest that is small compared with 1. With x = k * log(2) + r, exp(x) = 2**k * exp(r)
 // (Cody and Waite, "Software Manual for the Elementary Functions", 1980, chapter 6).
+//
+// x is at least kLowest, where the bits of the power of two are those of 0. So exp(-inf), for which softmax has much
+// use, is a product with 0. As a product that underflows it would take some hundred cycles.
 template <typename T, bool kRest = false>
 PYREG_INLINE typename Native<T>::vec exp(typename Native<T>::vec x,
                                          typename Native<T>::vec rest = typename Native<T>::vec{}) {

@@ -24,7 +24,7 @@ class Constants(NamedTuple):
     bias: int  # of the exponent
     ln2_high: float  # ends in enough zero bits for its products with exponents to be exact
     ln2_low: float
-    lowest: float  # exp(lowest) rounds to 0
+    lowest: float  # its power of two, in exp, has the bits of 0
     small: float  # below this, the power of two is applied in two steps
     low_bits: int  # cleared to make a square exact
     exp: tuple[float, ...]  # (exp(r) - 1 - r) / r**2, for |r| <= log(2) / 2
@@ -39,7 +39,7 @@ FLOAT32 = Constants(
     bias=127,
     ln2_high=0.693359375,
     ln2_low=-2.12194440054690583e-4,
-    lowest=-104.0,
+    lowest=-131.7,
     small=-80.0,
     low_bits=12,
     exp=(0.4999999344959784, 0.16666520661175288, 0.041668387753408115, 0.00836871332491591, 0.0013814602915224747),
@@ -66,7 +66,7 @@ FLOAT64 = Constants(
     bias=1023,
     ln2_high=6.93147180369123816490e-01,
     ln2_low=1.90821492927058770002e-10,
-    lowest=-746.0,
+    lowest=-1063.3,
     small=-690.0,
     low_bits=27,
     exp=(
