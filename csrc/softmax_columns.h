@@ -11,6 +11,7 @@
 #include "kernels/dropout_scale.h"
 #include "row_blocks.h"
 #include "softmax_options.h"
+#include "whole_mask.h"
 
 namespace pyreg {
 
@@ -23,10 +24,7 @@ class MadeDropout {
     if (dropout.threshold == 0 || dropout.threshold == kDropAll) return;
     scale_ = dropout_scale<T>(dropout.threshold);
     kept_.reset(new uint8_t[size]);
-    const auto kernel = kernels<T>().dropout_mask;
-    parallel_blocks(size, block_elements<uint8_t>(false), 8 * size, [&](int64_t begin, int64_t end) {
-      kernel(end - begin, dropout.threshold, dropout.key, dropout.offset + begin, kept_.get() + begin);
-    });
+    make_whole_mask(dropout, size, kept_.get());
   }
 
   // The threshold that is left for the kernels: nothing or everything is dropped.

@@ -124,10 +124,7 @@ def relu_dropout_backward(
 def backward_arguments(
     dy: Any, x: Any, bias: Any, y: Any, p: float, key: Any, offset: Any, out: Any
 ) -> tuple[Any, ...]:
-    if x is None and y is None:
-        raise TypeError("x or y must be given, got None for both")
-    if x is not None and y is not None:
-        raise TypeError(f"x must be None if y is given, got {_check.type_name(x)}")
+    _check.y_instead_of(y, {"x": x}, {})
     name, given = ("x", x) if y is None else ("y", y)
     _, dy, given, bias, *others = _activation_dropout.backward_arguments(
         "relu", dy, given, bias, p, key, offset, out, name

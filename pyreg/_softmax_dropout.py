@@ -236,8 +236,7 @@ def backward_arguments(
     axis: Any,
     out: Any,
 ) -> tuple[Any, ...]:
-    scores = {"x": x, "maximum": maximum, "rsum": rsum}
-    refuse_both_or_none(y, scores | {"mask": mask})
+    _check.y_instead_of(y, {"x": x, "maximum": maximum, "rsum": rsum}, {"mask": mask})
     if y is None:
         x, dy, maximum, rsum, mask = _check.arrays(
             {"x": x, "dy": dy, "maximum": maximum, "rsum": rsum}, {"mask": added_mask(mask)}
@@ -260,17 +259,6 @@ def backward_arguments(
     avoided = {"maximum": maximum, "rsum": rsum, "mask": mask, "keep": keep}
     out = _check.out(out, {name: read, "dy": dy}, avoided)
     return dy, x, maximum, rsum, mask, y, p, key, offset, scale, causal, keep, axis, out
-
-
-def refuse_both_or_none(y: Any, scores: dict[str, Any]) -> None:
-    """Raise unless either y is given, or all that the weights are computed from."""
-    given = [name for name, value in scores.items() if value is not None]
-    missing = [name for name in ("x", "maximum", "rsum") if name not in given]
-    if y is not None and given:
-        came = _check.type_name(scores[given[0]])
-        raise TypeError(f"{given[0]} must be None if y is given, which was computed from it, got {came}")
-    if y is None and missing:
-        raise TypeError(f"x, maximum and rsum must be given, or y alone; {missing[0]} must be an array, got None")
 
 
 def added_mask(mask: Any) -> Any:

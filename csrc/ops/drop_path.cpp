@@ -7,6 +7,7 @@
 #include "functions.h"
 #include "kernels/dropout_scale.h"
 #include "parallel.h"
+#include "whole_mask.h"
 
 namespace pyreg {
 namespace {
@@ -26,10 +27,7 @@ Reference drop_path(Arguments& a) {
     const ReleasedGil released;
     if (x.size == 0) return;
     const std::unique_ptr<uint8_t[]> kept(new uint8_t[samples]);
-    const auto mask = kernels<T>().dropout_mask;
-    parallel_blocks(samples, block_elements<uint8_t>(false), 8 * samples, [&](int64_t begin, int64_t end) {
-      mask(end - begin, dropout.threshold, dropout.key, dropout.offset + begin, &kept[begin]);
-    });
+    make_whole_mask(dropout, samples, kept.get());
     const T scale = dropout_scale<T>(dropout.threshold);
 
     // A large sample is divided into pieces of one block. Small samples are grouped into a block.

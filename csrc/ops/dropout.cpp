@@ -2,6 +2,7 @@
 #include "dispatch.h"
 #include "functions.h"
 #include "parallel.h"
+#include "whole_mask.h"
 
 namespace pyreg {
 namespace {
@@ -38,18 +39,13 @@ Reference dropout_mask(Arguments& a) {
     if (__builtin_mul_overflow(size, lengths[axis], &size)) size = std::numeric_limits<int64_t>::max();
   }
   a.require(axes <= kMaxAxes && size < std::numeric_limits<int64_t>::max());
-  const auto [threshold, key, offset] = a.dropout(size);
+  const DropoutArguments dropout = a.dropout(size);
   if (!a.good()) return {};
 
   Result kept = new_array(Type::boolean, static_cast<int>(axes), lengths);
   {
     const ReleasedGil released;
-    const auto kernel = kernels<float>().dropout_mask;
-    const int64_t work = 8 * size;  // a byte of the mask takes about as long as moving eight bytes
-    parallel_blocks(size, block_elements<uint8_t>(false), work,
-                    [&, threshold = threshold, key = key, offset = offset](int64_t begin, int64_t end) {
-                      kernel(end - begin, threshold, key, offset + begin, kept.as<uint8_t>() + begin);
-                    });
+    make_whole_mask(dropout, size, kept.as<uint8_t>());
   }
   return std::move(kept.reference);
 }
