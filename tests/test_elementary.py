@@ -64,6 +64,14 @@ def test_exp_of_special_values(impl, dtype):
     assert np.isnan(exponential(impl, quiet_nan_with_payload)).all()
 
 
+def test_exp_of_minus_infinity_is_no_product_that_underflows(dtype):
+    # It would have the same bits, but take a processor ten times as long.
+    with np.errstate(under="raise"):
+        assert elementary.exp(np.array([-np.inf, -2000], dtype)).tolist() == [0, 0]
+    with np.errstate(under="raise"), pytest.raises(FloatingPointError):
+        elementary.exp(np.array([-105 if dtype == np.float32 else -750], dtype))
+
+
 def test_exp_of_known_values(impl):
     # OEIS A068985, A092553: exp(-1), exp(-2).
     expected = [0.36787944117144232, 0.13533528323661270]

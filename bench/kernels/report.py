@@ -94,7 +94,7 @@ def format_notes(peers: Peers, *, with_loop: bool) -> str:
     """Return what the columns mean."""
     notes = [
         "time: the median of pyreg's calls, float32; mean and p90 (the 90th percentile) of the same calls.",
-        "result: out= writes to an array that exists already, new to one that the call allocates.",
+        "result: out= writes to a result of an earlier call, new to an array that the call allocates.",
         "GB/s: the bytes that the operation must read and write, divided by the time.",
         "of copy: that speed in percent of a copy's that moves as many bytes on as many threads, with",
         "  ordinary or nontemporal stores, whichever is faster.",
