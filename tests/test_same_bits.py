@@ -29,6 +29,16 @@ def test_every_level_equals_the_reference_at_every_length(case, dtype):
                 assert_same_bits(made, expected, (level, n, variant))
 
 
+@cases_with(lambda case: Of.COLUMN in case.results.values())
+def test_every_level_equals_the_reference_where_sums_over_rows_end(case, dtype):
+    # They run over 16 rows, over blocks of 64, and over the blocks.
+    for rows in (1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 79, 80, 81, 127, 128, 129):
+        arguments = case.arguments((rows, 9), dtype)
+        expected = reference(case, arguments)
+        for level, made in on_every_level(case, arguments):
+            assert_same_bits(made, expected, (level, rows))
+
+
 @pytest.mark.parametrize("shape", [(1001, 300), (130, 4096), (5, 100_003)])
 def test_every_thread_count_equals_the_reference(case, dtype, shape):
     arguments = case.arguments(shape, dtype)
