@@ -24,13 +24,10 @@ int64_t place_in_line(const T* p) {
   return static_cast<int64_t>(reinterpret_cast<uintptr_t>(p) % kLineBytes / sizeof(T));
 }
 
-template <typename T>
-constexpr int64_t kLine = kLineBytes / sizeof(T);
-
 // The first element from p on that starts a cache line.
 template <typename T>
 T* line_from(T* p) {
-  return p + (kLine<T> - place_in_line(p)) % kLine<T>;
+  return p + (line_elements<T>() - place_in_line(p)) % line_elements<T>();
 }
 
 // parallel_blocks with scratch memory for each thread: body(begin, end, scratch). The scratch is `elements` long and
@@ -48,10 +45,10 @@ void parallel_blocks_with_scratch(int64_t n, int64_t size, int64_t bytes, int64_
     alignas(kLineBytes) T scratch[kOnStack];
     return parallel_blocks(1, n, size, bytes, [&](int64_t begin, int64_t end, int) { body(begin, end, scratch); });
   }
-  std::unique_ptr<T[]> memory(new (std::nothrow) T[threads * stride + kLine<T>]);
+  std::unique_ptr<T[]> memory(new (std::nothrow) T[threads * stride + line_elements<T>()]);
   if (!memory) {
     threads = 1;
-    memory.reset(new T[stride + kLine<T>]);
+    memory.reset(new T[stride + line_elements<T>()]);
   }
   T* const first = line_from(memory.get());
   parallel_blocks(threads, n, size, bytes,
@@ -72,8 +69,8 @@ class BlockSums {
   BlockSums(int64_t blocks, int64_t n, T* total, int64_t place)
       : blocks_(blocks), n_(n), total_(total), first_(total) {
     if (!total || blocks <= 1) return;
-    distance_ = whole_lines<T>(n) + 2 * kLine<T>;
-    memory_.reset(new T[2 * kLine<T> + blocks * distance_]);
+    distance_ = whole_lines<T>(n) + 2 * line_elements<T>();
+    memory_.reset(new T[2 * line_elements<T>() + blocks * distance_]);
     first_ = line_from(memory_.get()) + place;
   }
 
@@ -97,7 +94,9 @@ class BlockSums {
   static constexpr int64_t kColumnBlock = 1024;
 
   int64_t blocks_ = 0, n_ = 0;
-  int64_t distance_ = 0;  // between the blocks' sums: no two share a pair of lines, which are fetched together
+  // Between the blocks' sums. No two share a pair of lines, which are fetched together. More made no difference: a
+  // block's sums are used for a fraction of its rows.
+  int64_t distance_ = 0;
   T *total_ = nullptr, *first_ = nullptr;
   std::unique_ptr<T[]> memory_;
 };
@@ -106,8 +105,8 @@ class BlockSums {
 // body(begin, end, sums), where sums[i] is the sum over a block for totals[i]. Null in totals: not wanted. Then sums
 // over the blocks.
 //
-// The blocks' sums have the same place in their cache lines as `like`. If rows are whole lines, aligning a loop for
-// one then aligns it for both.
+// The blocks' sums have the same place in their cache lines as `like` (those of a single block are the gradient
+// itself). If rows are whole lines, a loop that is aligned for `like` is then aligned for the sums.
 template <typename T, size_t kSums, typename Body>
 void sum_over_rows(int64_t rows, int64_t n, int64_t bytes, const T* like, T* const (&totals)[kSums], Body body) {
   const int64_t blocks = blocks_of(rows, kBackwardBlockRows), place = place_in_line(like);

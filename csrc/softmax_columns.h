@@ -7,7 +7,6 @@
 #include <type_traits>
 
 #include "column_tiles.h"
-#include "dispatch.h"
 #include "kernels/dropout_scale.h"
 #include "row_blocks.h"
 #include "softmax_options.h"

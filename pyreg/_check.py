@@ -243,13 +243,14 @@ def updated(needed: Named, optional: Named, grad: Any) -> FloatArray:
 
 
 def y_instead_of(y: Any, needed: Named, optional: Named) -> None:
-    """Raise unless either y is given, or all the `needed` that it is computed from."""
+    """Raise unless either y is given, or all the `needed` that it is computed from. y replaces the `optional` too."""
     given = {name: value for name, value in (dict(needed) | dict(optional)).items() if value is not None}
     missing = [name for name in needed if name not in given]
-    for name, value in given.items() if y is not None else ():
+    if y is not None and given:
+        name, value = next(iter(given.items()))
         raise TypeError(f"{name} must be None if y is given, which was computed from it, got {type_name(value)}")
     if y is None and missing:
-        raise TypeError(f"{', '.join(needed)} must be given, or y instead; {missing[0]} must be an array, got None")
+        raise TypeError(f"{', '.join(needed)} must be given, or y instead, got None for {missing[0]}")
 
 
 def out(value: Any, replaces: Named, avoids: Named | None = None, name: str = "out") -> FloatArray | None:

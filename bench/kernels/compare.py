@@ -14,7 +14,7 @@ import pyreg
 from pyreg import _core
 from pyreg._cases import Shape
 
-from .case import Case, earlier_result
+from .case import Case, array_of_pyreg
 from .measure import Call, Effort, measure
 from .operations import OPERATIONS
 from .report import Peers, Row, format_comparison, format_shape
@@ -57,7 +57,7 @@ def checked_peer(case: Case, name: str, peers: Peers) -> Call | None:
 def copies(case: Case) -> dict[str, Call]:
     """Return copies that move as many bytes as the operation must, with either kind of stores."""
     source = np.ones(math.ceil(case.bytes_moved / 2 / 4), np.float32)
-    target = earlier_result(source.shape)
+    target = array_of_pyreg(source.shape)
     return {
         "copy": lambda: _core.copy(source, target, False),
         "nontemporal copy": lambda: _core.copy(source, target, True),

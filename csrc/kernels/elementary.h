@@ -11,9 +11,9 @@ namespace {
 // The functions' constants for a dtype, and the polynomials' coefficients, lowest power first.
 //
 // The coefficients are not from a table. kExp: the polynomial with the smallest maximum relative error for exp
-// (Remez), 2**-28.2 in float32 and 2**-57.9 in float64. kMills: interpolation at Chebyshev nodes for 0 <= a <= kFar,
-// in 60 digits, with relative errors of 2**-29.6 and 2**-60.7. Of the knots from 1.5 to 6, these needed the lowest
-// degree. The parts of log(2) are Cody and Waite's in float32, and those of fdlibm's e_exp.c in float64.
+// (Remez), 2**-28.2 in float32 and 2**-57.9 in float64. kMills: interpolation at Chebyshev nodes up to where the tail
+// is 0, in 60 digits, with relative errors of 2**-29.6 and 2**-60.7. Of the knots from 1.5 to 6, these needed the
+// lowest degree. The parts of log(2) are Cody and Waite's in float32, and those of fdlibm's e_exp.c in float64.
 template <typename T>
 struct Constants;
 
@@ -23,14 +23,14 @@ struct Constants<float> {
   static constexpr int32_t kBias = 127;        // of the exponent
   // kLn2High ends in so many zero bits that its products with exponents are exact.
   static constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440054690583e-4f;
-  static constexpr float kLowest = -131.7f;  // see exp()
+  static constexpr float kLowest = -131.7f;  // from here on, exp is a product with 0: see exp()
   static constexpr float kSmall = -80;       // below this, the power of two is applied in two steps
   static constexpr int kLowBits = 12;        // cut off so that a square is exact
   // (exp(r) - 1 - r) / r**2, for |r| <= log(2) / 2. `rest` takes r a little beyond, where this is as accurate
   static constexpr float kExp[] = {0.4999999344959784f, 0.16666520661175288f, 0.041668387753408115f,
                                    0.00836871332491591f, 0.0013814602915224747f};
-  // Beyond this, the normal distribution's tail is 0 in this dtype.
-  static constexpr float kFar = 14.5f;
+  // The normal distribution's tail is 0 in this dtype from 14.5 on. At this, the exponential is beyond kLowest.
+  static constexpr float kFar = 16.3f;
   // See normal().
   static constexpr float kKnot = 3;
   static constexpr float kMills[] = {0.7290836907008341f,     -0.5093319893987576f,    0.23001767738406945f,
@@ -51,7 +51,7 @@ struct Constants<double> {
                                     0.008333333333494399,  0.001388888894361363,  0.00019841269506671647,
                                     2.480149311779016e-05, 2.755758632882884e-06, 2.7630241076570435e-07,
                                     2.500006370244427e-08};
-  static constexpr double kFar = 38.75;
+  static constexpr double kFar = 46.2;  // the tail is 0 from 38.75 on
   static constexpr double kKnot = 5;
   static constexpr double kMills[] = {
       0.769193049750063,      -0.6653825028900568,    0.4953056159699761,      -0.31353315667128745,
@@ -81,8 +81,8 @@ PYREG_INLINE typename Native<T>::vec polynomial(const T (&coefficients)[kTerms],
 // exp(x + rest), for x <= 0 and a rest that is small compared with 1. With x = k * log(2) + r, exp(x) = 2**k * exp(r)
 // (Cody and Waite, "Software Manual for the Elementary Functions", 1980, chapter 6).
 //
-// x is at least kLowest, where the bits of the power of two are those of 0. So exp(-inf), for which softmax has much
-// use, is a product with 0. As a product that underflows it would take some hundred cycles.
+// An x below kLowest is replaced by it. There the bits of the power of two are those of 0, so exp(-inf), which is
+// frequent in softmax, is a product with 0. A product that underflows takes some hundred cycles.
 template <typename T, bool kRest = false>
 PYREG_INLINE typename Native<T>::vec exp(typename Native<T>::vec x,
                                          typename Native<T>::vec rest = typename Native<T>::vec{}) {

@@ -249,7 +249,7 @@ PYREG_INLINE void each_vector(int64_t begin, int64_t end, Body body) {
 // the row come separately, and the groups after them start on cache lines. `begin` is 0, or `lead` plus whole groups.
 template <typename T, typename Body>
 PYREG_INLINE void each_vector_from_line(int64_t begin, int64_t end, int64_t lead, Body body) {
-  constexpr int kWidth = Group<T>::kWidth, kCount = Group<T>::kCount, kLine = kLineBytes / sizeof(T);
+  constexpr int kWidth = Group<T>::kWidth, kCount = Group<T>::kCount, kLine = line_elements<T>();
   int64_t at = begin;
   // One vector at a time, up to `to`. Cache lines start at `from` and every kLine elements after it.
   const auto part = [&](int64_t from, int64_t to, bool in_line) PYREG_LAMBDA {

@@ -78,6 +78,36 @@ class RowSum {
   double total_ = 0;
 };
 
+// The sum of take(vector) over the vectors of a row of n. kPadded: the row may be taken in whole vectors.
+template <typename T, bool kPadded, typename Take>
+PYREG_INLINE double sum_of_vectors(int64_t n, Take take) {
+  constexpr int kWidth = Group<T>::kWidth, kCount = Group<T>::kCount;
+  RowSum<T> sum;
+  const int64_t groups_end = n / kCount * kCount;
+  for (int64_t begin = 0; begin < groups_end; begin += kSumBlock) {
+    const int64_t end = groups_end - begin < kSumBlock ? groups_end : begin + kSumBlock;
+    Accumulators<T> accumulators = sum.accumulators();
+    for (int64_t at = begin; at < end; at += kCount) {
+      PYREG_UNROLL
+      for (int k = 0; k < Group<T>::kVecs; ++k) accumulators.v[k] += take(WholeVector<T>{at + k * kWidth, k, true});
+    }
+    sum.put(accumulators, end, n);
+  }
+  if (groups_end == n) return sum.total();
+  // The lanes of vectors that hold no element of the row keep their sums.
+  Accumulators<T> rest = sum.accumulators();
+  PYREG_UNROLL
+  for (int k = 0; k < Group<T>::kVecs; ++k) {
+    const int64_t at = groups_end + k * kWidth;
+    if (at + kWidth <= n || (kPadded && at < n))
+      rest.v[k] += take(WholeVector<T>{at, k, true});
+    else if (at < n)
+      rest.v[k] += take(PartVector<T>{at, k, static_cast<int>(n - at)});
+  }
+  sum.put(rest, n, n);
+  return sum.total();
+}
+
 // Adds all chunks of a row.
 template <typename Sums>
 PYREG_INLINE void add_row(Sums& sums, int64_t n) {

@@ -74,7 +74,7 @@ class RowWriter {
   }
 
  private:
-  static constexpr int kLine = kLineBytes / sizeof(T);
+  static constexpr int kLine = line_elements<T>();
 
   template <typename Vector>
   PYREG_INLINE void store_past_caches(T* row, Vector vector, typename Native<T>::vec v) {

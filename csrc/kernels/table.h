@@ -30,7 +30,7 @@ struct SgdScalars {
 template <typename T>
 struct ColumnSum {
   T* total;  // (n), or null if it is not wanted
-  T* inner;  // (n): scratch
+  T* inner;  // (n): scratch, which may be written even if total is null
 };
 
 // The dropout of a branch (rows, n). Its rows are consecutive in the random stream.
@@ -87,10 +87,15 @@ constexpr int kLineBytes = 64;  // of a cache line
 // A group of lanes: rows are summed in such groups (kernels/lanes.h).
 constexpr int kGroupBytes = 128;
 
+template <typename T>
+constexpr int64_t line_elements() {
+  return kLineBytes / sizeof(T);
+}
+
 // n rounded up to whole cache lines, or to whole groups of lanes.
 template <typename T>
 constexpr int64_t whole_lines(int64_t n) {
-  constexpr int64_t kLine = kLineBytes / sizeof(T);
+  constexpr int64_t kLine = line_elements<T>();
   return (n + kLine - 1) / kLine * kLine;
 }
 

@@ -119,7 +119,7 @@ Reference backward(Arguments& a) {
     const bool nontemporal =
         outgrows_cache(bytes) && !dx.replaces({dy, dz, z, x}) && !dresidual.replaces({dy, dz, z, x}) &&
         (!return_dresidual || place_in_line(dx.as<const T>()) == place_in_line(dresidual.as<const T>()));
-    // The kernel always adds to the inner sums for weight and bias.
+    // The kernel always sums for weight and bias; in scratch if no gradient is wanted.
     T* const totals[] = {dweight.as<T>(), dbias.as<T>(), dlayer_scale.as<T>()};
     sum_over_rows<T>(rows.count, n, bytes, dx.as<T>(), totals, [&](int64_t begin, int64_t end, auto& sums) {
       kernel({.rows = end - begin,

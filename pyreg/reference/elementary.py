@@ -24,7 +24,7 @@ class Constants(NamedTuple):
     bias: int  # of the exponent
     ln2_high: float  # ends in enough zero bits for its products with exponents to be exact
     ln2_low: float
-    lowest: float  # its power of two, in exp, has the bits of 0
+    lowest: float  # from here on, exp is a product with 0
     small: float  # below this, the power of two is applied in two steps
     low_bits: int  # cleared to make a square exact
     exp: tuple[float, ...]  # (exp(r) - 1 - r) / r**2, for |r| <= log(2) / 2
@@ -43,7 +43,7 @@ FLOAT32 = Constants(
     small=-80.0,
     low_bits=12,
     exp=(0.4999999344959784, 0.16666520661175288, 0.041668387753408115, 0.00836871332491591, 0.0013814602915224747),
-    far=14.5,
+    far=16.3,
     knot=3.0,
     mills=(
         0.7290836907008341,
@@ -81,7 +81,7 @@ FLOAT64 = Constants(
         2.7630241076570435e-07,
         2.500006370244427e-08,
     ),
-    far=38.75,
+    far=46.2,
     knot=5.0,
     mills=(
         0.769193049750063,
