@@ -156,7 +156,9 @@ def as_numpy(name: str, value: Any) -> np.ndarray[Any, Any]:
     except MemoryError:
         raise
     except Exception as error:  # whatever the array-like raises: PyTorch's RuntimeError for one that requires grad
-        raise TypeError(f"{name} cannot be read as an array: {error}") from error
+        is_results = isinstance(value, tuple) and hasattr(value, "_fields")  # of a function that returns several
+        hint = f"; pass one of the arrays in {type_name(value)}, by its name" if is_results else ""
+        raise TypeError(f"{name} cannot be read as an array: {error}{hint}") from error
 
 
 def arrays(needed: Named, optional: Named | None = None) -> tuple[Any, ...]:
@@ -248,9 +250,9 @@ def y_instead_of(y: Any, needed: Named, optional: Named) -> None:
     missing = [name for name in needed if name not in given]
     if y is not None and given:
         name, value = next(iter(given.items()))
-        raise TypeError(f"{name} must be None if y is given, which was computed from it, got {type_name(value)}")
+        raise TypeError(f"{name} must be None if y is given, got {type_name(value)}")
     if y is None and missing:
-        raise TypeError(f"{', '.join(needed)} must be given, or y instead, got None for {missing[0]}")
+        raise TypeError(f"{', '.join(needed)} must be given, or y=, got None for {missing[0]}")
 
 
 def out(value: Any, replaces: Named, avoids: Named | None = None, name: str = "out") -> FloatArray | None:

@@ -297,7 +297,9 @@ def kept(keep: Any) -> Any:
     _check.refuse_masked("keep", keep)
     array = _check.as_numpy("keep", keep)
     if array.dtype != np.bool_:
-        hint = "; pass what is added to the scores as mask=" if array.dtype.kind == "f" else ""
+        convert = "; convert it, e.g. with keep != 0"
+        hints = {"f": "; pass what is added to the scores as mask=", "i": convert, "u": convert}
+        hint = hints.get(array.dtype.kind, "")
         raise TypeError(f"keep must be an array of bool, True where a weight is wanted, got {array.dtype}{hint}")
     return np.asarray(array, order="C")
 

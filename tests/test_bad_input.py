@@ -192,6 +192,12 @@ class Unreadable:
         raise self.error
 
 
+def test_all_results_of_a_function_in_place_of_one_are_an_error_that_says_so():
+    results = pyreg.layer_norm_forward(np.ones((3, 4), F32))
+    with pytest.raises(TypeError, match="cannot be read .*; pass one of the arrays in LayerNormForward, by its name"):
+        pyreg.dropout(results, 0.5, key=1)
+
+
 @cases_with(lambda case: case.arrays)
 def test_an_array_like_that_raises_is_an_error_that_names_the_argument_and_has_the_cause(case):
     for name in inputs(case, good(case.name)):
@@ -303,6 +309,7 @@ def test_keep_must_be_boolean(keep):
     for case in SOFTMAX:
         message = case_refuses(case, TypeError, "keep", "bool", str(np.asarray(keep).dtype), keep=keep)
         assert ("mask=" in message) == (np.asarray(keep).dtype.kind == "f")
+        assert ("!= 0" in message) == (np.asarray(keep).dtype.kind in "iu")
 
 
 Y = {"x": None, "maximum": None, "rsum": None, "mask": None, "y": np.ones(SHAPE, F32), "p": 0.0}
