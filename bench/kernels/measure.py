@@ -82,14 +82,14 @@ def warm_up(timer: Timer, number: int, seconds: float) -> float:
             return last
 
 
-def sample(timer: Timer, number: int, settle: float, warm: float) -> float:
-    """Return the seconds per call of `number` calls, after a rest of `settle` seconds and untimed calls for `warm`.
+def sample(timer: Timer, number: int, settle: float) -> float:
+    """Return the seconds per call of `number` calls, after a rest of `settle` seconds and untimed calls for WARM_UP.
 
     The untimed calls, at least as many as are timed, fill the caches, which other calls have used since. A call of a
     tenth of a second needs none: most of it finds the caches as it left them.
     """
     time.sleep(settle)
-    seconds = warm_up(timer, number, warm)
+    seconds = warm_up(timer, number, WARM_UP)
     return seconds if seconds > 0.1 else timer.timeit(number) / number
 
 
@@ -122,5 +122,5 @@ def measure(groups: Sequence[Mapping[str, Call]], threads: int, effort: Effort) 
     for _ in effort.rounds():
         for group in timers:
             for i, (name, timer) in enumerate(group.items()):
-                samples[name].append(sample(timer, numbers[name], settle if i == 0 else 0.0, WARM_UP))
+                samples[name].append(sample(timer, numbers[name], settle if i == 0 else 0.0))
     return {name: Times.of(s) for name, s in samples.items()}
