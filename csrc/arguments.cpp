@@ -11,6 +11,7 @@ namespace {
 using py::detail::npy_api;
 
 constexpr int kReadable = int{npy_api::NPY_ARRAY_C_CONTIGUOUS_} | int{npy_api::NPY_ARRAY_ALIGNED_};
+constexpr int kFloat16Number = 23;  // NPY_HALF, which npy_api has not
 constexpr int kWritable = kReadable | int{npy_api::NPY_ARRAY_WRITEABLE_};
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
@@ -21,6 +22,14 @@ constexpr char kSwapped = '<';
 
 bool is_ndarray(PyObject* object) { return Py_TYPE(object) == npy_api::get().PyArray_Type_; }
 
+// bfloat16 is not one of NumPy's own types. The package ml_dtypes registers it, under a number that differs from
+// process to process.
+bool is_bfloat16(const py::detail::PyArrayDescr_Proxy& descr) {
+  constexpr int kFirstRegistered = 256;
+  return descr.type_num >= kFirstRegistered &&
+         std::string_view(reinterpret_cast<const PyTypeObject*>(descr.typeobj)->tp_name) == "ml_dtypes.bfloat16";
+}
+
 Type type_of(const py::detail::PyArray_Proxy& array) {
   const auto* descr = reinterpret_cast<const py::detail::PyArrayDescr_Proxy*>(array.descr);
   if (descr->byteorder == kSwapped) return Type::none;
@@ -29,25 +38,42 @@ Type type_of(const py::detail::PyArray_Proxy& array) {
       return Type::float32;
     case npy_api::NPY_DOUBLE_:
       return Type::float64;
+    case kFloat16Number:
+      return Type::float16;
     case npy_api::NPY_BOOL_:
       return Type::boolean;
     default:
-      return Type::none;
+      return is_bfloat16(*descr) ? Type::bfloat16 : Type::none;
   }
 }
 
-int64_t bytes_of(Type type) { return type == Type::float64 ? 8 : type == Type::float32 ? 4 : 1; }
+int64_t bytes_of(Type type) {
+  switch (type) {
+    case Type::float64:
+      return 8;
+    case Type::float32:
+      return 4;
+    case Type::float16:
+    case Type::bfloat16:
+      return 2;
+    default:
+      return 1;
+  }
+}
 
-// An ndarray, or a subclass of it; empty if its type does not fit or it lacks one of the flags. type: none for any
+// An ndarray, or a subclass of it; empty if it has neither type or lacks one of the flags. type: none for any
 // floating type.
-Array checked_array(PyObject* object, Type type, int flags) {
+Array checked_array(PyObject* object, Type type, Type other, int flags) {
   const auto& proxy = *py::detail::array_proxy(object);
   const Type own = type_of(proxy);
-  const bool fits = type == Type::none ? own != Type::none && own != Type::boolean : own == type;
+  const bool fits = type == Type::none ? own != Type::none && own != Type::boolean : own == type || own == other;
   if ((proxy.flags & flags) != flags || !fits) return {};
   int64_t size = 1;
   for (int axis = 0; axis < proxy.nd; ++axis) size *= proxy.dimensions[axis];
-  return {{proxy.data}, object, proxy.nd, proxy.dimensions, size, size * bytes_of(own), own};
+  return {{proxy.data}, object,
+          proxy.nd,     proxy.dimensions,
+          size,         size * bytes_of(own),
+          own,          reinterpret_cast<PyObject*>(proxy.descr)};
 }
 
 // Exact, because the arrays are contiguous.
@@ -99,15 +125,15 @@ NamedTuple* named_tuples = nullptr;
 
 }  // namespace
 
-Array Arguments::array_of(PyObject* object, Type type) {
-  const Array result = is_ndarray(object) ? checked_array(object, type, kReadable) : Array{};
+Array Arguments::array_of(PyObject* object, Type type, Type other) {
+  const Array result = is_ndarray(object) ? checked_array(object, type, other, kReadable) : Array{};
   require(static_cast<bool>(result));
   return result;
 }
 
-Array Arguments::writable_of(PyObject* object, Type type) {
+Array Arguments::writable_of(PyObject* object, Type type, Type other) {
   const bool usable = is_ndarray(object) || (checked_ && PyObject_TypeCheck(object, npy_api::get().PyArray_Type_));
-  const Array result = usable ? checked_array(object, type, kWritable) : Array{};
+  const Array result = usable ? checked_array(object, type, other, kWritable) : Array{};
   require(static_cast<bool>(result));
   return result;
 }
@@ -122,15 +148,16 @@ Array Arguments::array() {
 
 Array Arguments::array(Type type) { return array_of(object(), type); }
 
-Array Arguments::optional_array(Type type) {
+Array Arguments::optional_array(Type type, Type other) {
   PyObject* const argument = object();
-  return argument == Py_None ? Array{} : array_of(argument, type);
+  return argument == Py_None ? Array{} : array_of(argument, type, other);
 }
 
 Array Arguments::updated(const Array& like) { return updated_of(object(), like); }
 
 Array Arguments::updated_of(PyObject* object, const Array& like) {
-  const Array result = writable_of(object, type_);
+  const Array result = writable_of(object, type_, type_);
+  require(!is_half(result.type));
   if (like)
     require(has_shape(result, like.axes, like.shape));
   else
@@ -148,17 +175,18 @@ void Arguments::require_disjoint(std::initializer_list<Array> arrays) {
     for (auto b = arrays.begin(); b != a; ++b) require(!overlap(*a, *b));
 }
 
-Array Arguments::out(std::initializer_list<Array> replaces, std::initializer_list<Array> avoids) {
+Array Arguments::out(std::initializer_list<Array> replaces, std::initializer_list<Array> avoids, Type type,
+                     Type other) {
   PyObject* const argument = object();
   if (argument == Py_None) return {};
   const Array& like = *replaces.begin();
-  const Array result = writable_of(argument, like.type);
+  const Array result = writable_of(argument, type, other);
   require(has_shape(result, like.axes, like.shape));
-  for (const Array& other : replaces) {
-    const bool same = other.data == result.data && other.bytes == result.bytes;
-    require(same || !overlap(result, other));
+  for (const Array& array : replaces) {
+    const bool same = array.data == result.data && array.bytes == result.bytes;
+    require(same || !overlap(result, array));
   }
-  for (const Array& other : avoids) require(!overlap(result, other));
+  for (const Array& array : avoids) require(!overlap(result, array));
   return result;
 }
 
@@ -272,24 +300,35 @@ DropoutArguments Arguments::dropout(uint64_t size, bool has_training, bool has_m
 
 Reference none() { return Reference(Py_NewRef(Py_None)); }
 
-Result new_array(Type type, int axes, const Py_ssize_t* shape) {
-  auto& api = npy_api::get();
-  const int number = type == Type::float32   ? npy_api::NPY_FLOAT_
-                     : type == Type::float64 ? npy_api::NPY_DOUBLE_
-                                             : npy_api::NPY_BOOL_;
-  PyObject* const made = new_array_on_line(api.PyArray_DescrFromType_(number), bytes_of(type), axes, shape);
+namespace {
+
+Result array_of_dtype(PyObject* descr, Type type, int axes, const Py_ssize_t* shape) {
+  PyObject* const made = new_array_on_line(descr, bytes_of(type), axes, shape);
   if (!made) throw py::error_already_set();
   return {{py::detail::array_proxy(made)->data}, Reference(made)};
 }
 
-Result result(const Array& given, const Array& like) {
-  if (!given) return new_array(like.type, like.axes, like.shape);
-  Py_INCREF(given.object);
-  return {{given.data}, Reference(given.object)};
+}  // namespace
+
+Result new_array(Type type, int axes, const Py_ssize_t* shape) {
+  const int number = type == Type::float32   ? npy_api::NPY_FLOAT_
+                     : type == Type::float64 ? npy_api::NPY_DOUBLE_
+                                             : npy_api::NPY_BOOL_;
+  return array_of_dtype(npy_api::get().PyArray_DescrFromType_(number), type, axes, shape);
 }
 
+Result result(const Array& given, const Array& like) { return result_if(true, given, like, like.type); }
+
 Result result_if(bool wanted, const Array& given, const Array& like) {
-  return wanted ? result(given, like) : Result{};
+  return result_if(wanted, given, like, like.type);
+}
+
+Result result_if(bool wanted, const Array& given, const Array& like, Type type) {
+  if (!wanted) return {};
+  if (given) return {{given.data}, Reference(Py_NewRef(given.object))};
+  // bfloat16 has no number that is known here, so a result takes the dtype of its input.
+  if (is_half(type)) return array_of_dtype(Py_NewRef(like.descr), type, like.axes, like.shape);
+  return new_array(type, like.axes, like.shape);
 }
 
 Result gradient_of(const Array& param) { return result_if(static_cast<bool>(param), {}, param); }

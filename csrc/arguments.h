@@ -15,13 +15,18 @@
 #include <string_view>
 #include <utility>
 
+#include "kernels/table.h"
 #include "released_gil.h"
 
 namespace pyreg {
 
 namespace py = pybind11;
 
-enum class Type { none, float32, float64, boolean };
+enum class Type { none, float32, float64, float16, bfloat16, boolean };
+
+constexpr bool is_half(Type type) { return type == Type::float16 || type == Type::bfloat16; }
+// The type in which the kernels compute with elements of a floating type.
+constexpr Type compute_type(Type type) { return is_half(type) ? Type::float32 : type; }
 
 // The elements of an array; data is null if there is no array.
 struct Elements {
@@ -45,14 +50,20 @@ struct Array : Elements {
   const Py_ssize_t* shape = nullptr;
   int64_t size = 0, bytes = 0;
   Type type = Type::none;
+  PyObject* descr = nullptr;  // NumPy's dtype
 
   explicit operator bool() const { return object != nullptr; }
+  // Whether it holds floats beside other arrays of 16 bits.
+  bool is_wide(Type others) const { return is_half(others) && type == Type::float32; }
 };
 
 // An array seen as consecutive rows of n elements.
 struct Rows {
   int64_t count = 0, n = 0;
   int axes = 0;  // how many of the array's last axes make a row
+
+  // The elements of a row that is read with each of them: none if there are no rows.
+  int64_t read() const { return count == 0 ? 0 : n; }
 };
 
 struct DropoutArguments {
@@ -110,19 +121,30 @@ class Arguments {
   Array array();
   Array array(Type type);
   Array optional_array() { return optional_array(type_); }
-  Array optional_array(Type type);
+  Array optional_array(Type type) { return optional_array(type, type); }
+  Array optional_array(Type type, Type other);
+  // A statistic of the rows, in the compute type.
+  Array statistic() { return array(compute_type(type_)); }
+  Array optional_statistic() { return optional_array(compute_type(type_)); }
+  // A parameter, or another array whose type is that of the others or the compute type.
+  Array parameter() { return array_of(object(), type_, compute_type(type_)); }
+  Array optional_parameter() { return optional_array(type_, compute_type(type_)); }
   // Skips an argument; the result is empty.
   Array ignored() {
     object();
     return {};
   }
-  // An array to update in place, with the shape of `like`. Without `like` it sets the type of the others.
+  // An array to update in place, with the shape of `like`. Without `like` it sets the type of the others, which is
+  // not one of 16 bits.
   Array updated(const Array& like = {});
   Array optional_updated(const Array& like);
   void require_disjoint(std::initializer_list<Array> arrays);
-  // An array to write a result to, or None. It has the shape and type of the first of `replaces`. It may be exactly
-  // one of `replaces`, and must not overlap any other array of the two lists.
-  Array out(std::initializer_list<Array> replaces, std::initializer_list<Array> avoids = {});
+  // An array to write a result to, or None. It has the shape of the first of `replaces`, and its type if none is
+  // given. It may be exactly one of `replaces`, and must not overlap any other array of the two lists.
+  Array out(std::initializer_list<Array> replaces, std::initializer_list<Array> avoids = {}) {
+    return out(replaces, avoids, replaces.begin()->type, replaces.begin()->type);
+  }
+  Array out(std::initializer_list<Array> replaces, std::initializer_list<Array> avoids, Type type, Type other);
 
   void require_shape(const Array& array, int axes, const Py_ssize_t* shape) {
     require(!array || has_shape(array, axes, shape));
@@ -152,11 +174,12 @@ class Arguments {
   DropoutArguments dropout_without_mask(uint64_t size);
 
   // `object` as an array; rejected unless the kernels can read it.
-  Array array_of(PyObject* object, Type type);
+  Array array_of(PyObject* object, Type type) { return array_of(object, type, type); }
+  Array array_of(PyObject* object, Type type, Type other);
 
  private:
   static bool has_shape(const Array& array, int axes, const Py_ssize_t* shape);
-  Array writable_of(PyObject* object, Type type);
+  Array writable_of(PyObject* object, Type type, Type other);
   Array updated_of(PyObject* object, const Array& like);
   DropoutArguments dropout(uint64_t size, bool has_training, bool has_mask);
   template <typename Value>
@@ -178,6 +201,8 @@ Result new_array(Type type, int axes, const Py_ssize_t* shape);
 // The array given for a result, or a new one like `like`.
 Result result(const Array& given, const Array& like);
 Result result_if(bool wanted, const Array& given, const Array& like);
+// The same, but a new one is of this type: that of `like`, or float32.
+Result result_if(bool wanted, const Array& given, const Array& like, Type type);
 // A new array for the gradient of a parameter; empty if there is no parameter.
 Result gradient_of(const Array& param);
 // A new array for a statistic of each row.
@@ -200,8 +225,21 @@ class NamedTuple {
 
 // run(T{}), where T is the type of the array's elements: float or double.
 template <typename Run>
-auto with_dtype(const Array& array, Run run) {
+auto with_float_or_double(const Array& array, Run run) {
   return array.type == Type::float32 ? run(float{}) : run(double{});
+}
+
+// run(S{}), where S is the type of the array's elements.
+template <typename Run>
+auto with_dtype(const Array& array, Run run) {
+  switch (array.type) {
+    case Type::float16:
+      return run(float16{});
+    case Type::bfloat16:
+      return run(bfloat16{});
+    default:
+      return with_float_or_double(array, run);
+  }
 }
 
 }  // namespace pyreg

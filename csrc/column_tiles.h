@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "half_elements.h"
 #include "kernels/table.h"
 
 namespace pyreg {
@@ -36,20 +37,20 @@ struct ColumnTile {
         for (int64_t i = begin; i < end; ++i) body(i, column);
     }
   }
-  // rows = change(array, place), element by element.
-  template <typename T, typename Change>
-  void copy_in(const T* array, T* rows, Change change) const {
+  // rows = change(array, place), element by element. The array's elements are widened to those of the rows.
+  template <typename S, typename Change>
+  void copy_in(const S* array, Compute<S>* rows, Change change) const {
     each([&](int64_t i, int64_t column) {
       const int64_t at = place(i, column);
-      rows[column * n + i] = change(array[at], at);
+      rows[column * n + i] = change(widened(array[at]), at);
     });
   }
   // array = change(rows, place)
-  template <typename T, typename Change>
-  void copy_out(const T* rows, T* array, Change change) const {
+  template <typename S, typename Change>
+  void copy_out(const Compute<S>* rows, S* array, Change change) const {
     each([&](int64_t i, int64_t column) {
       const int64_t at = place(i, column);
-      array[at] = change(rows[column * n + i], at);
+      array[at] = narrowed<S>(change(rows[column * n + i], at));
     });
   }
 };

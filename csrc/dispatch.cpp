@@ -7,9 +7,11 @@
 namespace pyreg {
 
 // PYREG_LEVELS is X(v2) X(v3) ...: the levels that CMakeLists.txt compiles, lowest first.
-#define X(level)                           \
-  extern const Kernels<float> f32_##level; \
-  extern const Kernels<double> f64_##level;
+#define X(level)                             \
+  extern const Kernels<float> f32_##level;   \
+  extern const Kernels<double> f64_##level;  \
+  extern const Kernels<float16> f16_##level; \
+  extern const Kernels<bfloat16> bf16_##level;
 PYREG_LEVELS
 #undef X
 
@@ -20,6 +22,8 @@ struct Level {
   bool (*supported)();
   const Kernels<float>& f32;
   const Kernels<double>& f64;
+  const Kernels<float16>& f16;
+  const Kernels<bfloat16>& bf16;
 };
 
 #if defined(__x86_64__)
@@ -29,7 +33,7 @@ bool cpu_has_v2() {
 }
 bool cpu_has_v3() {
   return cpu_has_v2() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-         __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+         __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c");
 }
 bool cpu_has_v4() {
   return cpu_has_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -41,7 +45,7 @@ bool cpu_has_baseline() { return true; }
 #endif
 
 const Level levels[] = {
-#define X(level) {#level, cpu_has_##level, f32_##level, f64_##level},
+#define X(level) {#level, cpu_has_##level, f32_##level, f64_##level, f16_##level, bf16_##level},
     PYREG_LEVELS
 #undef X
 };
@@ -63,6 +67,14 @@ const Kernels<float>& kernels<float>() {
 template <>
 const Kernels<double>& kernels<double>() {
   return chosen.load(std::memory_order_relaxed)->f64;
+}
+template <>
+const Kernels<float16>& kernels<float16>() {
+  return chosen.load(std::memory_order_relaxed)->f16;
+}
+template <>
+const Kernels<bfloat16>& kernels<bfloat16>() {
+  return chosen.load(std::memory_order_relaxed)->bf16;
 }
 
 std::vector<std::string> isa_built() {

@@ -9,8 +9,8 @@
 namespace pyreg {
 
 // The kernels of the level in use.
-template <typename T>
-const Kernels<T>& kernels();
+template <typename S>
+const Kernels<S>& kernels();
 
 std::vector<std::string> isa_built();  // lowest first
 std::vector<std::string> isa_found();  // the built levels that the processor has

@@ -14,50 +14,68 @@ constexpr double kAddsNothing = -0.0, kMultipliesByOne = 1;
 
 constexpr int64_t kShortRow = 1024;
 
-template <typename T>
+// A neutral value as it is stored.
+template <typename E>
+constexpr E neutral_as(double value) {
+  return {static_cast<E>(value)};
+}
+template <>
+constexpr float32 neutral_as(double value) {
+  return {static_cast<float>(value)};
+}
+template <>
+constexpr float16 neutral_as(double value) {
+  return {static_cast<uint16_t>(value == kMultipliesByOne ? 0x3c00 : 0x8000)};
+}
+template <>
+constexpr bfloat16 neutral_as(double value) {
+  return {static_cast<uint16_t>(value == kMultipliesByOne ? 0x3f80 : 0x8000)};
+}
+
+template <typename E>
 struct ShortRow {
-  T element[kShortRow];
+  E element[kShortRow];
 
   constexpr explicit ShortRow(double value) : element() {
-    for (T& e : element) e = static_cast<T>(value);
+    for (E& e : element) e = neutral_as<E>(value);
   }
 };
 
 // A row of n neutral values. A short one needs no memory of its own.
-template <typename T>
+template <typename E>
 class NeutralRow {
  public:
   NeutralRow(int64_t n, double neutral) : row_(neutral == kMultipliesByOne ? kOnes.element : kZeros.element) {
     if (n <= kShortRow) return;
-    memory_.reset(new T[n]);
-    std::fill_n(memory_.get(), n, static_cast<T>(neutral));
+    memory_.reset(new E[n]);
+    std::fill_n(memory_.get(), n, neutral_as<E>(neutral));
     row_ = memory_.get();
   }
 
-  const T* get() const { return row_; }
+  const E* get() const { return row_; }
 
  private:
-  static constexpr ShortRow<T> kOnes{kMultipliesByOne}, kZeros{kAddsNothing};
+  static constexpr ShortRow<E> kOnes{kMultipliesByOne}, kZeros{kAddsNothing};
 
-  const T* row_;
-  std::unique_ptr<T[]> memory_;
+  const E* row_;
+  std::unique_ptr<E[]> memory_;
 };
 
 // The given rows of n, or one neutral row in place of all of them. If there are no rows, nothing reads it.
-template <typename T>
+template <typename E>
 class RowsOrNeutral {
  public:
-  RowsOrNeutral(const T* given, const Rows& rows, double neutral)
+  RowsOrNeutral(const E* given, const Rows& rows, double neutral)
       : neutral_(given || rows.count == 0 ? 0 : rows.n, neutral),
         rows_(given ? given : neutral_.get()),
         step_(given ? rows.n : 0) {}
 
-  const T* from(int64_t row) const { return rows_ + row * step_; }
+  const E* from(int64_t row) const { return rows_ + row * step_; }
   int64_t step() const { return step_; }
 
  private:
-  NeutralRow<T> neutral_;
-  const T* rows_;
+  NeutralRow<E> neutral_;
+  const E* rows_;
   int64_t step_;
 };
 

@@ -102,24 +102,25 @@ class BlockSums {
 };
 
 // A backward pass over `rows` rows, in blocks, with gradients that are sums over rows of n (0 if there are none):
-// body(begin, end, sums), where sums[i] is the sum over a block for totals[i]. Null in totals: not wanted. Then sums
-// over the blocks.
+// body(begin, end, sums, rest), where sums[i] is the sum over a block for totals[i]. Null in totals: not wanted. Then
+// sums over the blocks. rest: `more` elements of scratch, from a cache line on.
 //
 // The blocks' sums have the same place in their cache lines as `like` (those of a single block are the gradient
 // itself). If rows are whole lines, a loop that is aligned for `like` is then aligned for the sums.
 template <typename T, size_t kSums, typename Body>
-void sum_over_rows(int64_t rows, int64_t n, int64_t bytes, const T* like, T* const (&totals)[kSums], Body body) {
+void sum_blocks_over_rows(int64_t rows, int64_t n, int64_t bytes, const T* like, T* const (&totals)[kSums],
+                          int64_t more, Body body) {
   const int64_t blocks = blocks_of(rows, kBackwardBlockRows), place = place_in_line(like);
   BlockSums<T> of_blocks[kSums];
   for (size_t i = 0; i < kSums; ++i) of_blocks[i] = BlockSums<T>(blocks, n, totals[i], place);
-  parallel_blocks_with_scratch<T>(rows, kBackwardBlockRows, bytes, place + kSums * whole_lines<T>(n),
-                                  [&](int64_t begin, int64_t end, T* scratch) {
-                                    ColumnSum<T> sums[kSums] = {};
-                                    for (size_t i = 0; n > 0 && i < kSums; ++i)
-                                      sums[i] = {of_blocks[i][begin / kBackwardBlockRows],
-                                                 scratch + place + i * whole_lines<T>(n)};
-                                    body(begin, end, sums);
-                                  });
+  const int64_t of_sums = whole_lines<T>(place + kSums * whole_lines<T>(n));
+  parallel_blocks_with_scratch<T>(
+      rows, kBackwardBlockRows, bytes, of_sums + more, [&](int64_t begin, int64_t end, T* scratch) {
+        ColumnSum<T> sums[kSums] = {};
+        for (size_t i = 0; n > 0 && i < kSums; ++i)
+          sums[i] = {of_blocks[i][begin / kBackwardBlockRows], scratch + place + i * whole_lines<T>(n)};
+        body(begin, end, sums, scratch + of_sums);
+      });
   for (const BlockSums<T>& sum : of_blocks) sum.finish();
 }
 

@@ -57,7 +57,7 @@ struct OperandRows {
   int64_t step;  // n or 0
 };
 
-template <typename E>
+template <typename M, typename E>
 OperandRows<E> gathered(const ColumnTile& tile, const Broadcast& operand, const Array& x, int axis, E* rows) {
   const auto place = [&](int64_t index, int begin, int end) {
     int64_t place = 0;
@@ -68,19 +68,19 @@ OperandRows<E> gathered(const ColumnTile& tile, const Broadcast& operand, const 
   for (int a = axis + 1; a < x.axes; ++a) differs |= operand.strides[a] != 0;
   ColumnTile taken = tile;
   if (!differs) taken.columns = 1;
-  const E* columns[kLineBytes / sizeof(float)];
+  const M* columns[kLineBytes / sizeof(float)];
   for (int64_t column = 0; column < taken.columns; ++column)
     columns[column] =
-        operand.as<const E>() + place(tile.slab, 0, axis) + place(tile.first + column, axis + 1, x.axes);
+        operand.as<const M>() + place(tile.slab, 0, axis) + place(tile.first + column, axis + 1, x.axes);
   const int64_t stride = operand.strides[axis], n = tile.n;
-  taken.each([&](int64_t i, int64_t column) { rows[column * n + i] = columns[column][i * stride]; });
+  taken.each([&](int64_t i, int64_t column) { rows[column * n + i] = widened(columns[column][i * stride]); });
   return {rows, differs ? n : 0};
 }
 
 // Calls run(tile, scores, rows, step, scratch) for each tile of columns. rows: for `arrays` arrays (columns, n),
 // `step` elements apart; the first is x of the scores. scratch: the kernel's. bytes: moved by all. neutral: a row in
 // place of the mask, if there is none.
-template <typename T, typename Run>
+template <typename S, typename T, typename Run>
 void each_tile_of_scores(const SoftmaxOptions& options, int arrays, int64_t bytes, const T* neutral, Run run) {
   const Array& x = options.x();
   const Broadcast &mask = options.mask(), &keep = options.keep();
@@ -90,34 +90,36 @@ void each_tile_of_scores(const SoftmaxOptions& options, int arrays, int64_t byte
   const int64_t step = tiles.elements(), of_kernel = softmax_scratch<T>(arrays, n), of_mask = mask ? step : 0,
                 of_keep = keep ? whole_lines<T>(step) / static_cast<int64_t>(sizeof(T)) : 0;
   const int64_t together = std::max<int64_t>(1, block_elements<T>(false) / std::max<int64_t>(1, step));
-  parallel_blocks_with_scratch<T>(tiles.count(), together, bytes, of_kernel + arrays * step + of_mask + of_keep,
-                                  [&](int64_t begin, int64_t end, T* scratch) {
-                                    T *const rows = scratch + of_kernel, *const mask_rows = rows + arrays * step;
-                                    for (int64_t at = begin; at < end; ++at) {
-                                      const ColumnTile tile = tiles[at];
-                                      OperandRows<T> masks{neutral, 0};
-                                      OperandRows<uint8_t> keeps{nullptr, 0};
-                                      if (mask) masks = gathered(tile, mask, x, axis, mask_rows);
-                                      if (keep)
-                                        keeps = gathered(tile, keep, x, axis,
-                                                         reinterpret_cast<uint8_t*>(mask_rows + of_mask));
-                                      const SoftmaxScores<T> scores = {.rows = tile.columns,
-                                                                       .n = n,
-                                                                       .x = rows,
-                                                                       .mask = masks.first,
-                                                                       .keep = keeps.first,
-                                                                       .scale = options.scale<T>(),
-                                                                       .row = 0,
-                                                                       .axes = 1,
-                                                                       .lengths = &tile.columns,
-                                                                       .mask_strides = &masks.step,
-                                                                       .keep_strides = &keeps.step,
-                                                                       .queries = 0,
-                                                                       .query = 0,
-                                                                       .first_sees = 0};
-                                      run(tile, scores, rows, step, scratch);
-                                    }
-                                  });
+  parallel_blocks_with_scratch<T>(
+      tiles.count(), together, bytes, of_kernel + arrays * step + of_mask + of_keep,
+      [&](int64_t begin, int64_t end, T* scratch) {
+        T *const rows = scratch + of_kernel, *const mask_rows = rows + arrays * step;
+        for (int64_t at = begin; at < end; ++at) {
+          const ColumnTile tile = tiles[at];
+          OperandRows<T> masks{neutral, 0};
+          OperandRows<uint8_t> keeps{nullptr, 0};
+          if (mask)
+            masks = mask.is_wide(x.type) ? gathered<float32>(tile, mask, x, axis, mask_rows)
+                                         : gathered<S>(tile, mask, x, axis, mask_rows);
+          if (keep) keeps = gathered<uint8_t>(tile, keep, x, axis, reinterpret_cast<uint8_t*>(mask_rows + of_mask));
+          const SoftmaxScores<T> scores = {.rows = tile.columns,
+                                           .n = n,
+                                           .x = rows,
+                                           .mask = masks.first,
+                                           .wide = false,
+                                           .keep = keeps.first,
+                                           .scale = options.scale<T>(),
+                                           .row = 0,
+                                           .axes = 1,
+                                           .lengths = &tile.columns,
+                                           .mask_strides = &masks.step,
+                                           .keep_strides = &keeps.step,
+                                           .queries = 0,
+                                           .query = 0,
+                                           .first_sees = 0};
+          run(tile, scores, rows, step, scratch);
+        }
+      });
 }
 
 }  // namespace pyreg

@@ -15,7 +15,7 @@ class SoftmaxOptions {
   // Reads scale, causal, keep and axis. The shapes of the mask and of keep must broadcast to x's.
   void take(Arguments& a, const Array& x, const Array& mask) {
     x_ = x;
-    scale_ = a.finite(x.type);
+    scale_ = a.finite(compute_type(x.type));
     take_causal(a);
     const Array keep = a.optional_array(Type::boolean);
     axis_ = a.axis_of(x);
@@ -51,18 +51,19 @@ class SoftmaxOptions {
   bool has_columns() const { return slabs_.inner > 1; }
   Rows rows() const { return {.count = slabs_.outer * slabs_.inner, .n = slabs_.n, .axes = 1}; }
   // An array with one element per softmax.
-  Result new_statistic() const { return new_array(x_.type, x_.axes - 1, lengths_); }
+  Result new_statistic() const { return new_array(compute_type(x_.type), x_.axes - 1, lengths_); }
 
-  // Rows begin, ..., end - 1. mask: that of the array, or a neutral row.
-  template <typename T>
-  SoftmaxScores<T> block(int64_t begin, int64_t end, const T* mask) const {
+  // Rows begin, ..., end - 1. neutral: a row in place of the mask, if there is none.
+  template <typename S>
+  SoftmaxScores<S> block(int64_t begin, int64_t end, const S* neutral) const {
     const int64_t n = slabs_.n, queries = causal_ ? lengths_[axis_ - 1] : 0;
     return {.rows = end - begin,
             .n = n,
-            .x = x_.as<T>() + begin * n,
-            .mask = mask,
+            .x = x_.as<S>() + begin * n,
+            .mask = mask_ ? mask_.data : neutral,
+            .wide = mask_.is_wide(x_.type),
             .keep = keep_.as<uint8_t>(),
-            .scale = scale<T>(),
+            .scale = scale<Compute<S>>(),
             .row = begin,
             .axes = axis_,
             .lengths = lengths_,

@@ -91,12 +91,13 @@ struct GeluTanh {
 
 // Writes to `values` what dropout is applied to, for the elements from, ..., to - 1 of the row that begins at element
 // `row`. May write up to a vector more.
-template <typename T>
-using FillChunk = void (*)(const ActivationDropout<T>& a, int64_t row, int64_t from, int64_t to, T* values);
+template <typename S>
+using FillChunk = void (*)(const ActivationDropout<S>& a, int64_t row, int64_t from, int64_t to, Compute<S>* values);
 
-template <typename T, typename Curve, bool kBackward>
-void fill_chunk(const ActivationDropout<T>& a, int64_t row, int64_t from, int64_t to, T* values) {
-  const T *const x = a.x + row, *const dy = kBackward ? a.dy + row : nullptr, *const bias = a.bias;
+template <typename S, typename Curve, bool kBackward>
+void fill_chunk(const ActivationDropout<S>& a, int64_t row, int64_t from, int64_t to, Compute<S>* values) {
+  const S *const x = a.x + row, *const dy = kBackward ? a.dy + row : nullptr;
+  const Compute<S>* const bias = a.bias;
   const auto body = [&](auto vector) PYREG_LAMBDA {
     const auto h = vector.load(x) + vector.load(bias);
     const auto value = [&] {
@@ -105,22 +106,25 @@ void fill_chunk(const ActivationDropout<T>& a, int64_t row, int64_t from, int64_
     }();
     std::memcpy(values + (vector.at - from), &value, sizeof value);
   };
-  constexpr int kWidth = Group<T>::kWidth;
-  for (int64_t at = from; at < to; at += kWidth) {
-    if (at + kWidth <= a.n)
-      body(WholeVector<T>{at, 0, true});
-    else
-      body(PartVector<T>{at, 0, static_cast<int>(a.n - at)});
+  for (int64_t at = from; at < to; at += kStep<S>) {
+    PYREG_UNROLL
+    for (int k = 0; k < kStep<S> / Group<S>::kWidth; ++k) {
+      if (at + kStep<S> <= a.n)
+        body(WholeVector<S>{at + k * Group<S>::kWidth, k, true});
+      else
+        body(PartVector<S>{at + k * Group<S>::kWidth, k, static_cast<int>(a.n - at)});
+    }
   }
 }
 
-template <typename T, bool kNontemporal>
-void activation_dropout_rows(const ActivationDropout<T>& a, FillChunk<T> fill) {
-  RowAdder<T> dbiases(a.rows, a.n, a.dbias);
+template <typename S, bool kNontemporal>
+void activation_dropout_rows(const ActivationDropout<S>& a, FillChunk<S> fill) {
+  using T = Compute<S>;
+  RowAdder<S> dbiases(a.rows, a.n, a.dbias);
   RowMasks masks(a.rows, a.n, a.threshold, a.key, a.offset);
   const T scale = masks.scale<T>();
-  RowWriter<T, kNontemporal> results(a.n, a.y);
-  alignas(kVectorBytes) T values[kMaskedChunk + Group<T>::kWidth];
+  RowWriter<S, kNontemporal> results(a.n, a.y, a.nontemporal);
+  alignas(kVectorBytes) T values[kMaskedChunk + kStep<S>];
   for (int64_t r = 0; r < a.rows; ++r) {
     const uint8_t* keep = nullptr;
     int64_t chunk_begin = 0, from = 0;
@@ -134,7 +138,7 @@ void activation_dropout_rows(const ActivationDropout<T>& a, FillChunk<T> fill) {
         [&](auto vector) PYREG_LAMBDA {
           typename Native<T>::vec value;
           std::memcpy(&value, values + (vector.at - from), sizeof value);
-          value = masked<T>(value, scale, keep + (vector.at - chunk_begin));
+          value = masked<T>(value, scale, kept_lanes<T>(vector, keep, chunk_begin));
           if (dbias) vector.store(dbias, vector.load(dbias) + value);
           return value;
         });
@@ -143,62 +147,60 @@ void activation_dropout_rows(const ActivationDropout<T>& a, FillChunk<T> fill) {
   results.finish();
 }
 
-template <typename T, typename Curve>
-constexpr FillChunk<T> kFill[] = {fill_chunk<T, Curve, false>, fill_chunk<T, Curve, true>};
+template <typename S, typename Curve>
+constexpr FillChunk<S> kFill[] = {fill_chunk<S, Curve, false>, fill_chunk<S, Curve, true>};
 
 // y may be x or dy.
-template <typename T>
-void activation_dropout(const ActivationDropout<T>& a) {
+template <typename S>
+void activation_dropout(const ActivationDropout<S>& a) {
+  using T = Compute<S>;
   const auto fill = [&] {
     const int backward = a.dy != nullptr;
     switch (a.activation) {
       case Activation::relu:
-        return kFill<T, Relu<T>>[backward];
+        return kFill<S, Relu<T>>[backward];
       case Activation::silu:
-        return kFill<T, Silu<T>>[backward];
+        return kFill<S, Silu<T>>[backward];
       case Activation::gelu:
-        return kFill<T, Gelu<T>>[backward];
+        return kFill<S, Gelu<T>>[backward];
       default:
-        return kFill<T, GeluTanh<T>>[backward];
+        return kFill<S, GeluTanh<T>>[backward];
     }
   }();
-  choose_stores<T>(a.nontemporal, a.rows, a.n, [&](auto is_nontemporal) PYREG_LAMBDA {
-    activation_dropout_rows<T, is_nontemporal.value>(a, fill);
+  choose_stores<S>(a.nontemporal, a.rows, a.n, [&](auto is_nontemporal) PYREG_LAMBDA {
+    activation_dropout_rows<S, is_nontemporal.value>(a, fill);
   });
 }
 
-template <typename T, bool kSum, bool kNontemporal>
-void relu_dropout_backward_rows(int64_t rows, int64_t n, const T* dy, const T* y, uint64_t threshold, T* dx,
-                                const ColumnSum<T>& dbias_sum) {
-  RowAdder<T> dbiases(rows, n, dbias_sum);
-  RowWriter<T, kNontemporal> gradient(n, dx);
+template <typename S, bool kSum, bool kNontemporal>
+void relu_dropout_backward_rows(int64_t rows, int64_t n, const S* dy, const S* y, uint64_t threshold, S* dx,
+                                const ColumnSum<Compute<S>>& dbias_sum, bool nontemporal) {
+  using T = Compute<S>;
+  RowAdder<S> dbiases(rows, n, dbias_sum);
+  RowWriter<S, kNontemporal> gradient(n, dx, nontemporal);
   const T scale = dropout_scale<T>(threshold);
   for (int64_t r = 0; r < rows; ++r, dy += n, y += n) {
-    const int64_t lead = gradient.lead();
-    const auto target = gradient.chunk(0);
     T* const dbias = dbiases.target();
-    const auto body = [&](auto vector) PYREG_LAMBDA {
+    gradient.write_elements([&](auto vector) PYREG_LAMBDA {
       const auto value = vector.load(y) <= T{0} ? typename Native<T>::vec{} : vector.load(dy) * scale;
       if constexpr (kSum) vector.store(dbias, vector.load(dbias) + value);
-      target.store(vector, value);
       fetch_row<kFromInput<kNontemporal>>(vector, dy);
       fetch_row<kFromInput<kNontemporal>>(vector, y);
-    };
-    each_vector_from_line<T>(0, n, lead, body);
-    gradient.end_row();
+      return value;
+    });
     dbiases.end_row();
   }
   gradient.finish();
 }
 
 // dy, y, dx (rows, n); dbias: null if it is not wanted. dx may be dy or y.
-template <typename T>
-void relu_dropout_backward(int64_t rows, int64_t n, const T* dy, const T* y, uint64_t threshold, T* dx,
-                           const ColumnSum<T>& dbias, bool nontemporal) {
-  choose_stores<T>(nontemporal, rows, n, [&](auto is_nontemporal) PYREG_LAMBDA {
-    const auto run = dbias.total ? relu_dropout_backward_rows<T, true, is_nontemporal.value>
-                                 : relu_dropout_backward_rows<T, false, is_nontemporal.value>;
-    run(rows, n, dy, y, threshold, dx, dbias);
+template <typename S>
+void relu_dropout_backward(int64_t rows, int64_t n, const S* dy, const S* y, uint64_t threshold, S* dx,
+                           const ColumnSum<Compute<S>>& dbias, bool nontemporal) {
+  choose_stores<S>(nontemporal, rows, n, [&](auto is_nontemporal) PYREG_LAMBDA {
+    const auto run = dbias.total ? relu_dropout_backward_rows<S, true, is_nontemporal.value>
+                                 : relu_dropout_backward_rows<S, false, is_nontemporal.value>;
+    run(rows, n, dy, y, threshold, dx, dbias, nontemporal);
   });
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "kernels/dropout_scale.h"
+#include "kernels/half.h"
 #include "kernels/philox.h"
 
 namespace pyreg {
@@ -152,11 +153,43 @@ PYREG_INLINE typename Native<T>::mask widen_mask(const uint8_t* p) {
 #endif
 }
 
+// Every second of the bytes at p, 0xff or 0, widened to lanes of 32 bits.
+template <bool kOdd>
+PYREG_INLINE FloatMask widen_every_second(const uint8_t* p) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  const __m256i bytes = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)p));
+  const __m256i even = _mm256_setr_epi8(0, 0, 0, 0, 2, 2, 2, 2, 4, 4, 4, 4, 6, 6, 6, 6,  //
+                                        8, 8, 8, 8, 10, 10, 10, 10, 12, 12, 12, 12, 14, 14, 14, 14);
+  return (FloatMask)_mm256_shuffle_epi8(bytes, _mm256_add_epi8(even, _mm256_set1_epi8(kOdd)));
+#else
+  int16_t pairs[kFloats];
+  std::memcpy(pairs, p, sizeof pairs);
+  FloatMask wide{};
+  for (int i = 0; i < kFloats; ++i) wide[i] = pairs[i];
+  return (kOdd ? wide << 16 : wide << 24) >> 24;
+#endif
+}
+
+// The bytes of a row, 0xff or 0, for a vector of the row. The first byte is that of element `begin`.
+template <typename T, typename Vector>
+PYREG_INLINE auto kept_lanes(Vector vector, const uint8_t* keep, int64_t begin = 0) {
+  if constexpr (Vector::kOfPair)
+    return vector.odd() ? widen_every_second<true>(keep + (vector.first() - begin))
+                        : widen_every_second<false>(keep + (vector.first() - begin));
+  else
+    return widen_mask<T>(keep + (vector.at - begin));
+}
+
+// v if kept, else +0.
+template <typename T>
+PYREG_INLINE typename Native<T>::vec where_kept(typename Native<T>::vec v, typename Native<T>::mask kept) {
+  return (typename Native<T>::vec)((typename Native<T>::mask)v & kept);
+}
+
 // x * scale if kept, else +0.
 template <typename T>
-PYREG_INLINE typename Native<T>::vec masked(typename Native<T>::vec x, T scale, const uint8_t* keep) {
-  using mask = typename Native<T>::mask;
-  return (typename Native<T>::vec)((mask)(x * scale) & widen_mask<T>(keep));
+PYREG_INLINE typename Native<T>::vec masked(typename Native<T>::vec x, T scale, typename Native<T>::mask kept) {
+  return where_kept<T>(x * scale, kept);
 }
 
 }  // namespace

@@ -2,6 +2,8 @@
 #pragma once
 
 #include "kernels/chunk_mask.h"
+#include "kernels/row_masks.h"
+#include "kernels/row_writer.h"
 
 namespace pyreg {
 namespace {
@@ -16,7 +18,7 @@ PYREG_INLINE void apply_mask(int count, const uint8_t* keep, const T* x, T scale
   for (; i + kWidth <= count; i += kWidth) {
     vec value;
     std::memcpy(&value, x + i, sizeof value);
-    value = masked<T>(value, scale, keep + i);
+    value = masked<T>(value, scale, widen_mask<T>(keep + i));
     if constexpr (kNontemporal)
       store_nontemporal(y + i, value);
     else
@@ -74,15 +76,37 @@ void dropout_elements(int64_t n, const T* x, uint64_t threshold, uint64_t key, u
   if constexpr (kNontemporal) nontemporal_fence();
 }
 
+template <typename S>
+void dropout_halves(int64_t n, const S* x, uint64_t threshold, uint64_t key, uint64_t offset, S* y,
+                    bool nontemporal) {
+  RowMasks masks(1, n, threshold, key, offset);
+  const float scale = masks.scale<float>();
+  HalfRowWriter<S> results(n, y, nontemporal);
+  const uint8_t* keep = nullptr;
+  int64_t chunk_begin = 0;
+  results.write_row(
+      [&](int64_t begin, const MovedChunk&) PYREG_LAMBDA {
+        keep = masks.chunk(begin);
+        chunk_begin = begin;
+      },
+      [&](auto vector) PYREG_LAMBDA {
+        fetch_ahead<kReadAhead, 2>(vector, x);
+        return masked<float>(vector.load(x), scale, kept_lanes<float>(vector, keep, chunk_begin));
+      });
+  results.finish();
+}
+
 // x, y (n); y may be x. offset: the position of x[0] in the random stream.
-template <typename T>
-void dropout(int64_t n, const T* x, uint64_t threshold, uint64_t key, uint64_t offset, T* y, bool nontemporal) {
+template <typename S>
+void dropout(int64_t n, const S* x, uint64_t threshold, uint64_t key, uint64_t offset, S* y, bool nontemporal) {
   if (threshold == kDropAll) {
-    std::memset(y, 0, n * sizeof(T));
+    std::memset(y, 0, n * sizeof(S));
   } else if (threshold == 0) {
-    if (y != x) std::memcpy(y, x, n * sizeof(T));
+    if (y != x) std::memcpy(y, x, n * sizeof(S));
+  } else if constexpr (kHalf<S>) {
+    dropout_halves(n, x, threshold, key, offset, y, nontemporal);
   } else {
-    const auto run = nontemporal ? dropout_elements<T, true> : dropout_elements<T, false>;
+    const auto run = nontemporal ? dropout_elements<S, true> : dropout_elements<S, false>;
     run(n, x, threshold, key, offset, y);
   }
 }

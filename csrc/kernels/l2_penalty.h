@@ -1,18 +1,24 @@
 // The L2 penalty without its coefficient: the sum of squares of a block, in double, where a float's square is exact.
 #pragma once
 
-#include "kernels/lanes.h"
+#include "kernels/half.h"
 
 namespace pyreg {
 namespace {
 
-template <typename T>
-double l2_penalty(int64_t n, const T* x) {
+template <typename S>
+double l2_penalty(int64_t n, const S* x) {
   constexpr int kCount = Group<double>::kCount, kWidth = Group<double>::kWidth;
   Accumulators<double> sum;
-  const auto add = [&](const T* group) PYREG_LAMBDA {
+  const auto add = [&](const S* group) PYREG_LAMBDA {
     double wide[kCount];
-    for (int i = 0; i < kCount; ++i) wide[i] = static_cast<double>(group[i]);
+    if constexpr (kHalf<S>) {
+      float floats[kCount];
+      widen_elements(kCount, group, floats);
+      for (int i = 0; i < kCount; ++i) wide[i] = static_cast<double>(floats[i]);
+    } else {
+      for (int i = 0; i < kCount; ++i) wide[i] = static_cast<double>(group[i]);
+    }
     PYREG_UNROLL
     for (int k = 0; k < Group<double>::kVecs; ++k) {
       typename Native<double>::vec value;
@@ -23,7 +29,7 @@ double l2_penalty(int64_t n, const T* x) {
   int64_t at = 0;
   for (; at + kCount <= n; at += kCount) add(x + at);
   if (at < n) {
-    T tail[kCount] = {};
+    S tail[kCount] = {};
     for (int64_t i = at; i < n; ++i) tail[i - at] = x[i];
     add(tail);
   }

@@ -146,19 +146,50 @@ PYREG_INLINE int64_t to_next_line(const T* p) {
   return static_cast<int64_t>(-reinterpret_cast<uintptr_t>(p) % kLineBytes / sizeof(T));
 }
 
+// float16 and bfloat16: the lanes of float, in which they are computed.
+template <>
+struct Native<float16> : Native<float> {};
+template <>
+struct Native<bfloat16> : Native<float> {};
+
 // A group: how many lanes it has, how many lanes a vector has, and how many vectors a group takes.
-template <typename T>
+template <typename S>
 struct Group {
-  static constexpr int kCount = kGroupBytes / sizeof(T);
-  static constexpr int kWidth = kVectorBytes / sizeof(T);
+  static constexpr int kCount = kGroupBytes / sizeof(Compute<S>);
+  static constexpr int kWidth = kVectorBytes / sizeof(Compute<S>);
   static constexpr int kVecs = kCount / kWidth;
 };
 
+// Whether vectors of S come in pairs: 2 * kWidth elements of a row, the even ones in the first and the odd ones in
+// the second. Two bfloat16 make up 32 bits, so neither widening nor narrowing such vectors moves an element to
+// another lane.
+template <typename S>
+constexpr bool kPaired = false;
+template <>
+constexpr bool kPaired<bfloat16> = true;
+
+// How many neighbouring elements one vector, or a pair of them, holds.
+template <typename S>
+constexpr int kStep = kPaired<S> ? 2 * Group<S>::kWidth : Group<S>::kWidth;
+
+// n rounded up to whole vectors, or pairs of them.
+template <typename S>
+constexpr int64_t whole_steps(int64_t n) {
+  return (n + kStep<S> - 1) / kStep<S> * kStep<S>;
+}
+
+// The elements of a row of T: beside 16-bit elements, of whole vectors.
+template <typename S>
+constexpr int64_t row_elements(int64_t n) {
+  return kHalf<S> ? whole_steps<S>(n) : n;
+}
+
 // The sums of a group's lanes.
-template <typename T>
+template <typename S>
 struct Accumulators {
+  using T = Compute<S>;
   using vec = typename Native<T>::vec;
-  static constexpr int kWidth = Group<T>::kWidth, kVecs = Group<T>::kVecs;
+  static constexpr int kWidth = Group<S>::kWidth, kVecs = Group<S>::kVecs;
 
   vec v[kVecs];
 
@@ -172,30 +203,43 @@ struct Accumulators {
     return halved([](auto a, auto b) PYREG_LAMBDA { return a + b; });
   }
 
-  // Combines the lower half with the upper half, first of the vectors, then of the elements, until one is left.
+  // Combines the lower half with the upper half, first of the vectors, then of the elements, until one is left. The
+  // even elements of pairs and the odd ones are combined apart, until one of each is left.
   template <typename Combine>
   PYREG_INLINE T halved(Combine combine) const {
+    constexpr int kApart = kPaired<S> ? 2 : 1;
     vec half[kVecs];
     PYREG_UNROLL
     for (int k = 0; k < kVecs; ++k) half[k] = v[k];
     PYREG_UNROLL
-    for (int w = kVecs / 2; w >= 1; w /= 2)
+    for (int w = kVecs / 2; w >= kApart; w /= 2)
       for (int k = 0; k < w; ++k) half[k] = combine(half[k], half[k + w]);
-    T lane[kWidth];
-    std::memcpy(lane, &half[0], sizeof(vec));
+    T lane[kApart * kWidth];
+    std::memcpy(lane, half, sizeof lane);
     PYREG_UNROLL
     for (int w = kWidth / 2; w >= 1; w /= 2)
-      for (int k = 0; k < w; ++k) lane[k] = combine(lane[k], lane[k + w]);
-    return lane[0];
+      for (int apart = 0; apart < kApart; ++apart)
+        for (int k = 0; k < w; ++k)
+          lane[apart * kWidth + k] = combine(lane[apart * kWidth + k], lane[apart * kWidth + k + w]);
+    return kPaired<S> ? combine(lane[0], lane[kWidth]) : lane[0];
   }
 };
 
+// Of a vector `at` elements from the start of its row.
+template <typename T>
+PYREG_INLINE typename Native<T>::mask lanes_before(int64_t at, int64_t end) {
+  const int64_t left = end - at;
+  return first_lanes<T>(static_cast<int>(left < Group<T>::kWidth ? left : Group<T>::kWidth));
+}
+
 // Vector k of its group, `at` elements from the start of the row: a whole vector, or the first `count` elements of
-// one. A loop body written for this interface works with both.
+// one. A loop body written for this interface works with both. Those of 16-bit elements are in kernels/half.h.
 template <typename T>
 struct WholeVector {
   using vec = typename Native<T>::vec;
   static constexpr bool kWhole = true;
+  static constexpr int kWidth = Group<T>::kWidth;
+  static constexpr bool kOfPair = false;
   int64_t at;
   int k;
   bool in_line;  // whether its whole cache line is in the row, if groups start on lines
@@ -209,12 +253,16 @@ struct WholeVector {
   PYREG_INLINE void store_at(T* p, vec v) const { std::memcpy(p, &v, sizeof v); }
   // v, with zeros after the row's last element.
   PYREG_INLINE vec only_row(vec v) const { return v; }
+  // The lanes of the elements before `end`.
+  PYREG_INLINE auto before(int64_t end) const { return lanes_before<T>(at, end); }
 };
 
 template <typename T>
 struct PartVector {
   using vec = typename Native<T>::vec;
   static constexpr bool kWhole = false;
+  static constexpr int kWidth = Group<T>::kWidth;
+  static constexpr bool kOfPair = false;
   int64_t at;
   int k, count;
 
@@ -222,26 +270,27 @@ struct PartVector {
   PYREG_INLINE void store(T* row, vec v) const { store_at(row + at, v); }
   PYREG_INLINE void store_at(T* p, vec v) const { store_part(p, count, v); }
   PYREG_INLINE vec only_row(vec v) const { return first_lanes<T>(count) ? v : vec{}; }
+  PYREG_INLINE auto before(int64_t end) const { return lanes_before<T>(at, end); }
 };
 
 // Calls body(vector) for the vectors of a row's elements begin, ..., end - 1, in order: whole groups, then the rest.
-template <typename T, typename Body>
+template <typename S, typename Body>
 PYREG_INLINE void each_vector(int64_t begin, int64_t end, Body body) {
-  constexpr int kWidth = Group<T>::kWidth, kCount = Group<T>::kCount;
+  constexpr int kWidth = Group<S>::kWidth, kCount = Group<S>::kCount;
   int64_t at = begin;
   for (; at + kCount <= end; at += kCount) {
     PYREG_UNROLL
-    for (int k = 0; k < Group<T>::kVecs; ++k) body(WholeVector<T>{at + k * kWidth, k, true});
+    for (int k = 0; k < Group<S>::kVecs; ++k) body(WholeVector<S>{at + k * kWidth, k, true});
   }
   if (at == end) return;
   const int count = static_cast<int>(end - at);
   PYREG_UNROLL
-  for (int k = 0; k < Group<T>::kVecs; ++k) {
-    const int left = count - k * kWidth;
-    if (left >= kWidth)
-      body(WholeVector<T>{at + k * kWidth, k, true});
-    else if (left > 0)
-      body(PartVector<T>{at + k * kWidth, k, left});
+  for (int k = 0; k < Group<S>::kVecs; ++k) {
+    const int left = count - k * kWidth / kStep<S> * kStep<S>;
+    if (kHalf<S> ? left > 0 : left < kWidth && left > 0)  // 16 bits: one body is enough for what ends a row
+      body(PartVector<S>{at + k * kWidth, k, left < kStep<S> ? left : kStep<S>});
+    else if (left >= kWidth)
+      body(WholeVector<S>{at + k * kWidth, k, true});
   }
 }
 
@@ -249,6 +298,7 @@ PYREG_INLINE void each_vector(int64_t begin, int64_t end, Body body) {
 // the row come separately, and the groups after them start on cache lines. `begin` is 0, or `lead` plus whole groups.
 template <typename T, typename Body>
 PYREG_INLINE void each_vector_from_line(int64_t begin, int64_t end, int64_t lead, Body body) {
+  if constexpr (kHalf<T>) return each_vector<T>(begin, end, body);
   constexpr int kWidth = Group<T>::kWidth, kCount = Group<T>::kCount, kLine = line_elements<T>();
   int64_t at = begin;
   // One vector at a time, up to `to`. Cache lines start at `from` and every kLine elements after it.
@@ -272,7 +322,7 @@ PYREG_INLINE void each_vector_from_line(int64_t begin, int64_t end, int64_t lead
 // Prefetches the data kBytes ahead, once per cache line, into the first-level cache (kLocality 3) or the second (2).
 template <int kBytes, int kLocality, typename Vector, typename T>
 PYREG_INLINE void fetch_ahead(Vector vector, const T* row) {
-  if (vector.k * kVectorBytes % kLineBytes == 0)
+  if (vector.k * Vector::kWidth * sizeof(T) % kLineBytes == 0)
     __builtin_prefetch(reinterpret_cast<const char*>(row + vector.at) + kBytes, 0, kLocality);
 }
 

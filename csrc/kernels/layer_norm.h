@@ -7,21 +7,22 @@ namespace pyreg {
 namespace {
 
 // x, y (rows, n); weight, bias (n); mean, rstd (rows), or null. y may be x.
-template <typename T>
-void layer_norm_forward(int64_t rows, int64_t n, const T* x, const T* weight, const T* bias, double eps, T* y,
-                        double* mean, T* rstd, bool nontemporal) {
-  choose_stores<T>(nontemporal, rows, n, [&](auto is_nontemporal) PYREG_LAMBDA {
-    StoredRows<T, is_nontemporal.value> source(n, x);
-    norm_forward_rows<LayerNorm<T>, true, is_nontemporal.value>(rows, n, source, weight, bias, eps, y, mean, rstd);
+template <typename S, typename T = Compute<S>>
+void layer_norm_forward(int64_t rows, int64_t n, const S* x, const T* weight, const T* bias, double eps, S* y,
+                        double* mean, T* rstd, T* scratch, bool nontemporal) {
+  choose_stores<S>(nontemporal, rows, n, [&](auto is_nontemporal) PYREG_LAMBDA {
+    StoredRows<S, is_nontemporal.value> source(n, x);
+    norm_forward_rows<LayerNorm<S>, true, is_nontemporal.value>(rows, n, source, weight, bias, eps, y, mean, rstd,
+                                                                scratch, nontemporal);
   });
 }
 
 // dy, x, dx (rows, n); mean, rstd (rows); weight (n), dweight, dbias: all, or none. dx may be dy or x.
-template <typename T>
-void layer_norm_backward(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean, const T* rstd,
-                         const T* weight, T* dx, const ColumnSum<T>& dweight, const ColumnSum<T>& dbias,
+template <typename S, typename T = Compute<S>>
+void layer_norm_backward(int64_t rows, int64_t n, const S* dy, const S* x, const double* mean, const T* rstd,
+                         const T* weight, S* dx, const ColumnSum<T>& dweight, const ColumnSum<T>& dbias,
                          bool nontemporal) {
-  norm_backward<LayerNorm<T>>(rows, n, dy, x, mean, rstd, weight, dx, dweight, dbias, nontemporal);
+  norm_backward<LayerNorm<S>>(rows, n, dy, x, mean, rstd, weight, dx, dweight, dbias, nontemporal);
 }
 
 }  // namespace

@@ -31,38 +31,44 @@
 namespace pyreg {
 namespace {
 
-template <typename T>
+template <typename S>
 struct LayerNorm {
-  using Sums = RowMoments<T>;
+  using T = Compute<S>;
+  template <typename E>
+  using Sums = RowMoments<S, E>;
   using Row = CentredRow<T>;
   static constexpr bool kCentred = true;
 
-  static PYREG_INLINE Row row(const double* mean, const T* rstd, int64_t i) {
-    const T shift = static_cast<T>(mean[i]);
-    return {shift, static_cast<T>(mean[i] - static_cast<double>(shift)), rstd[i]};
+  static PYREG_INLINE Row row(const double* means, const T* rstd, int64_t i) {
+    const double mean = plain_if<kHalf<S>>(means[i]);
+    const T shift = static_cast<T>(mean);
+    return {shift, static_cast<T>(mean - static_cast<double>(shift)), plain_if<kHalf<S>>(rstd[i])};
   }
 };
 
-template <typename T>
+template <typename S>
 struct RmsNorm {
-  using Sums = RowMeanSquare<T>;
+  using T = Compute<S>;
+  template <typename E>
+  using Sums = RowMeanSquare<S, E>;
   using Row = UncentredRow<T>;
   static constexpr bool kCentred = false;
 
-  static PYREG_INLINE Row row(const double*, const T* rstd, int64_t i) { return {rstd[i]}; }
+  static PYREG_INLINE Row row(const double*, const T* rstd, int64_t i) { return {plain_if<kHalf<S>>(rstd[i])}; }
 };
 
-// The source of the forward pass's rows if they are stored in memory.
-template <typename T, bool kNontemporal>
+// The source of rows that are stored in memory.
+template <typename S, bool kNontemporal>
 class StoredRows {
  public:
+  using Element = S;
   static constexpr From kFrom = kFromInput<kNontemporal>;
 
-  StoredRows(int64_t n, const T* x) : n_(n), next_(x) {}
+  StoredRows(int64_t n, const S* x) : n_(n), next_(x) {}
 
   // The next row. Its chunks can be read once they are made, in order.
-  PYREG_INLINE const T* start_row() {
-    const T* const row = next_;
+  PYREG_INLINE const S* start_row() {
+    const S* const row = next_;
     next_ += n_;
     return row;
   }
@@ -71,30 +77,76 @@ class StoredRows {
 
  private:
   int64_t n_;
-  const T* next_;
+  const S* next_;
 };
 
-// y (rows, n), which may be the source's array; weight (n); bias (n) if kBias; mean, rstd (rows), or null.
-template <typename Norm, bool kBias, bool kNontemporal, typename T, typename Rows>
-void norm_forward_rows(int64_t rows, int64_t n, Rows& source, const T* weight, const T* bias, double eps, T* y,
-                       double* mean, T* rstd) {
-  RowWriter<T, kNontemporal> writer(n, y);
-  typename Norm::Sums sums;
-  const T* next = nullptr;
+// A vector of y from one of x.
+template <bool kBias, typename Vector, typename Row, typename E, typename T>
+PYREG_INLINE auto normalised(Vector vector, const Row& row, const E* x, const T* weight, const T* bias) {
+  auto value = row.xhat(vector.load(x)) * vector.load(weight);
+  if constexpr (kBias) value = value + vector.load(bias);
+  return value;
+}
+
+// Writes a row of y from x, which is in the order of S's vectors.
+template <bool kBias, typename S, typename Row, typename T>
+PYREG_NOINLINE void write_normalised(int64_t n, const Row& row, const T* x, const T* weight, const T* bias,
+                                     RowWriter<S, false>& writer) {
+  each_chunk(n, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
+    const auto chunk = writer.chunk(begin);
+    each_vector<S>(begin, end, [&](auto vector) PYREG_LAMBDA {
+      chunk.store(vector, normalised<kBias>(vector, row, x, weight, bias));
+    });
+  });
+}
+
+// y (rows, n), which may be the source's array; weight (n); bias (n) if kBias; mean, rstd (rows), or null. scratch: a
+// row, if S has 16 bits; then `nontemporal` says what kNontemporal says otherwise.
+template <typename Norm, bool kBias, bool kNontemporal, typename S, typename Rows>
+void norm_forward_rows(int64_t rows, int64_t n, Rows& source, const Compute<S>* weight, const Compute<S>* bias,
+                       double eps, S* y, double* mean, Compute<S>* rstd, Compute<S>* scratch, bool nontemporal) {
+  using T = Compute<S>;
+  using E = typename Rows::Element;
+  constexpr bool kReadsHalf = kHalf<E>;
+  RowWriter<S, kNontemporal> writer(n, y, nontemporal);
+  typename Norm::template Sums<E> sums;
+  const E* next = nullptr;
   // Row r + 1 is summed while row r is normalised. Starting at -1 keeps the code that sums a row in one place.
   for (int64_t r = -1; r < rows; ++r) {
-    const T* x = next;
+    const E* x = next;
     typename Norm::Row row{};
     const int64_t lead = writer.lead();
     const bool begun = r >= 0, more = r + 1 < rows;
+    bool scaled_apart = false;  // in scratch, because x cannot hold the scaled row
     if (begun) {
+      const auto take = [&](const auto& sums, double scale) PYREG_LAMBDA {
+        const InverseDeviation<T> deviation = inverse_deviation<T>(sums, eps, scale);
+        row = sums.row(deviation.factor());
+        if constexpr (Norm::kCentred)
+          if (mean) mean[r] = sums.mean() / scale;
+        if (rstd) rstd[r] = deviation.rstd();
+      };
       sums.finish();
-      const InverseDeviation<T> deviation = inverse_deviation(n, x, sums, eps, writer.row());
-      x = deviation.source;
-      row = sums.row(deviation.factor());
-      if constexpr (Norm::kCentred)
-        if (mean) mean[r] = sums.mean() / deviation.scale;
-      if (rstd) rstd[r] = deviation.rstd();
+      double scale = 1;
+      const bool must_scale = needs_scale<T>(sums, eps);
+      if constexpr (kReadsHalf) {
+        if (must_scale) {
+          to_vectors<S>(n, x, scratch);
+          scale = scale_row(row_elements<S>(n), scratch, eps, scratch);
+          take(row_sums<typename Norm::template Sums<T>>(n, scratch), scale);
+          scaled_apart = true;
+        }
+      } else if (must_scale) {
+        T* scaled;
+        if constexpr (kHalf<S>)
+          scaled = scratch;
+        else
+          scaled = writer.row();
+        scale = scale_row(row_elements<S>(n), x, eps, scaled);
+        x = scaled;
+        sums = row_sums<decltype(sums)>(n, x);
+      }
+      if (!scaled_apart) take(sums, scale);
     }
     if (more) next = source.start_row();
     each_chunk(n, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
@@ -103,47 +155,51 @@ void norm_forward_rows(int64_t rows, int64_t n, Rows& source, const T* weight, c
         if (begin == 0) sums.start(n, next);
         sums.template add<Rows::kFrom>(begin, end);
       }
-      if (!begun) return;
-      const T* const from = x;
+      if (!begun || scaled_apart) return;
+      const E* const from = x;
       const typename Norm::Row factors = row;
       const auto chunk = writer.chunk(begin);
-      each_vector_of_chunk<T>(begin, end, n, lead, [&](auto vector) PYREG_LAMBDA {
-        auto value = factors.xhat(vector.load(from)) * vector.load(weight);
-        if constexpr (kBias) value = value + vector.load(bias);
-        chunk.store(vector, value);
+      each_vector_of_chunk<S>(begin, end, n, lead, [&](auto vector) PYREG_LAMBDA {
+        chunk.store(vector, normalised<kBias>(vector, factors, from, weight, bias));
       });
     });
+    if constexpr (kReadsHalf)
+      if (scaled_apart) write_normalised<kBias>(n, row, scratch, weight, bias, writer);
     if (begun) writer.end_row();
   }
   source.finish();
   writer.finish();
 }
 
-// The means of g and of g * xhat over a row, which its dx needs.
-template <typename Norm, bool kWeight, typename T>
+// The means of g and of g * xhat over a row, which its dx needs. E: the type of x's elements in memory.
+template <typename Norm, bool kWeight, typename S, typename E>
 class RowGradientMeans {
+  using T = Compute<S>;
+
  public:
   typename Norm::Row row;
   T mean_g, mean_g_xhat;
 
   // Starts a row. Nothing is added yet.
-  PYREG_INLINE void start(int64_t n, const T* dy, const T* x, const typename Norm::Row& of, const T* weight) {
+  PYREG_INLINE void start(int64_t n, const S* dy, const E* x, const typename Norm::Row& of, const T* weight) {
     n_ = n, dy_ = dy, x_ = x, weight_ = weight, row = of;
     sum_g_.start();
     sum_g_xhat_.start();
   }
 
-  template <From kFrom>
+  template <From kDyFrom, From kFrom>
   PYREG_INLINE_WIDE void add(int64_t begin, int64_t end) {
-    Accumulators<T> sum_g = sum_g_.accumulators(), sum_g_xhat = sum_g_xhat_.accumulators();
-    const T *const dy = dy_, *const x = x_, *const weight = weight_;
+    Accumulators<S> sum_g = sum_g_.accumulators(), sum_g_xhat = sum_g_xhat_.accumulators();
+    const S* const dy = dy_;
+    const E* const x = x_;
+    const T* const weight = weight_;
     const typename Norm::Row factors = row;
-    each_vector<T>(begin, end, [&](auto vector) PYREG_LAMBDA {
+    each_vector<S>(begin, end, [&](auto vector) PYREG_LAMBDA {
       auto g = vector.load(dy);
       if constexpr (kWeight) g = g * vector.load(weight);
       if constexpr (Norm::kCentred) sum_g.v[vector.k] += g;
       sum_g_xhat.v[vector.k] += vector.only_row(g * factors.xhat(vector.load(x)));
-      fetch_row<kFrom>(vector, dy);
+      fetch_row<kDyFrom>(vector, dy);
       fetch_row<kFrom>(vector, x);
     });
     if constexpr (Norm::kCentred) sum_g_.put(sum_g, end, n_);
@@ -158,18 +214,23 @@ class RowGradientMeans {
 
  private:
   int64_t n_;
-  const T *dy_, *x_, *weight_;
-  RowSum<T> sum_g_, sum_g_xhat_;
+  const S* dy_;
+  const E* x_;
+  const T* weight_;
+  RowSum<S> sum_g_, sum_g_xhat_;
 };
 
-// dy, x (rows, n); mean (rows) if Norm has one, rstd (rows); weight (n), or null if !kWeight. dweight, dbias: sums
-// over these rows; there is no dbias if Norm has no mean. The gradient may write over dy or x.
-template <typename Norm, bool kWeight, bool kNontemporal, typename T, typename Gradient>
-void norm_backward_rows(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean, const T* rstd,
+// dy and the source's rows x (rows, n); mean (rows) if Norm has one, rstd (rows); weight (n), or null if !kWeight.
+// dweight, dbias: sums over these rows; there is no dbias if Norm has no mean. The gradient may write over dy or x.
+template <typename Norm, bool kWeight, bool kNontemporal, typename S, typename Rows, typename Gradient,
+          typename T = Compute<S>>
+void norm_backward_rows(int64_t rows, int64_t n, const S* dy, Rows& source, const double* mean, const T* rstd,
                         const T* weight, Gradient& gradient, const ColumnSum<T>& dweight_sum,
                         const ColumnSum<T>& dbias_sum) {
-  RowAdder<T> dweights(rows, n, dweight_sum), dbiases(rows, n, dbias_sum);
-  RowGradientMeans<Norm, kWeight, T> means;
+  using E = typename Rows::Element;
+  RowAdder<S> dweights(rows, n, dweight_sum), dbiases(rows, n, dbias_sum);
+  RowGradientMeans<Norm, kWeight, S, E> means;
+  const E* x_next = nullptr;
   for (int64_t r = -1; r < rows; ++r) {
     typename Norm::Row row{};
     T mean_g = 0, mean_g_xhat = 0;
@@ -179,16 +240,23 @@ void norm_backward_rows(int64_t rows, int64_t n, const T* dy, const T* x, const 
     if (begun) {
       means.finish();
       row = means.row, mean_g = means.mean_g, mean_g_xhat = means.mean_g_xhat;
-      lead = to_next_line(kWeight && !kNontemporal ? dweight : gradient.row());
+      if constexpr (!kHalf<S>) lead = to_next_line(kWeight && !kNontemporal ? dweight : gradient.row());
     }
-    const T *const dy_r = begun ? dy + r * n : dy, *const x_r = begun ? x + r * n : x;
-    if (more) means.start(n, dy + (r + 1) * n, x + (r + 1) * n, Norm::row(mean, rstd, r + 1), weight);
+    const S* const dy_r = begun ? dy + r * n : dy;
+    const E* const x_r = x_next;
+    if (more) {
+      x_next = source.start_row();
+      means.start(n, dy + (r + 1) * n, x_next, Norm::row(mean, rstd, r + 1), weight);
+    }
     each_chunk(n, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
-      if (more) means.template add<kFromInput<kNontemporal>>(begin, end);
+      if (more) {
+        source.make(begin, end);
+        means.template add<kFromInput<kNontemporal>, Rows::kFrom>(begin, end);
+      }
       if (!begun) return;
       const auto chunk = gradient.chunk(begin);
       const typename Norm::Row factors = row;
-      each_vector_of_chunk<T>(begin, end, n, lead, [&](auto vector) PYREG_LAMBDA {
+      each_vector_of_chunk<S>(begin, end, n, lead, [&](auto vector) PYREG_LAMBDA {
         const auto dy_i = vector.load(dy_r), xhat = factors.xhat(vector.load(x_r));
         auto g = dy_i;
         if constexpr (kWeight) {
@@ -209,15 +277,16 @@ void norm_backward_rows(int64_t rows, int64_t n, const T* dy, const T* x, const 
 }
 
 // dx (rows, n). weight may be null; there are no dweight and dbias then.
-template <typename Norm, typename T>
-void norm_backward(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean, const T* rstd,
-                   const T* weight, T* dx, const ColumnSum<T>& dweight, const ColumnSum<T>& dbias, bool nontemporal) {
+template <typename Norm, typename S, typename T = Compute<S>>
+void norm_backward(int64_t rows, int64_t n, const S* dy, const S* x, const double* mean, const T* rstd,
+                   const T* weight, S* dx, const ColumnSum<T>& dweight, const ColumnSum<T>& dbias, bool nontemporal) {
   const auto run = [&](auto weighs, auto is_nontemporal) PYREG_LAMBDA {
-    RowWriter<T, is_nontemporal.value> gradient(n, dx);
-    norm_backward_rows<Norm, weighs.value, is_nontemporal.value>(rows, n, dy, x, mean, rstd, weight, gradient,
+    StoredRows<S, is_nontemporal.value> source(n, x);
+    RowWriter<S, is_nontemporal.value> gradient(n, dx, nontemporal);
+    norm_backward_rows<Norm, weighs.value, is_nontemporal.value>(rows, n, dy, source, mean, rstd, weight, gradient,
                                                                  dweight, dbias);
   };
-  choose_stores<T>(nontemporal, rows, n, [&](auto is_nontemporal) PYREG_LAMBDA {
+  choose_stores<S>(nontemporal, rows, n, [&](auto is_nontemporal) PYREG_LAMBDA {
     weight ? run(Flag<true>{}, is_nontemporal) : run(Flag<false>{}, is_nontemporal);
   });
 }

@@ -23,13 +23,15 @@ PYREG_NOINLINE void add_inner(int64_t n, T* __restrict total, T* __restrict inne
   }
 }
 
-template <typename T>
+template <typename S>
 class RowAdder {
+  using T = Compute<S>;
+
  public:
   // Starts the sum of `rows` rows of n.
   RowAdder(int64_t rows, int64_t n, const ColumnSum<T>& sum)
-      : sum_(sum), rows_(rows), n_(n), target_(sum.total ? sum.total : sum.inner) {
-    if (target_) std::memset(target_, 0, n * sizeof(T));
+      : sum_(sum), rows_(rows), n_(row_elements<S>(n)), target_(sum.total ? sum.total : sum.inner) {
+    if (target_) std::memset(target_, 0, n_ * sizeof(T));
   }
 
   // What the row is to be added to, (n). If no sum is wanted: scratch that may be written, or null.

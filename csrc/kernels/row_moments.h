@@ -26,27 +26,40 @@ struct UncentredRow {
   PYREG_INLINE typename Native<T>::vec xhat(typename Native<T>::vec x) const { return x * rstd; }
 };
 
+// v, where a vector of a row was loaded: with zeros after the row's end. Floats are loaded like that already.
+template <bool kPadded, typename Vector, typename Value>
+PYREG_INLINE Value only_row_if(Vector vector, Value v) {
+  if constexpr (kPadded) return vector.only_row(v);
+  return v;
+}
+
 // The mean of a row, as shift + lo, and its variance, from one pass over the row. The shift is the mean of the first
 // group of lanes (shifted data: Chan, Golub and LeVeque, 1983, section 3). If it is more than a standard deviation
 // from the row's mean, a second pass uses that mean: the corrected two-pass algorithm, their eq. 1.7.
-template <typename T>
+//
+// E: the type of the row's elements in memory: S, or T in the order of S's vectors.
+template <typename S, typename E = S>
 class RowMoments {
+  using T = Compute<S>;
+
  public:
   // Starts the row x (n). Nothing is added yet.
-  PYREG_INLINE void start(int64_t n, const T* x) {
-    constexpr int kGroup = Group<T>::kCount;
+  PYREG_INLINE void start(int64_t n, const E* x) {
+    constexpr int kGroup = Group<S>::kCount;
     const int64_t count = n < kGroup ? n : kGroup;
-    Accumulators<T> first;
-    each_vector<T>(0, count, [&](auto vector) PYREG_LAMBDA { first.v[vector.k] += vector.load(x); });
+    Accumulators<S> first;
+    each_vector<S>(0, count, [&](auto vector) PYREG_LAMBDA {
+      first.v[vector.k] += only_row_if<kHalf<S>>(vector, vector.load(x));
+    });
     start_about(n, x, static_cast<T>(static_cast<double>(first.sum()) / static_cast<double>(count)));
   }
 
   template <From kFrom>
   PYREG_INLINE_WIDE void add(int64_t begin, int64_t end) {
-    Accumulators<T> sum_d = sum_d_.accumulators(), sum_dd = sum_dd_.accumulators();
-    const T* const x = x_;
+    Accumulators<S> sum_d = sum_d_.accumulators(), sum_dd = sum_dd_.accumulators();
+    const E* const x = x_;
     const T about = shift_;
-    each_vector<T>(begin, end, [&](auto vector) PYREG_LAMBDA {
+    each_vector<S>(begin, end, [&](auto vector) PYREG_LAMBDA {
       const auto d = vector.only_row(vector.load(x) - about);
       sum_d.v[vector.k] += d;
       sum_dd.v[vector.k] += d * d;
@@ -68,7 +81,7 @@ class RowMoments {
   PYREG_INLINE CentredRow<T> row(T rstd) const { return {shift_, static_cast<T>(lo_), rstd}; }
 
  private:
-  static PYREG_NOINLINE RowMoments about(int64_t n, const T* x, T shift) {
+  static PYREG_NOINLINE RowMoments about(int64_t n, const E* x, T shift) {
     RowMoments moments;
     moments.start_about(n, x, shift);
     add_row(moments, n);
@@ -76,7 +89,7 @@ class RowMoments {
     return moments;
   }
 
-  PYREG_INLINE void start_about(int64_t n, const T* x, T shift) {
+  PYREG_INLINE void start_about(int64_t n, const E* x, T shift) {
     n_ = n, x_ = x, shift_ = shift;
     sum_d_.start();
     sum_dd_.start();
@@ -89,27 +102,29 @@ class RowMoments {
   }
 
   int64_t n_;
-  const T* x_;
+  const E* x_;
   T shift_;
   double lo_, variance_;
-  RowSum<T> sum_d_, sum_dd_;
+  RowSum<S> sum_d_, sum_dd_;
 };
 
 // The mean square of a row.
-template <typename T>
+template <typename S, typename E = S>
 class RowMeanSquare {
+  using T = Compute<S>;
+
  public:
-  PYREG_INLINE void start(int64_t n, const T* x) {
+  PYREG_INLINE void start(int64_t n, const E* x) {
     n_ = n, x_ = x;
     sum_.start();
   }
 
   template <From kFrom>
   PYREG_INLINE_WIDE void add(int64_t begin, int64_t end) {
-    Accumulators<T> sum = sum_.accumulators();
-    const T* const x = x_;
-    each_vector<T>(begin, end, [&](auto vector) PYREG_LAMBDA {
-      const auto x_i = vector.load(x);
+    Accumulators<S> sum = sum_.accumulators();
+    const E* const x = x_;
+    each_vector<S>(begin, end, [&](auto vector) PYREG_LAMBDA {
+      const auto x_i = only_row_if<kHalf<S>>(vector, vector.load(x));
       sum.v[vector.k] += x_i * x_i;
       fetch_row<kFrom>(vector, x);
     });
@@ -123,9 +138,9 @@ class RowMeanSquare {
 
  private:
   int64_t n_;
-  const T* x_;
+  const E* x_;
   double mean_square_;
-  RowSum<T> sum_;
+  RowSum<S> sum_;
 };
 
 // Below `tiny`, squares have lost bits to underflow.
@@ -152,8 +167,8 @@ double scale_to_one(int64_t n, const T* x, double eps) {
 
 // The finished sums of a row, if nothing else is done meanwhile. Sums are passed by value: if their address were
 // known elsewhere, they would not stay in registers.
-template <typename Sums, typename T>
-PYREG_NOINLINE Sums row_sums(int64_t n, const T* x) {
+template <typename Sums, typename E>
+PYREG_NOINLINE Sums row_sums(int64_t n, const E* x) {
   Sums sums;
   sums.start(n, x);
   add_row(sums, n);
@@ -164,7 +179,6 @@ PYREG_NOINLINE Sums row_sums(int64_t n, const T* x) {
 // The inverse deviation of a row. inverse belongs to the row times `scale`: 1 / sqrt(spread + eps * scale**2).
 template <typename T>
 struct InverseDeviation {
-  const T* source;  // the row, or its scaled copy
   double scale, inverse;
 
   T rstd() const { return static_cast<T>(inverse * scale); }
@@ -172,19 +186,23 @@ struct InverseDeviation {
   T factor() const { return static_cast<T>(inverse > largest_finite<T> ? largest_finite<T> : inverse); }
 };
 
-// Of the row x, whose sums are finished. A row near the limits of T's range is scaled into y and summed again.
-template <typename Sums, typename T>
-PYREG_INLINE InverseDeviation<T> inverse_deviation(int64_t n, const T* x, Sums& sums, double eps, T* y) {
-  const T* source = x;
-  double scale = 1;
-  // Squares have overflowed or underflowed, or there is a NaN: sum again, with the row scaled to near 1.
-  if (!(sums.spread() + eps >= tiny<T> && sums.spread() < __builtin_inf())) {
-    scale = scale_to_one(n, x, eps);
-    for (int64_t i = 0; i < n; ++i) y[i] = x[i] * static_cast<T>(scale);
-    source = y;
-    sums = row_sums<Sums>(n, source);
-  }
-  return {source, scale, 1 / __builtin_sqrt(sums.spread() + eps * scale * scale)};
+template <typename T, typename Sums>
+PYREG_INLINE InverseDeviation<T> inverse_deviation(const Sums& sums, double eps, double scale) {
+  return {scale, 1 / __builtin_sqrt(sums.spread() + eps * scale * scale)};
+}
+
+// Whether a row must be scaled before it is summed: squares have overflowed or underflowed, or there is a NaN.
+template <typename T, typename Sums>
+PYREG_INLINE bool needs_scale(const Sums& sums, double eps) {
+  return !(sums.spread() + eps >= tiny<T> && sums.spread() < __builtin_inf());
+}
+
+// Writes the row x (count), scaled to near 1, to `scaled`. Returns the scale.
+template <typename T>
+PYREG_INLINE double scale_row(int64_t count, const T* x, double eps, T* scaled) {
+  const double scale = scale_to_one(count, x, eps);
+  for (int64_t i = 0; i < count; ++i) scaled[i] = x[i] * static_cast<T>(scale);
+  return scale;
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 // this row is written there. One after the other, each would leave memory idle for part of the time.
 #pragma once
 
-#include "kernels/lanes.h"
+#include "kernels/half.h"
 
 namespace pyreg {
 namespace {
@@ -56,53 +56,53 @@ PYREG_INLINE void fetch_row(Vector vector, const T* row) {
 }
 
 // A sum over a row of n: in T within a block, in double over the blocks.
-template <typename T>
+template <typename S>
 class RowSum {
  public:
   PYREG_INLINE void start() { *this = RowSum(); }
 
   // The sums of the current block. A chunk copies them into registers, adds to them and hands them back to `put`.
-  PYREG_INLINE Accumulators<T> accumulators() const { return accumulators_; }
-  PYREG_INLINE void put(const Accumulators<T>& accumulators, int64_t end, int64_t n) {
+  PYREG_INLINE Accumulators<S> accumulators() const { return accumulators_; }
+  PYREG_INLINE void put(const Accumulators<S>& accumulators, int64_t end, int64_t n) {
     accumulators_ = accumulators;
     if (end == n || end % kSumBlock == 0) {
       total_ += static_cast<double>(accumulators_.sum());
-      accumulators_ = Accumulators<T>();
+      accumulators_ = Accumulators<S>();
     }
   }
 
   double total() const { return total_; }
 
  private:
-  Accumulators<T> accumulators_;
+  Accumulators<S> accumulators_;
   double total_ = 0;
 };
 
 // The sum of take(vector) over the vectors of a row of n. kPadded: the row may be taken in whole vectors.
-template <typename T, bool kPadded, typename Take>
+template <typename S, bool kPadded, typename Take>
 PYREG_INLINE double sum_of_vectors(int64_t n, Take take) {
-  constexpr int kWidth = Group<T>::kWidth, kCount = Group<T>::kCount;
-  RowSum<T> sum;
+  constexpr int kWidth = Group<S>::kWidth, kCount = Group<S>::kCount;
+  RowSum<S> sum;
   const int64_t groups_end = n / kCount * kCount;
   for (int64_t begin = 0; begin < groups_end; begin += kSumBlock) {
     const int64_t end = groups_end - begin < kSumBlock ? groups_end : begin + kSumBlock;
-    Accumulators<T> accumulators = sum.accumulators();
+    Accumulators<S> accumulators = sum.accumulators();
     for (int64_t at = begin; at < end; at += kCount) {
       PYREG_UNROLL
-      for (int k = 0; k < Group<T>::kVecs; ++k) accumulators.v[k] += take(WholeVector<T>{at + k * kWidth, k, true});
+      for (int k = 0; k < Group<S>::kVecs; ++k) accumulators.v[k] += take(WholeVector<S>{at + k * kWidth, k, true});
     }
     sum.put(accumulators, end, n);
   }
   if (groups_end == n) return sum.total();
   // The lanes of vectors that hold no element of the row keep their sums.
-  Accumulators<T> rest = sum.accumulators();
+  Accumulators<S> rest = sum.accumulators();
   PYREG_UNROLL
-  for (int k = 0; k < Group<T>::kVecs; ++k) {
-    const int64_t at = groups_end + k * kWidth;
-    if (at + kWidth <= n || (kPadded && at < n))
-      rest.v[k] += take(WholeVector<T>{at, k, true});
-    else if (at < n)
-      rest.v[k] += take(PartVector<T>{at, k, static_cast<int>(n - at)});
+  for (int k = 0; k < Group<S>::kVecs; ++k) {
+    const int64_t at = groups_end + k * kWidth, left = n - groups_end - k * kWidth / kStep<S> * kStep<S>;
+    if (left >= kStep<S> || (kPadded && left > 0))
+      rest.v[k] += take(WholeVector<S>{at, k, true});
+    else if (left > 0)
+      rest.v[k] += take(PartVector<S>{at, k, static_cast<int>(left)});
   }
   sum.put(rest, n, n);
   return sum.total();

@@ -12,7 +12,7 @@ template <typename T, bool kNontemporal>
 class RowWriter {
  public:
   // row: the first row, or null if nothing is to be written.
-  RowWriter(int64_t n, T* row) : n_(n), row_(row) {}
+  RowWriter(int64_t n, T* row, [[maybe_unused]] bool nontemporal = kNontemporal) : n_(n), row_(row) {}
 
   RowWriter(const RowWriter&) = delete;
 
@@ -73,6 +73,13 @@ class RowWriter {
     end_row();
   }
 
+  // Writes a row of value(vector) at once.
+  template <typename Value>
+  PYREG_INLINE void write_elements(Value value) {
+    each_vector_from_line<T>(0, n_, lead(), [&](auto vector) PYREG_LAMBDA { chunk(0).store(vector, value(vector)); });
+    end_row();
+  }
+
  private:
   static constexpr int kLine = line_elements<T>();
 
@@ -101,13 +108,113 @@ class RowWriter {
   bool started_ = false;
 };
 
+// Rows of 16-bit elements, narrowed. Past the caches, a chunk is written to the stage, from where its whole lines are
+// stored: one loop then serves both kinds of stores. E: S, or float32 beside it.
+template <typename S, typename E = S>
+class HalfRowWriter {
+ public:
+  HalfRowWriter(int64_t n, E* row, bool nontemporal)
+      : n_(n), row_(row), nontemporal_(nontemporal && row), lead_(row ? from_line(row) : 0), staged_(lead_) {}
+
+  HalfRowWriter(const HalfRowWriter&) = delete;
+
+  PYREG_INLINE E* row() const { return row_; }
+  PYREG_INLINE int64_t lead() const { return 0; }
+
+  // Chunks must be written in order.
+  PYREG_INLINE HalfStore<E> chunk(int64_t begin) {
+    if (!nontemporal_) return {row_};
+    put_away(begin);
+    return {stage_ + staged_ - begin};
+  }
+
+  PYREG_INLINE void end_row() {
+    if (nontemporal_) {
+      put_away(n_);
+      begun_ = 0;
+    }
+    if (row_) row_ += n_;
+  }
+
+  PYREG_INLINE void finish() {
+    if (!nontemporal_) return;
+    std::memcpy(row_ - (staged_ - lead_), stage_ + lead_, (staged_ - lead_) * sizeof(E));
+    nontemporal_fence();
+  }
+
+  template <typename Value>
+  PYREG_INLINE void write_elements(Value value) {
+    write_row([](int64_t, const MovedChunk&) PYREG_LAMBDA {}, value);
+  }
+  template <typename Make, typename Value>
+  PYREG_INLINE void write_row(Make make, Value value) {
+    each_chunk(n_, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
+      make(begin, MovedChunk(begin, end, n_, 0));
+      const HalfStore<E> target = chunk(begin);
+      each_vector<S>(begin, end, [&](auto vector) PYREG_LAMBDA { target.store(vector, value(vector)); });
+    });
+    end_row();
+  }
+
+ private:
+  static constexpr int64_t kLine = kLineBytes / sizeof(E);
+
+  static int64_t from_line(const E* p) {
+    return static_cast<int64_t>(reinterpret_cast<uintptr_t>(p) % kLineBytes / sizeof(E));
+  }
+
+  // Stores the whole lines of what is staged, now that the row is written up to `end`.
+  PYREG_NOINLINE void put_away(int64_t end) {
+    E* target = row_ + begun_ - staged_;  // where stage_[0] belongs
+    staged_ += end - begun_;
+    begun_ = end;
+    int64_t at = 0;
+    for (; at + kLine <= staged_; at += kLine) {
+      if (lead_ > 0) {  // the line's first part is not this writer's
+        std::memcpy(target + lead_, stage_ + lead_, (kLine - lead_) * sizeof(E));
+        lead_ = 0;
+        continue;
+      }
+      for (int64_t i = 0; i < kLineBytes; i += kVectorBytes) {
+        Floats v;
+        std::memcpy(&v, reinterpret_cast<const char*>(stage_ + at) + i, sizeof v);
+        store_nontemporal(reinterpret_cast<float*>(reinterpret_cast<char*>(target + at) + i), v);
+      }
+    }
+    if (at == 0) return;
+    staged_ -= at;
+    std::memcpy(stage_, stage_ + at, kLineBytes);
+  }
+
+  int64_t n_;
+  E* row_;
+  bool nontemporal_;
+  // lead_: elements of the stage before the first that is this writer's; staged_: elements in it; begun_: where in
+  // the row the chunk begins that is being written.
+  int64_t lead_, staged_, begun_ = 0;
+  alignas(kLineBytes) E stage_[kRowChunk + 3 * kLine];
+};
+
+template <>
+class RowWriter<float16, false> : public HalfRowWriter<float16> {
+  using HalfRowWriter::HalfRowWriter;
+};
+template <>
+class RowWriter<bfloat16, false> : public HalfRowWriter<bfloat16> {
+  using HalfRowWriter::HalfRowWriter;
+};
+
 // Calls run(Flag<true>{}) if `rows` rows of n are to be written past the caches and are long enough, otherwise
 // run(Flag<false>{}).
 template <typename T, typename Run>
 PYREG_INLINE void choose_stores(bool nontemporal, int64_t rows, int64_t n, Run run) {
-  constexpr int kLeastLines = 4;  // so that a row's first and last lines differ
-  if (rows == 0 || n * sizeof(T) < kLeastLines * kLineBytes) nontemporal = false;
-  nontemporal ? run(Flag<true>{}) : run(Flag<false>{});
+  if constexpr (kHalf<T>) {  // HalfRowWriter knows both
+    run(Flag<false>{});
+  } else {
+    constexpr int kLeastLines = 4;  // so that a row's first and last lines differ
+    if (rows == 0 || n * sizeof(T) < kLeastLines * kLineBytes) nontemporal = false;
+    nontemporal ? run(Flag<true>{}) : run(Flag<false>{});
+  }
 }
 
 }  // namespace

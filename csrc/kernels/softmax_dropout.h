@@ -18,9 +18,9 @@ namespace pyreg {
 namespace {
 
 // Writes the exponentials over the scores. Returns their sum.
-template <typename T>
+template <typename S, typename T>
 PYREG_NOINLINE double exponentials(int64_t n, T* scores, T maximum) {
-  return sum_of_vectors<T, true>(n, [&](auto vector) PYREG_LAMBDA {
+  return sum_of_vectors<S, true>(n, [&](auto vector) PYREG_LAMBDA {
     const auto e = exp<T>(vector.load(scores) - maximum);
     vector.store(scores, e);
     return e;
@@ -30,15 +30,12 @@ PYREG_NOINLINE double exponentials(int64_t n, T* scores, T maximum) {
 // Writes the weights over the scores. Returns the sum of their products with dprob. kSelect: sets the weights to 0
 // that `kept` leaves out, or, if it is null, those after the row's end. Without it they are 0 * rsum: NaN if rsum is
 // infinite, as no forward pass returns it.
-template <bool kSelect, typename T>
+template <bool kSelect, typename S, typename T>
 PYREG_NOINLINE double probabilities(int64_t n, T* scores, T maximum, T rsum, const uint8_t* kept, const T* dprob) {
-  return sum_of_vectors<T, true>(n, [&](auto vector) PYREG_LAMBDA {
+  return sum_of_vectors<S, true>(n, [&](auto vector) PYREG_LAMBDA {
     auto prob = exp<T>(vector.load(scores) - maximum) * rsum;
     if constexpr (kSelect) {
-      const int64_t left = n - vector.at < Group<T>::kWidth ? n - vector.at : Group<T>::kWidth;
-      prob = kept                                     ? where_kept<T>(prob, kept + vector.at)
-             : first_lanes<T>(static_cast<int>(left)) ? prob
-                                                      : decltype(prob){};
+      prob = kept ? where_kept<T>(prob, kept_lanes<T>(vector, kept)) : vector.before(n) ? prob : decltype(prob){};
     }
     vector.store(scores, prob);
     return prob * vector.load(dprob);
@@ -50,24 +47,39 @@ void fill_zeros(T* row, int64_t from, int64_t to) {
   for (int64_t i = from; i < to; ++i) row[i] = 0;
 }
 
-template <typename T, bool kNontemporal>
-void softmax_dropout_forward_rows(const SoftmaxDropoutForward<T>& a) {
+// The same for elements from, ..., n - 1 of a row in the order of S's vectors.
+template <typename S, typename T>
+void fill_end(T* row, int64_t from, int64_t n) {
+  if constexpr (kPaired<S>) {
+    const int64_t last = from / kStep<S> * kStep<S>;
+    for (int k = 0; last < from && k < 2; ++k) {
+      const WholeVector<S> vector(last + k * Group<S>::kWidth, k, true);
+      vector.store(row, vector.before(from) ? vector.load(row) : typename Native<S>::vec{});
+    }
+    from = whole_steps<S>(from);
+  }
+  fill_zeros(row, from, row_elements<S>(n));
+}
+
+template <typename S, bool kNontemporal>
+void softmax_dropout_forward_rows(const SoftmaxDropoutForward<S>& a) {
+  using T = Compute<S>;
   const int64_t n = a.scores.n;
-  ScoreRows<T> rows(a.scores);
+  ScoreRows<S> rows(a.scores);
   RowMasks masks(a.scores.rows, n, a.threshold, a.key, a.offset);
   const T keep_scale = masks.scale<T>();
-  RowWriter<T, kNontemporal> results(n, a.y);
+  RowWriter<S, kNontemporal> results(n, a.y, a.nontemporal);
   T* const e = a.scratch;
   auto* const kept = reinterpret_cast<uint8_t*>(e + whole_groups<T>(n));
   for (int64_t r = 0; r < a.scores.rows; ++r, rows.next()) {
     const int64_t count = rows.count();
     if (a.scores.keep) rows.write_kept(kept);
     const T maximum = a.scores.keep ? rows.template make<true>(kept, e) : rows.template make<false>(kept, e);
-    const double sum = exponentials(count, e, maximum);
+    const double sum = exponentials<S>(count, e, maximum);
     const T rsum = sum == 0 ? T{0} : static_cast<T>(1 / sum);
     a.maximum[r] = maximum;
     a.rsum[r] = rsum;
-    fill_zeros(e, whole_vectors<T>(count), n);
+    fill_zeros(e, whole_steps<S>(count), row_elements<S>(n));
     const uint8_t* keep = nullptr;
     int64_t chunk_begin = 0;
     results.write_row(
@@ -76,63 +88,64 @@ void softmax_dropout_forward_rows(const SoftmaxDropoutForward<T>& a) {
           chunk_begin = begin;
         },
         [&](auto vector) PYREG_LAMBDA {
-          return masked<T>(from_scratch(vector, e) * rsum, keep_scale, keep + (vector.at - chunk_begin));
+          return masked<T>(from_scratch(vector, e) * rsum, keep_scale, kept_lanes<T>(vector, keep, chunk_begin));
         });
   }
   results.finish();
 }
 
 // y may be x.
-template <typename T>
-void softmax_dropout_forward(const SoftmaxDropoutForward<T>& a) {
-  choose_stores<T>(a.nontemporal, a.scores.rows, a.scores.n, [&](auto is_nontemporal) PYREG_LAMBDA {
-    softmax_dropout_forward_rows<T, is_nontemporal.value>(a);
+template <typename S>
+void softmax_dropout_forward(const SoftmaxDropoutForward<S>& a) {
+  choose_stores<S>(a.nontemporal, a.scores.rows, a.scores.n, [&](auto is_nontemporal) PYREG_LAMBDA {
+    softmax_dropout_forward_rows<S, is_nontemporal.value>(a);
   });
 }
 
 // Writes dprob of the row dy in whole vectors. Only the first `count` elements may have a weight, and with kKeep
 // those whose byte of `kept` is set; the others are 0.
-template <bool kKeep, typename T>
-PYREG_NOINLINE void drop_row(int64_t n, int64_t count, const T* dy, RowMasks& masks, T keep_scale,
+template <bool kKeep, typename S, typename T>
+PYREG_NOINLINE void drop_row(int64_t n, int64_t count, const S* dy, RowMasks& masks, T keep_scale,
                              const uint8_t* kept, T* dprob) {
   each_chunk(n, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
     const uint8_t* const keep = masks.chunk(begin);
-    each_vector<T>(begin, end, [&](auto vector) PYREG_LAMBDA {
-      auto v = masked<T>(vector.load(dy), keep_scale, keep + (vector.at - begin));
-      if constexpr (kKeep) v = where_kept<T>(v, kept + vector.at);
+    each_vector<S>(begin, end, [&](auto vector) PYREG_LAMBDA {
+      auto v = masked<T>(vector.load(dy), keep_scale, kept_lanes<T>(vector, keep, begin));
+      if constexpr (kKeep) v = where_kept<T>(v, kept_lanes<T>(vector, kept));
       std::memcpy(dprob + vector.at, &v, sizeof v);
       fetch_row<From::cache>(vector, dy);
     });
   });
-  fill_zeros(dprob, count, n);
+  fill_end<S>(dprob, count, n);
 }
 
-template <typename T, bool kNontemporal>
-void softmax_dropout_backward_rows(const SoftmaxDropoutBackward<T>& a) {
+template <typename S, bool kNontemporal>
+void softmax_dropout_backward_rows(const SoftmaxDropoutBackward<S>& a) {
+  using T = Compute<S>;
   const int64_t n = a.scores.n;
-  ScoreRows<T> rows(a.scores);
+  ScoreRows<S> rows(a.scores);
   RowMasks masks(a.scores.rows, n, a.threshold, a.key, a.offset);
   const T keep_scale = masks.scale<T>(), score_scale = a.scores.scale;
-  RowWriter<T, kNontemporal> results(n, a.dx);
+  RowWriter<S, kNontemporal> results(n, a.dx, a.nontemporal);
   T *const prob = a.scratch, *const dprob = a.scratch + whole_groups<T>(n);
   auto* const kept = reinterpret_cast<uint8_t*>(dprob + whole_groups<T>(n));
-  const T* dy = a.dy;
+  const S* dy = a.dy;
   for (int64_t r = 0; r < a.scores.rows; ++r, rows.next(), dy += n) {
     const int64_t count = rows.count();
-    const T maximum = a.maximum[r], rsum = a.rsum[r];
+    const T maximum = plain_if<kHalf<S>>(a.maximum[r]), rsum = plain_if<kHalf<S>>(a.rsum[r]);
     T mean;
     if (a.scores.keep) {
       rows.write_kept(kept);
       rows.template make<true>(kept, prob);
       drop_row<true>(n, count, dy, masks, keep_scale, kept, dprob);
-      mean = static_cast<T>(probabilities<true>(count, prob, maximum, rsum, kept, dprob));
+      mean = static_cast<T>(probabilities<true, S>(count, prob, maximum, rsum, kept, dprob));
     } else {
       rows.template make<false>(nullptr, prob);
       drop_row<false>(n, count, dy, masks, keep_scale, nullptr, dprob);
-      const auto sum = rsum - rsum == 0 ? probabilities<false, T> : probabilities<true, T>;
+      const auto sum = rsum - rsum == 0 ? probabilities<false, S, T> : probabilities<true, S, T>;
       mean = static_cast<T>(sum(count, prob, maximum, rsum, nullptr, dprob));
     }
-    fill_zeros(prob, count, n);
+    fill_end<S>(prob, count, n);
     results.write_row([](int64_t, const MovedChunk&) PYREG_LAMBDA {},
                       [&](auto vector) PYREG_LAMBDA {
                         return (from_scratch(vector, prob) * (from_scratch(vector, dprob) - mean)) * score_scale;
@@ -142,17 +155,17 @@ void softmax_dropout_backward_rows(const SoftmaxDropoutBackward<T>& a) {
 }
 
 // dx may be dy or x.
-template <typename T>
-void softmax_dropout_backward(const SoftmaxDropoutBackward<T>& a) {
+template <typename S>
+void softmax_dropout_backward(const SoftmaxDropoutBackward<S>& a) {
   const bool some = a.scores.keep || a.scores.queries > 0;
-  choose_stores<T>(a.nontemporal, a.scores.rows, a.scores.n, [&](auto is_nontemporal) PYREG_LAMBDA {
+  choose_stores<S>(a.nontemporal, a.scores.rows, a.scores.n, [&](auto is_nontemporal) PYREG_LAMBDA {
     if (!a.from_weights)
-      softmax_dropout_backward_rows<T, is_nontemporal.value>(a);
+      softmax_dropout_backward_rows<S, is_nontemporal.value>(a);
     else if constexpr (is_nontemporal.value)
-      some ? softmax_backward_from_weights_in_memory<T, true>(a)
-           : softmax_backward_from_weights_in_memory<T, false>(a);
+      some ? softmax_backward_from_weights_in_memory<S, true>(a)
+           : softmax_backward_from_weights_in_memory<S, false>(a);
     else
-      some ? softmax_backward_from_weights_in_cache<T, true>(a) : softmax_backward_from_weights_in_cache<T, false>(a);
+      some ? softmax_backward_from_weights_in_cache<S, true>(a) : softmax_backward_from_weights_in_cache<S, false>(a);
   });
 }
 

@@ -9,9 +9,10 @@ namespace pyreg {
 namespace {
 
 // A row of weights y and its dy, for the backward pass from the weights. kSome: causal or `keep` leaves out some.
-template <typename T, bool kSome>
+template <typename S, bool kSome>
 struct WeightsRow {
-  const T *y, *dy;
+  using T = Compute<S>;
+  const S *y, *dy;
   const uint8_t* kept;  // only with kSome
 
   template <typename Vector>
@@ -31,42 +32,43 @@ struct WeightsRow {
  private:
   template <typename Vector>
   PYREG_INLINE typename Native<T>::vec left(Vector vector, typename Native<T>::vec v) const {
-    if constexpr (kSome) return where_kept<T>(v, kept + vector.at);
+    if constexpr (kSome) return where_kept<T>(v, kept_lanes<T>(vector, kept));
     return v;
   }
 };
 
 // The rows of weights, one after the other.
-template <typename T, bool kSome>
+template <typename S, bool kSome>
 class WeightsRows {
  public:
-  explicit WeightsRows(const SoftmaxDropoutBackward<T>& a) : a_(a), rows_(a.scores) {}
+  explicit WeightsRows(const SoftmaxDropoutBackward<S>& a) : a_(a), rows_(a.scores) {}
 
-  PYREG_INLINE WeightsRow<T, kSome> next() {
+  PYREG_INLINE WeightsRow<S, kSome> next() {
     const int64_t n = a_.scores.n, r = row_++;
     // Two rows of bytes, each in the place of a row of scores: one is written while the other is read.
-    auto* const kept = reinterpret_cast<uint8_t*>(a_.scratch + r % 2 * whole_groups<T>(n));
+    auto* const kept = reinterpret_cast<uint8_t*>(a_.scratch + r % 2 * whole_groups<Compute<S>>(n));
     if constexpr (kSome) rows_.write_kept(kept);
-    const T* const y = rows_.x();
+    const S* const y = rows_.x();
     rows_.next();
     return {y, a_.dy + r * n, kept};
   }
 
  private:
-  const SoftmaxDropoutBackward<T>& a_;
-  ScoreRows<T> rows_;
+  const SoftmaxDropoutBackward<S>& a_;
+  ScoreRows<S> rows_;
   int64_t row_ = 0;
 };
 
-template <typename T, bool kSome>
-void softmax_backward_from_weights_in_cache(const SoftmaxDropoutBackward<T>& a) {
+template <typename S, bool kSome>
+void softmax_backward_from_weights_in_cache(const SoftmaxDropoutBackward<S>& a) {
   const int64_t n = a.scores.n;
-  WeightsRows<T, kSome> rows(a);
-  RowWriter<T, false> results(n, a.dx);
+  WeightsRows<S, kSome> rows(a);
+  RowWriter<S, false> results(n, a.dx, a.nontemporal);
+  using T = Compute<S>;
   const T score_scale = a.scores.scale;
   for (int64_t r = 0; r < a.scores.rows; ++r) {
-    const WeightsRow<T, kSome> row = rows.next();
-    const T mean = static_cast<T>(sum_of_vectors<T, false>(n, [&](auto vector) PYREG_LAMBDA {
+    const WeightsRow<S, kSome> row = rows.next();
+    const T mean = static_cast<T>(sum_of_vectors<S, false>(n, [&](auto vector) PYREG_LAMBDA {
       row.template fetch<From::cache>(vector);
       return row.product(vector);
     }));
@@ -77,16 +79,17 @@ void softmax_backward_from_weights_in_cache(const SoftmaxDropoutBackward<T>& a) 
 }
 
 // As in norm_rows.h, row r + 1 is read from memory while the gradient of row r is written.
-template <typename T, bool kSome>
-void softmax_backward_from_weights_in_memory(const SoftmaxDropoutBackward<T>& a) {
+template <typename S, bool kSome>
+void softmax_backward_from_weights_in_memory(const SoftmaxDropoutBackward<S>& a) {
   const int64_t n = a.scores.n;
-  WeightsRows<T, kSome> rows(a);
-  RowWriter<T, true> results(n, a.dx);
+  WeightsRows<S, kSome> rows(a);
+  RowWriter<S, true> results(n, a.dx);
+  using T = Compute<S>;
   const T score_scale = a.scores.scale;
-  RowSum<T> sum;
-  WeightsRow<T, kSome> next{};
+  RowSum<S> sum;
+  WeightsRow<S, kSome> next{};
   for (int64_t r = -1; r < a.scores.rows; ++r) {
-    const WeightsRow<T, kSome> row = next;
+    const WeightsRow<S, kSome> row = next;
     const T mean = static_cast<T>(sum.total());
     const int64_t lead = results.lead();
     const bool begun = r >= 0, more = r + 1 < a.scores.rows;
@@ -94,9 +97,9 @@ void softmax_backward_from_weights_in_memory(const SoftmaxDropoutBackward<T>& a)
     sum.start();
     each_chunk(n, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
       if (more) {
-        Accumulators<T> products = sum.accumulators();
-        const WeightsRow<T, kSome> from = next;
-        each_vector<T>(begin, end, [&](auto vector) PYREG_LAMBDA {
+        Accumulators<S> products = sum.accumulators();
+        const WeightsRow<S, kSome> from = next;
+        each_vector<S>(begin, end, [&](auto vector) PYREG_LAMBDA {
           products.v[vector.k] += from.product(vector);
           from.template fetch<kFromInput<true>>(vector);
         });
@@ -104,7 +107,7 @@ void softmax_backward_from_weights_in_memory(const SoftmaxDropoutBackward<T>& a)
       }
       if (!begun) return;
       const auto chunk = results.chunk(begin);
-      each_vector_of_chunk<T>(begin, end, n, lead, [&](auto vector) PYREG_LAMBDA {
+      each_vector_of_chunk<S>(begin, end, n, lead, [&](auto vector) PYREG_LAMBDA {
         chunk.store(vector, row.dx(vector, mean, score_scale));
       });
     });

@@ -1,6 +1,6 @@
 // Compiled once for each instruction-set level, with the level's flags and with PYREG_LEVEL set to its name.
 //
-// Only the two tables may be visible outside this translation unit. The linker merges weak symbols of the same name,
+// Only the tables may be visible outside this translation unit. The linker merges weak symbols of the same name,
 // so a processor without this level's instructions could get this level's version of a function. Therefore the
 // kernels are in anonymous namespaces and use nothing of the standard library that could be emitted out of line.
 // tests/test_isa_isolation.py checks the built module for this.
@@ -25,36 +25,52 @@
 namespace pyreg {
 namespace {
 
+template <typename S>
+constexpr CommonKernels<S> kCommon = {
+    .layer_norm_forward = layer_norm_forward<S>,
+    .layer_norm_backward = layer_norm_backward<S>,
+    .rms_norm_forward = rms_norm_forward<S>,
+    .rms_norm_backward = rms_norm_backward<S>,
+    .dropout_add_layer_norm_forward = dropout_add_layer_norm_forward<S>,
+    .dropout_add_layer_norm_backward = dropout_add_layer_norm_backward<S>,
+    .dropout_add_rms_norm_forward = dropout_add_rms_norm_forward<S>,
+    .dropout_add_rms_norm_backward = dropout_add_rms_norm_backward<S>,
+    .softmax_dropout_forward = softmax_dropout_forward<S>,
+    .softmax_dropout_backward = softmax_dropout_backward<S>,
+    .activation_dropout = activation_dropout<S>,
+    .relu_dropout_backward = relu_dropout_backward<S>,
+    .dropout = dropout<S>,
+    .drop_path = drop_path<S>,
+    .l2_penalty = l2_penalty<S>,
+};
+
 template <typename T>
-constexpr Kernels<T> kTable = {
-    .layer_norm_forward = layer_norm_forward<T>,
-    .layer_norm_backward = layer_norm_backward<T>,
-    .rms_norm_forward = rms_norm_forward<T>,
-    .rms_norm_backward = rms_norm_backward<T>,
-    .dropout_add_layer_norm_forward = dropout_add_layer_norm_forward<T>,
-    .dropout_add_layer_norm_backward = dropout_add_layer_norm_backward<T>,
-    .dropout_add_rms_norm_forward = dropout_add_rms_norm_forward<T>,
-    .dropout_add_rms_norm_backward = dropout_add_rms_norm_backward<T>,
-    .softmax_dropout_forward = softmax_dropout_forward<T>,
-    .softmax_dropout_backward = softmax_dropout_backward<T>,
-    .activation_dropout = activation_dropout<T>,
-    .relu_dropout_backward = relu_dropout_backward<T>,
+constexpr FloatKernels<T> kOfFloats = {
     .exponential = exponential<T>,
-    .dropout = dropout<T>,
-    .drop_path = drop_path<T>,
     .dropout_mask = dropout_mask,
     .adam = adam<T>,
     .sgd = sgd<T>,
     .copy = copy<T>,
     .update_loop = update_loop<T>,
-    .l2_penalty = l2_penalty<T>,
+};
+
+template <typename S>
+constexpr HalfKernels<S> kOfHalves = {
+    .widen = widen_elements<S>,
+    .to_vectors = to_vectors<S, S>,
+    .floats_to_vectors = to_vectors<S, float32>,
+    .from_vectors = from_vectors<S, S>,
+    .floats_from_vectors = from_vectors<S, float32>,
 };
 
 }  // namespace
 
-extern const Kernels<float> PYREG_NAME(f32_, PYREG_LEVEL);
-extern const Kernels<double> PYREG_NAME(f64_, PYREG_LEVEL);
-const Kernels<float> PYREG_NAME(f32_, PYREG_LEVEL) = kTable<float>;
-const Kernels<double> PYREG_NAME(f64_, PYREG_LEVEL) = kTable<double>;
+#define TABLE(S, prefix, other)                            \
+  extern const Kernels<S> PYREG_NAME(prefix, PYREG_LEVEL); \
+  const Kernels<S> PYREG_NAME(prefix, PYREG_LEVEL) = {kCommon<S>, {other<S>}};
+TABLE(float, f32_, kOfFloats)
+TABLE(double, f64_, kOfFloats)
+TABLE(float16, f16_, kOfHalves)
+TABLE(bfloat16, bf16_, kOfHalves)
 
 }  // namespace pyreg

@@ -1,9 +1,42 @@
 // The kernels of one instruction-set level for one dtype. csrc/ops calls them through this table.
+//
+// S is the type of the elements that are stored, T = Compute<S> the type in which the kernels compute.
 #pragma once
 
 #include <cstdint>
 
 namespace pyreg {
+
+// Elements of 16 bits, with which the kernels compute in float.
+struct float16 {
+  uint16_t bits;
+};
+struct bfloat16 {
+  uint16_t bits;
+};
+// A float in an array beside arrays of 16 bits. Rows of plain floats are in the order of the vectors
+// (kernels/half.h).
+struct float32 {
+  float value;
+};
+
+template <typename S>
+struct ComputeType {
+  using type = S;
+};
+template <>
+struct ComputeType<float16> {
+  using type = float;
+};
+template <>
+struct ComputeType<bfloat16> {
+  using type = float;
+};
+template <typename S>
+using Compute = typename ComputeType<S>::type;
+
+template <typename S>
+constexpr bool kHalf = sizeof(S) == 2;
 
 enum class Decay { none, coupled, decoupled };
 enum class Activation { relu, silu, gelu, gelu_tanh };
@@ -41,44 +74,55 @@ struct BranchDropout {
   const T* row_scale;    // (rows), or null; only with layer_scale. A factor of 0 drops the row
 };
 
-template <typename T>
+// The residual, z and their gradients: of S; or of float32, if `wide`, which only 16-bit S knows.
+template <typename S>
 struct DropoutAddNormForward {
+  using T = Compute<S>;
   int64_t rows, n;
   BranchDropout<T> dropout;
-  const T *x, *residual;   // (rows, n)
+  const S* x;            // (rows, n)
+  const void* residual;  // (rows, n)
+  bool wide;
   int64_t residual_step;   // n, or 0 if all rows share one row of the residual
   const T *weight, *bias;  // (n); RMSNorm has no bias
   double eps;
-  T *y, *z;      // (rows, n); z may be null
+  S* y;          // (rows, n)
+  void* z;       // (rows, n), or null
   double* mean;  // (rows), if the norm has a mean
   T* rstd;       // (rows)
-  T* scratch;    // two rows, each padded to whole cache lines
+  T* scratch;    // two rows, each padded to whole groups of lanes; three if S has 16 bits
   bool nontemporal;
 };
 
-template <typename T>
+template <typename S>
 struct DropoutAddNormBackward {
+  using T = Compute<S>;
   int64_t rows, n;
   BranchDropout<T> dropout;
-  const T *dy, *dz, *z;                       // (rows, n)
+  const S* dy;         // (rows, n)
+  const void *dz, *z;  // (rows, n)
+  bool wide;
   int64_t dz_step;                            // n, or 0 if all rows share one row of dz
   const double* mean;                         // (rows), if the norm has a mean
   const T *rstd, *weight;                     // (rows), (n)
-  const T* x;                                 // (rows, n), or null if there is no dlayer_scale
-  T *dx, *dresidual;                          // (rows, n); dresidual may be null
+  const S* x;                                 // (rows, n), or null if there is no dlayer_scale
+  S* dx;                                      // (rows, n)
+  void* dresidual;                            // (rows, n), or null
   ColumnSum<T> dweight, dbias, dlayer_scale;  // over these rows. RMSNorm has no dbias
+  T* scratch;                                 // if S has 16 bits: two rows, each padded to whole groups of lanes
   bool nontemporal;                           // if true, dx and dresidual have the same offset in a cache line
 };
 
 // An activation of (rows, n), followed by dropout. It is the backward pass if dy is given.
-template <typename T>
+template <typename S>
 struct ActivationDropout {
+  using T = Compute<S>;
   Activation activation;
   int64_t rows, n;
   uint64_t threshold, key, offset;
-  const T *dy, *x;     // (rows, n); dy is null in the forward pass
+  const S *dy, *x;     // (rows, n); dy is null in the forward pass
   const T* bias;       // (n)
-  T* y;                // (rows, n): the result, or dx
+  S* y;                // (rows, n): the result, or dx
   ColumnSum<T> dbias;  // over these rows
   bool nontemporal;
 };
@@ -108,11 +152,13 @@ constexpr int64_t whole_groups(int64_t n) {
 constexpr int kMaxAxes = 64;  // of a NumPy array
 
 // The scores x * scale + mask, as (rows, n).
-template <typename T>
+template <typename S>
 struct SoftmaxScores {
+  using T = Compute<S>;
   int64_t rows, n;
-  const T* x;           // (rows, n)
-  const T* mask;        // (n): the mask's row for the first row of the array
+  const S* x;           // (rows, n)
+  const void* mask;     // (n): the mask's row for the first row of the array, of S or, if `wide`, of float32
+  bool wide;            // only 16-bit S knows it
   const uint8_t* keep;  // (n): likewise, not 0 for a score that is kept; null if all are
   T scale;
   int64_t row;                                 // the index in the array of the first of these rows
@@ -130,53 +176,76 @@ constexpr int64_t softmax_scratch(int rows, int64_t n) {
   return rows * whole_groups<T>(n) + (whole_groups<T>(n) + kLineBytes) / static_cast<int64_t>(sizeof(T));
 }
 
-template <typename T>
+template <typename S>
 struct SoftmaxDropoutForward {
-  SoftmaxScores<T> scores;
+  using T = Compute<S>;
+  SoftmaxScores<S> scores;
   uint64_t threshold, key, offset;
-  T* y;               // (rows, n)
+  S* y;               // (rows, n)
   T *maximum, *rsum;  // (rows)
   T* scratch;         // softmax_scratch(1, n)
   bool nontemporal;
 };
 
-template <typename T>
+template <typename S>
 struct SoftmaxDropoutBackward {
-  SoftmaxScores<T> scores;
+  using T = Compute<S>;
+  SoftmaxScores<S> scores;
   uint64_t threshold, key, offset;
   bool from_weights;        // whether scores.x holds the weights; then threshold is 0
-  const T* dy;              // (rows, n)
+  const S* dy;              // (rows, n)
   const T *maximum, *rsum;  // (rows); not read if from_weights
-  T* dx;                    // (rows, n)
+  S* dx;                    // (rows, n)
   T* scratch;               // softmax_scratch(2, n)
   bool nontemporal;
 };
 
 // Raw pointers to contiguous arrays, checked by the caller; the kernels' headers give the shapes.
 // nontemporal: the result is written past the caches. offset: the first element's position in the random stream.
-template <typename T>
-struct Kernels {
-  void (*layer_norm_forward)(int64_t rows, int64_t n, const T* x, const T* weight, const T* bias, double eps, T* y,
-                             double* mean, T* rstd, bool nontemporal);
-  void (*layer_norm_backward)(int64_t rows, int64_t n, const T* dy, const T* x, const double* mean, const T* rstd,
-                              const T* weight, T* dx, const ColumnSum<T>& dweight, const ColumnSum<T>& dbias,
+//
+// If S has 16 bits, rows of T are in the order of the vectors and padded to whole groups of lanes: parameters, sums
+// over rows, and scratch. to_vectors and from_vectors convert them.
+template <typename S>
+struct CommonKernels {
+  using T = Compute<S>;
+  // scratch: a row; only used if S has 16 bits.
+  void (*layer_norm_forward)(int64_t rows, int64_t n, const S* x, const T* weight, const T* bias, double eps, S* y,
+                             double* mean, T* rstd, T* scratch, bool nontemporal);
+  void (*layer_norm_backward)(int64_t rows, int64_t n, const S* dy, const S* x, const double* mean, const T* rstd,
+                              const T* weight, S* dx, const ColumnSum<T>& dweight, const ColumnSum<T>& dbias,
                               bool nontemporal);
-  void (*rms_norm_forward)(int64_t rows, int64_t n, const T* x, const T* weight, double eps, T* y, T* rstd,
-                           bool nontemporal);
-  void (*rms_norm_backward)(int64_t rows, int64_t n, const T* dy, const T* x, const T* rstd, const T* weight, T* dx,
+  void (*rms_norm_forward)(int64_t rows, int64_t n, const S* x, const T* weight, double eps, S* y, T* rstd,
+                           T* scratch, bool nontemporal);
+  void (*rms_norm_backward)(int64_t rows, int64_t n, const S* dy, const S* x, const T* rstd, const T* weight, S* dx,
                             const ColumnSum<T>& dweight, bool nontemporal);
-  void (*dropout_add_layer_norm_forward)(const DropoutAddNormForward<T>& arguments);
-  void (*dropout_add_layer_norm_backward)(const DropoutAddNormBackward<T>& arguments);
-  void (*dropout_add_rms_norm_forward)(const DropoutAddNormForward<T>& arguments);
-  void (*dropout_add_rms_norm_backward)(const DropoutAddNormBackward<T>& arguments);
-  void (*softmax_dropout_forward)(const SoftmaxDropoutForward<T>& arguments);
-  void (*softmax_dropout_backward)(const SoftmaxDropoutBackward<T>& arguments);
-  void (*activation_dropout)(const ActivationDropout<T>& arguments);
-  void (*relu_dropout_backward)(int64_t rows, int64_t n, const T* dy, const T* y, uint64_t threshold, T* dx,
+  void (*dropout_add_layer_norm_forward)(const DropoutAddNormForward<S>& arguments);
+  void (*dropout_add_layer_norm_backward)(const DropoutAddNormBackward<S>& arguments);
+  void (*dropout_add_rms_norm_forward)(const DropoutAddNormForward<S>& arguments);
+  void (*dropout_add_rms_norm_backward)(const DropoutAddNormBackward<S>& arguments);
+  void (*softmax_dropout_forward)(const SoftmaxDropoutForward<S>& arguments);
+  void (*softmax_dropout_backward)(const SoftmaxDropoutBackward<S>& arguments);
+  void (*activation_dropout)(const ActivationDropout<S>& arguments);
+  void (*relu_dropout_backward)(int64_t rows, int64_t n, const S* dy, const S* y, uint64_t threshold, S* dx,
                                 const ColumnSum<T>& dbias, bool nontemporal);
+  void (*dropout)(int64_t n, const S* x, uint64_t threshold, uint64_t key, uint64_t offset, S* y, bool nontemporal);
+  void (*drop_path)(int64_t rows, int64_t n, const S* x, const uint8_t* kept, T scale, S* y, bool nontemporal);
+  double (*l2_penalty)(int64_t n, const S* x);
+};
+
+// Those of 16-bit S alone.
+template <typename S>
+struct HalfKernels {
+  void (*widen)(int64_t n, const S* x, float* wide);
+  void (*to_vectors)(int64_t n, const S* row, float* vectors);
+  void (*floats_to_vectors)(int64_t n, const float32* row, float* vectors);
+  void (*from_vectors)(int64_t n, const float* vectors, S* row);
+  void (*floats_from_vectors)(int64_t n, const float* vectors, float32* row);
+};
+
+// Those of float and double alone.
+template <typename T>
+struct FloatKernels {
   void (*exponential)(int64_t n, const T* x, T* y);
-  void (*dropout)(int64_t n, const T* x, uint64_t threshold, uint64_t key, uint64_t offset, T* y, bool nontemporal);
-  void (*drop_path)(int64_t rows, int64_t n, const T* x, const uint8_t* kept, T scale, T* y, bool nontemporal);
   void (*dropout_mask)(int64_t n, uint64_t threshold, uint64_t key, uint64_t offset, uint8_t* kept);
   void (*adam)(int64_t n, const AdamScalars<T>& scalars, Decay decay, T* param, const T* grad, T* exp_avg,
                T* exp_avg_sq, T* max_exp_avg_sq);
@@ -184,7 +253,14 @@ struct Kernels {
               T* momentum_buffer);
   void (*copy)(int64_t n, const T* source, T* target, bool nontemporal);
   void (*update_loop)(int64_t n, T* param, const T* grad, T* exp_avg, T* exp_avg_sq);
-  double (*l2_penalty)(int64_t n, const T* x);
 };
+
+template <typename S, bool = kHalf<S>>
+struct OtherKernels : HalfKernels<S> {};
+template <typename S>
+struct OtherKernels<S, false> : FloatKernels<S> {};
+
+template <typename S>
+struct Kernels : CommonKernels<S>, OtherKernels<S> {};
 
 }  // namespace pyreg

@@ -1,11 +1,12 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string_view>
 
 #include "dispatch.h"
 #include "functions.h"
-#include "neutral_rows.h"
+#include "parameter_rows.h"
 #include "row_blocks.h"
 
 namespace pyreg {
@@ -22,41 +23,48 @@ Activation activation_named(std::string_view name) {
 }
 
 // The bias as a row long enough to be worth a loop: a short one is repeated. Without a bias, a neutral row.
-template <typename T>
+template <typename S>
 class TiledBias {
  public:
-  TiledBias(const T* bias, int64_t n) : neutral_(0, kAddsNothing), row_(bias), length_(n) {
-    if (!bias || n == 0) {
-      row_ = neutral_.get(), length_ = kShortRow;
-    } else if (2 * n <= kShortRow) {
-      length_ = kShortRow / n * n;
-      memory_.reset(new T[length_]);
-      std::copy_n(bias, n, &memory_[0]);
-      for (int64_t at = n; at < length_; at *= 2) std::copy_n(&memory_[0], std::min(at, length_ - at), &memory_[at]);
-      row_ = memory_.get();
+  explicit TiledBias(const Array& bias) : length_(tiled_length(bias)) {
+    Array tiled = bias;
+    if (bias.size == 0) {
+      tiled = {};
+    } else if (length_ > bias.size) {
+      const int64_t bytes = length_ * (bias.bytes / bias.size);
+      memory_.reset(new char[bytes]);
+      std::copy_n(bias.as<const char>(), bias.bytes, &memory_[0]);
+      for (int64_t at = bias.bytes; at < bytes; at *= 2)
+        std::copy_n(&memory_[0], std::min(at, bytes - at), &memory_[at]);
+      tiled.data = memory_.get();
     }
+    row_.emplace(tiled, length_, kAddsNothing);
   }
 
-  const T* row() const { return row_; }
+  const Compute<S>* row() const { return row_->get(); }
   int64_t length() const { return length_; }
 
  private:
-  NeutralRow<T> neutral_;
-  const T* row_;
+  static int64_t tiled_length(const Array& bias) {
+    const int64_t n = bias.size;
+    return n == 0 ? kShortRow : 2 * n <= kShortRow ? kShortRow / n * n : n;
+  }
+
   int64_t length_;
-  std::unique_ptr<T[]> memory_;
+  std::unique_ptr<char[]> memory_;
+  std::optional<ParameterRow<S>> row_;
 };
 
 // Elementwise, in rows of any length that suits the bias. dy is null in the forward pass.
-template <typename T>
-void run_elementwise(ActivationDropout<T> a, int64_t size, int64_t bias_size, int64_t bytes) {
-  const TiledBias<T> bias(a.bias, bias_size);
+template <typename S>
+void run_elementwise(ActivationDropout<S> a, int64_t size, const Array& given_bias, int64_t bytes) {
+  const TiledBias<S> bias(given_bias);
   const int64_t n = bias.length();
-  const auto kernel = kernels<T>().activation_dropout;
-  const int64_t block = std::max<int64_t>(1, block_elements<T>(a.nontemporal) / n) * n;
+  const auto kernel = kernels<S>().activation_dropout;
+  const int64_t block = std::max<int64_t>(1, block_elements<S>(a.nontemporal) / n) * n;
   parallel_blocks(size, block, bytes, [&](int64_t begin, int64_t end) {
     const auto run = [&](int64_t rows, int64_t row_length, int64_t at) {
-      ActivationDropout<T> part = a;
+      ActivationDropout<S> part = a;
       part.rows = rows, part.n = row_length, part.offset += at;
       part.x += at, part.y += at, part.bias = bias.row();
       if (part.dy) part.dy += at;
@@ -79,7 +87,7 @@ void require_bias(Arguments& a, const Array& x, const Array& bias) {
 // bias, of any length.
 Reference forward(Arguments& a) {
   const std::string_view activation = a.text();
-  const Array x = a.array(), bias = a.optional_array();
+  const Array x = a.array(), bias = a.optional_parameter();
   require_bias(a, x, bias);
   const DropoutArguments dropout = a.dropout_in_training(x.size);
   const Array out = a.out({x}, {bias});
@@ -88,41 +96,41 @@ Reference forward(Arguments& a) {
   const Activation which = activation_named(activation);
   Result y = result(out, x);
   with_dtype(x, [&](auto zero) {
-    using T = decltype(zero);
+    using S = decltype(zero);
     const int64_t bytes = 2 * x.bytes;
-    const ActivationDropout<T> all = {.activation = which,
+    const ActivationDropout<S> all = {.activation = which,
                                       .rows = 0,
                                       .n = 0,
                                       .threshold = dropout.threshold,
                                       .key = dropout.key,
                                       .offset = dropout.offset,
                                       .dy = nullptr,
-                                      .x = x.as<T>(),
-                                      .bias = bias.as<T>(),
-                                      .y = y.as<T>(),
+                                      .x = x.as<S>(),
+                                      .bias = nullptr,
+                                      .y = y.as<S>(),
                                       .dbias = {},
                                       .nontemporal = outgrows_cache(bytes) && !y.replaces({x})};
     const ReleasedGil released;
-    run_elementwise(all, x.size, bias.size, bytes);
+    run_elementwise(all, x.size, bias, bytes);
   });
   return std::move(y.reference);
 }
 
 // The gradient of ReLU from y, in rows of any length if there is no bias.
-template <typename T>
-void relu_backward(const Array& dy, const Array& y, uint64_t threshold, T* dx, T* dbias, int64_t n,
-                   bool nontemporal) {
+template <typename S>
+void relu_backward(const Array& dy, const Array& y, uint64_t threshold, const Result& dx,
+                   const ParameterGradient<S>& dbias, int64_t n, bool nontemporal) {
   const int64_t bytes = 3 * y.bytes;
-  const auto kernel = kernels<T>().relu_dropout_backward;
-  if (!dbias)
-    return parallel_blocks(y.size, block_elements<T>(nontemporal), bytes, [&](int64_t begin, int64_t end) {
-      kernel(1, end - begin, dy.as<T>() + begin, y.as<T>() + begin, threshold, dx + begin, {}, nontemporal);
+  const auto kernel = kernels<S>().relu_dropout_backward;
+  if (!dbias.total())
+    return parallel_blocks(y.size, block_elements<S>(nontemporal), bytes, [&](int64_t begin, int64_t end) {
+      kernel(1, end - begin, dy.as<S>() + begin, y.as<S>() + begin, threshold, dx.as<S>() + begin, {}, nontemporal);
     });
-  T* const totals[] = {dbias};
-  sum_over_rows<T>(n > 0 ? y.size / n : 0, n, bytes, dx, totals, [&](int64_t begin, int64_t end, auto& sums) {
-    kernel(end - begin, n, dy.as<T>() + begin * n, y.as<T>() + begin * n, threshold, dx + begin * n, sums[0],
-           nontemporal);
-  });
+  sum_over_rows<S>(n > 0 ? y.size / n : 0, n, bytes, dx, {&dbias}, 0,
+                   [&](int64_t begin, int64_t end, auto& sums, Compute<S>*) {
+                     kernel(end - begin, n, dy.as<S>() + begin * n, y.as<S>() + begin * n, threshold,
+                            dx.as<S>() + begin * n, sums[0], nontemporal);
+                   });
 }
 
 // The same for the gradient. dy, x, y, dx: rows of n, the length of the bias. bias, dbias: both (n), or both missing.
@@ -130,7 +138,7 @@ void relu_backward(const Array& dy, const Array& y, uint64_t threshold, T* dx, T
 template <bool kRelu>
 Reference backward(Arguments& a) {
   const std::string_view activation = kRelu ? "relu" : a.text();
-  const Array dy = a.array(), given_x = kRelu ? a.optional_array() : a.array(), bias = a.optional_array(),
+  const Array dy = a.array(), given_x = kRelu ? a.optional_array() : a.array(), bias = a.optional_parameter(),
               y = kRelu ? a.optional_array() : Array{};
   a.require(bool{given_x} != bool{y});
   const Array& x = y ? y : given_x;
@@ -143,35 +151,33 @@ Reference backward(Arguments& a) {
   const Activation which = activation_named(activation);
   Result dx = result(out, x), dbias = gradient_of(bias);
   with_dtype(x, [&](auto zero) {
-    using T = decltype(zero);
+    using S = decltype(zero);
     const int64_t n = bias.size, bytes = 3 * x.bytes;
     const bool nontemporal = outgrows_cache(bytes) && !dx.replaces({x, dy});
-    if (y) {
-      const ReleasedGil released;
-      return relu_backward(dy, y, dropout.threshold, dx.as<T>(), dbias.as<T>(), n, nontemporal);
-    }
-    const ActivationDropout<T> all = {.activation = which,
+    const ReleasedGil released;
+    const ParameterGradient<S> dbiases(dbias, bias, n);
+    if (y) return relu_backward<S>(dy, y, dropout.threshold, dx, dbiases, n, nontemporal);
+    const ActivationDropout<S> all = {.activation = which,
                                       .rows = 0,
                                       .n = n,
                                       .threshold = dropout.threshold,
                                       .key = dropout.key,
                                       .offset = dropout.offset,
-                                      .dy = dy.as<T>(),
-                                      .x = x.as<T>(),
-                                      .bias = bias.as<T>(),
-                                      .y = dx.as<T>(),
+                                      .dy = dy.as<S>(),
+                                      .x = x.as<S>(),
+                                      .bias = nullptr,
+                                      .y = dx.as<S>(),
                                       .dbias = {},
                                       .nontemporal = nontemporal};
-    const ReleasedGil released;
-    if (!bias) return run_elementwise(all, x.size, n, bytes);
-    const auto kernel = kernels<T>().activation_dropout;
-    T* const totals[] = {dbias.as<T>()};
-    sum_over_rows<T>(n > 0 ? x.size / n : 0, n, bytes, dx.as<T>(), totals,
-                     [&](int64_t begin, int64_t end, auto& sums) {
-                       ActivationDropout<T> part = all;
+    if (!bias) return run_elementwise(all, x.size, bias, bytes);
+    const auto kernel = kernels<S>().activation_dropout;
+    const ParameterRow<S> biases(bias, n, kAddsNothing);
+    sum_over_rows<S>(n > 0 ? x.size / n : 0, n, bytes, dx, {&dbiases}, 0,
+                     [&](int64_t begin, int64_t end, auto& sums, Compute<S>*) {
+                       ActivationDropout<S> part = all;
                        part.rows = end - begin, part.offset += begin * n;
                        part.x += begin * n, part.dy += begin * n, part.y += begin * n;
-                       part.dbias = sums[0];
+                       part.bias = biases.get(), part.dbias = sums[0];
                        kernel(part);
                      });
   });

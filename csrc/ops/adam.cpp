@@ -31,7 +31,7 @@ Reference update(Arguments& a) {
   a.require_disjoint({param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq});
   if (!a.good()) return {};
 
-  with_dtype(param, [&, beta1 = beta1, beta2 = beta2](auto zero) {
+  with_float_or_double(param, [&, beta1 = beta1, beta2 = beta2](auto zero) {
     using T = decltype(zero);
     const double sqrt_bias_correction2 = std::sqrt(1 - power(beta2, step));
     const T eps_hat = static_cast<T>(eps * sqrt_bias_correction2);

@@ -13,7 +13,7 @@ Reference copy(Arguments& a) {
   const bool nontemporal = a.flag();
   if (!a.good()) return {};
 
-  with_dtype(source, [&](auto zero) {
+  with_float_or_double(source, [&](auto zero) {
     using T = decltype(zero);
     const ReleasedGil released;
     const auto kernel = kernels<T>().copy;
@@ -29,7 +29,7 @@ Reference update_loop(Arguments& a) {
   a.require_shape(grad, param);
   if (!a.good()) return {};
 
-  with_dtype(param, [&](auto zero) {
+  with_float_or_double(param, [&](auto zero) {
     using T = decltype(zero);
     const ReleasedGil released;
     const auto kernel = kernels<T>().update_loop;

@@ -23,19 +23,19 @@ Reference drop_path(Arguments& a) {
 
   Result y = result(out, x);
   with_dtype(x, [&](auto zero) {
-    using T = decltype(zero);
+    using S = decltype(zero);
     const ReleasedGil released;
     if (x.size == 0) return;
     const std::unique_ptr<uint8_t[]> kept(new uint8_t[samples]);
     make_whole_mask(dropout, samples, kept.get());
-    const T scale = dropout_scale<T>(dropout.threshold);
+    const auto scale = dropout_scale<Compute<S>>(dropout.threshold);
 
     // A large sample is divided into pieces of one block. Small samples are grouped into a block.
-    const auto kernel = kernels<T>().drop_path;
+    const auto kernel = kernels<S>().drop_path;
     const bool nontemporal = outgrows_cache(2 * x.bytes) && !y.replaces({x});
-    const int64_t n = x.size / samples, block = block_elements<T>(nontemporal), pieces = blocks_of(n, block);
+    const int64_t n = x.size / samples, block = block_elements<S>(nontemporal), pieces = blocks_of(n, block);
     const auto run = [&](int64_t rows, int64_t length, int64_t sample, int64_t at) {
-      kernel(rows, length, x.as<T>() + at, &kept[sample], scale, y.as<T>() + at, nontemporal);
+      kernel(rows, length, x.as<S>() + at, &kept[sample], scale, y.as<S>() + at, nontemporal);
     };
     const int64_t together = std::max<int64_t>(1, block / n);
     parallel_blocks(samples * pieces, together, 2 * x.bytes, [&](int64_t begin, int64_t end) {

@@ -15,12 +15,12 @@ Reference dropout(Arguments& a) {
 
   Result y = result(out, x);
   with_dtype(x, [&, threshold = threshold, key = key, offset = offset](auto zero) {
-    using T = decltype(zero);
+    using S = decltype(zero);
     const ReleasedGil released;
-    const auto kernel = kernels<T>().dropout;
+    const auto kernel = kernels<S>().dropout;
     const bool nontemporal = outgrows_cache(2 * x.bytes) && !y.replaces({x});
-    parallel_blocks(x.size, block_elements<T>(nontemporal), 2 * x.bytes, [&](int64_t begin, int64_t end) {
-      kernel(end - begin, x.as<T>() + begin, threshold, key, offset + begin, y.as<T>() + begin, nontemporal);
+    parallel_blocks(x.size, block_elements<S>(nontemporal), 2 * x.bytes, [&](int64_t begin, int64_t end) {
+      kernel(end - begin, x.as<S>() + begin, threshold, key, offset + begin, y.as<S>() + begin, nontemporal);
     });
   });
   return std::move(y.reference);

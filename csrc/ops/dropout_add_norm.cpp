@@ -2,7 +2,7 @@
 
 #include "dispatch.h"
 #include "functions.h"
-#include "neutral_rows.h"
+#include "parameter_rows.h"
 #include "row_blocks.h"
 
 namespace pyreg {
@@ -12,76 +12,95 @@ const NamedTuple layer_forward("DropoutAddLayerNormForward"), layer_backward("Dr
     rms_forward("DropoutAddRmsNormForward"), rms_backward("DropoutAddRmsNormBackward");
 
 // The scales of a branch. If only row_scale is given, layer_scale is all ones: a kernel has two cases, scaled or not.
-template <typename T>
+template <typename S>
 class BranchScales {
  public:
-  BranchScales(const T* row_scale, const T* layer_scale, const Rows& rows)
+  BranchScales(const Array& row_scale, const Array& layer_scale, const Rows& rows)
       : given_(row_scale || layer_scale),
         row_scale_(row_scale),
-        layer_scale_(layer_scale, given_ ? rows : Rows{}, kMultipliesByOne) {}
+        layer_scale_(layer_scale, given_ ? rows.read() : 0, kMultipliesByOne) {}
 
   // The dropout of the rows from `begin` on.
-  BranchDropout<T> of_block(const DropoutArguments& dropout, int64_t begin, int64_t n) const {
-    return {dropout.threshold, dropout.key, dropout.offset + begin * n, given_ ? layer_scale_.from(0) : nullptr,
-            row_scale_ ? row_scale_ + begin : nullptr};
+  BranchDropout<Compute<S>> of_block(const DropoutArguments& dropout, int64_t begin, int64_t n) const {
+    return {dropout.threshold, dropout.key, dropout.offset + begin * n, given_ ? layer_scale_.get() : nullptr,
+            row_scale_.from(begin)};
   }
 
  private:
   bool given_;
-  const T* row_scale_;
-  RowsOrNeutral<T> layer_scale_;
+  RowParameter<S> row_scale_;
+  ParameterRow<S> layer_scale_;
 };
+
+// run(R{}), where R is the type of the residual and of z: S, or float32 if they are wide.
+template <typename S, typename Run>
+void with_residual_type(bool wide, Run run) {
+  if constexpr (kHalf<S>)
+    if (wide) return run(float32{});
+  run(S{});
+}
 
 // x, residual, y, z: rows of n; weight, bias, layer_scale (n); row_scale, mean, rstd: one per row. Only x is
 // required. kCentred: LayerNorm; otherwise RMSNorm, which has no bias and no mean.
 template <bool kCentred>
 Reference forward(Arguments& a) {
-  const Array x = a.array(), residual = a.optional_array(), weight = a.optional_array(),
-              bias = kCentred ? a.optional_array() : Array{};
+  const Array x = a.array(), residual = a.optional_parameter(), weight = a.optional_parameter(),
+              bias = kCentred ? a.optional_parameter() : Array{};
   a.require_shape(residual, x);
   const DropoutArguments dropout = a.dropout_in_training(x.size);
   const Rows rows = a.normalized_rows(x, {weight, bias});
   const double eps = a.number();
-  const Array row_scale = a.optional_array(), layer_scale = a.optional_array();
+  const Array row_scale = a.optional_parameter(), layer_scale = a.optional_parameter();
   a.require_shape(row_scale, x.axes - rows.axes, x.shape);
   a.require_shape(layer_scale, rows.axes, x.shape + (x.axes - rows.axes));
   const bool return_z = a.flag();
   const Array out = a.out({x, residual}, {weight, bias, row_scale, layer_scale});
-  const Array z_out = a.out({x, residual}, {weight, bias, row_scale, layer_scale, out});
+  // Without a residual, z_out may be wide.
+  const Array z_out = a.out({x, residual}, {weight, bias, row_scale, layer_scale, out},
+                            residual ? residual.type : x.type, residual ? residual.type : compute_type(x.type));
   a.require(return_z || !z_out);
   if (!a.good()) return {};
 
-  Result y = result(out, x), z = result_if(return_z, z_out, x), mean, rstd = statistic(x.type, x, rows);
+  const Type type_of_z = residual ? residual.type : z_out ? z_out.type : x.type;
+  Result y = result(out, x), z = result_if(return_z, z_out, x, type_of_z), mean,
+         rstd = statistic(compute_type(x.type), x, rows);
   if constexpr (kCentred) mean = statistic(Type::float64, x, rows);
   with_dtype(x, [&](auto zero) {
-    using T = decltype(zero);
+    using S = decltype(zero);
+    using T = Compute<S>;
     const ReleasedGil released;
     const int64_t n = rows.n;
-    const RowsOrNeutral<T> residuals(residual.as<T>(), rows, kAddsNothing),
-        weights(weight.as<T>(), rows, kMultipliesByOne), biases(bias.as<T>(), rows, kAddsNothing);
-    const BranchScales<T> scales(row_scale.as<T>(), layer_scale.as<T>(), rows);
+    const ParameterRow<S> weights(weight, rows.read(), kMultipliesByOne), biases(bias, rows.read(), kAddsNothing);
+    const BranchScales<S> scales(row_scale, layer_scale, rows);
     const auto kernel =
-        kCentred ? kernels<T>().dropout_add_layer_norm_forward : kernels<T>().dropout_add_rms_norm_forward;
-    const int64_t bytes = (2 + bool{residual} + return_z) * x.bytes;
+        kCentred ? kernels<S>().dropout_add_layer_norm_forward : kernels<S>().dropout_add_rms_norm_forward;
+    const bool wide = is_half(x.type) && type_of_z == Type::float32;
+    const int64_t bytes = (2 + (wide ? 2 : 1) * (bool{residual} + return_z)) * x.bytes;
     const bool nontemporal = outgrows_cache(bytes) && !y.replaces({x, residual}) && !z.replaces({x, residual});
-    parallel_blocks_with_scratch<T>(rows.count, forward_block_rows<T>(n, nontemporal), bytes, 2 * whole_lines<T>(n),
-                                    [&](int64_t begin, int64_t end, T* scratch) {
-                                      kernel({.rows = end - begin,
-                                              .n = n,
-                                              .dropout = scales.of_block(dropout, begin, n),
-                                              .x = x.as<T>() + begin * n,
-                                              .residual = residuals.from(begin),
-                                              .residual_step = residuals.step(),
-                                              .weight = weights.from(0),
-                                              .bias = biases.from(0),
-                                              .eps = eps,
-                                              .y = y.as<T>() + begin * n,
-                                              .z = z.from<T>(begin * n),
-                                              .mean = mean.from<double>(begin),
-                                              .rstd = rstd.as<T>() + begin,
-                                              .scratch = scratch,
-                                              .nontemporal = nontemporal});
-                                    });
+    with_residual_type<S>(wide, [&](auto zero_of_z) {
+      using R = decltype(zero_of_z);
+      const RowsOrNeutral<R> residuals(residual.as<R>(), rows, kAddsNothing);
+      parallel_blocks_with_scratch<T>(rows.count, forward_block_rows<S>(n, nontemporal), bytes,
+                                      (kHalf<S> ? 3 : 2) * whole_groups<T>(n),
+                                      [&](int64_t begin, int64_t end, T* scratch) {
+                                        kernel({.rows = end - begin,
+                                                .n = n,
+                                                .dropout = scales.of_block(dropout, begin, n),
+                                                .x = x.as<S>() + begin * n,
+                                                .residual = residuals.from(begin),
+                                                .wide = wide,
+                                                .residual_step = residuals.step(),
+                                                .weight = weights.get(),
+                                                .bias = biases.get(),
+                                                .eps = eps,
+                                                .y = y.as<S>() + begin * n,
+                                                .z = z.from<R>(begin * n),
+                                                .mean = mean.from<double>(begin),
+                                                .rstd = rstd.as<T>() + begin,
+                                                .scratch = scratch,
+                                                .nontemporal = nontemporal});
+                                      });
+    });
   });
   return kCentred ? layer_forward.of({&y, &z, &mean, &rstd}) : rms_forward.of({&y, &z, &rstd});
 }
@@ -90,55 +109,68 @@ Reference forward(Arguments& a) {
 // (n). dy, z, rstd and LayerNorm's mean are required, and x if layer_scale is given.
 template <bool kCentred>
 Reference backward(Arguments& a) {
-  const Array dy = a.array(), dz = a.optional_array(), z = a.array(),
-              mean = kCentred ? a.array(Type::float64) : Array{}, rstd = a.array(), weight = a.optional_array();
+  const Array dy = a.array(), dz = a.optional_parameter(), z = a.parameter(),
+              mean = kCentred ? a.array(Type::float64) : Array{}, rstd = a.statistic(),
+              weight = a.optional_parameter();
+  a.require(!dz || dz.type == z.type);
   const DropoutArguments dropout = a.dropout(z.size);
-  const Array row_scale = a.optional_array(), layer_scale = a.optional_array();
+  const Array row_scale = a.optional_parameter(), layer_scale = a.optional_parameter();
   const Array x = layer_scale ? a.array() : a.ignored();  // needed only for dlayer_scale
   const Rows rows = a.rows_of(z, rstd, {weight, layer_scale});
   for (const Array& array : {dy, dz, x}) a.require_shape(array, z);
   for (const Array& array : {mean, row_scale}) a.require_shape(array, rstd);
   const bool return_dresidual = a.flag();
-  const Array out = a.out({z, dy, dz, x}, {mean, rstd, weight, row_scale, layer_scale});
+  const Array out = a.out({dy, z, dz, x}, {mean, rstd, weight, row_scale, layer_scale});
   const Array dresidual_out = a.out({z, dy, dz, x}, {mean, rstd, weight, row_scale, layer_scale, out});
   a.require(return_dresidual || !dresidual_out);
   if (!a.good()) return {};
 
-  Result dx = result(out, z), dresidual = result_if(return_dresidual, dresidual_out, z),
+  Result dx = result(out, dy), dresidual = result_if(return_dresidual, dresidual_out, z),
          dweight = gradient_of(weight), dbias = kCentred ? gradient_of(weight) : Result{},
          dlayer_scale = gradient_of(layer_scale);
-  with_dtype(z, [&](auto zero) {
-    using T = decltype(zero);
+  with_dtype(dy, [&](auto zero) {
+    using S = decltype(zero);
+    using T = Compute<S>;
     const ReleasedGil released;
     const int64_t n = rows.n;
-    const RowsOrNeutral<T> dzs(dz.as<T>(), rows, kAddsNothing), weights(weight.as<T>(), rows, kMultipliesByOne);
-    const BranchScales<T> scales(row_scale.as<T>(), layer_scale.as<T>(), rows);
+    const ParameterRow<S> weights(weight, rows.read(), kMultipliesByOne);
+    const BranchScales<S> scales(row_scale, layer_scale, rows);
     const auto kernel =
-        kCentred ? kernels<T>().dropout_add_layer_norm_backward : kernels<T>().dropout_add_rms_norm_backward;
-    const int64_t bytes = (3 + bool{dz} + bool{x} + return_dresidual) * z.bytes;
+        kCentred ? kernels<S>().dropout_add_layer_norm_backward : kernels<S>().dropout_add_rms_norm_backward;
+    const bool wide = z.is_wide(dy.type);
+    const int64_t bytes = (2 + bool{x}) * dy.bytes + (1 + bool{dz} + return_dresidual) * z.bytes;
     const bool nontemporal =
         outgrows_cache(bytes) && !dx.replaces({dy, dz, z, x}) && !dresidual.replaces({dy, dz, z, x}) &&
-        (!return_dresidual || place_in_line(dx.as<const T>()) == place_in_line(dresidual.as<const T>()));
+        (kHalf<S> || !return_dresidual || place_in_line(dx.as<const T>()) == place_in_line(dresidual.as<const T>()));
     // The kernel always sums for weight and bias; in scratch if no gradient is wanted.
-    T* const totals[] = {dweight.as<T>(), dbias.as<T>(), dlayer_scale.as<T>()};
-    sum_over_rows<T>(rows.count, n, bytes, dx.as<T>(), totals, [&](int64_t begin, int64_t end, auto& sums) {
-      kernel({.rows = end - begin,
-              .n = n,
-              .dropout = scales.of_block(dropout, begin, n),
-              .dy = dy.as<T>() + begin * n,
-              .dz = dzs.from(begin),
-              .z = z.as<T>() + begin * n,
-              .dz_step = dzs.step(),
-              .mean = mean.from<double>(begin),
-              .rstd = rstd.as<T>() + begin,
-              .weight = weights.from(0),
-              .x = x.from<T>(begin * n),
-              .dx = dx.as<T>() + begin * n,
-              .dresidual = dresidual.from<T>(begin * n),
-              .dweight = sums[0],
-              .dbias = sums[1],
-              .dlayer_scale = layer_scale ? sums[2] : ColumnSum<T>{},
-              .nontemporal = nontemporal});
+    const ParameterGradient<S> dweights(dweight, weight, n), dbiases(dbias, weight, n),
+        dlayer_scales(dlayer_scale, layer_scale, n);
+    with_residual_type<S>(wide, [&](auto zero_of_z) {
+      using R = decltype(zero_of_z);
+      const RowsOrNeutral<R> dzs(dz.as<R>(), rows, kAddsNothing);
+      sum_over_rows<S>(rows.count, n, bytes, dx, {&dweights, &dbiases, &dlayer_scales},
+                       kHalf<S> ? 2 * whole_groups<T>(n) : 0,
+                       [&](int64_t begin, int64_t end, auto& sums, T* scratch) {
+                         kernel({.rows = end - begin,
+                                 .n = n,
+                                 .dropout = scales.of_block(dropout, begin, n),
+                                 .dy = dy.as<S>() + begin * n,
+                                 .dz = dzs.from(begin),
+                                 .z = z.as<R>() + begin * n,
+                                 .wide = wide,
+                                 .dz_step = dzs.step(),
+                                 .mean = mean.from<double>(begin),
+                                 .rstd = rstd.as<T>() + begin,
+                                 .weight = weights.get(),
+                                 .x = x.from<S>(begin * n),
+                                 .dx = dx.as<S>() + begin * n,
+                                 .dresidual = dresidual.from<R>(begin * n),
+                                 .dweight = sums[0],
+                                 .dbias = sums[1],
+                                 .dlayer_scale = layer_scale ? sums[2] : ColumnSum<T>{},
+                                 .scratch = scratch,
+                                 .nontemporal = nontemporal});
+                       });
     });
   });
   return kCentred ? layer_backward.of({&dx, &dresidual, &dweight, &dbias, &dlayer_scale})

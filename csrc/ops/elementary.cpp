@@ -9,7 +9,7 @@ namespace {
 Reference exponential(Arguments& a) {
   const Array x = a.array(), y = a.updated(x);
   if (!a.good()) return {};
-  with_dtype(x, [&](auto zero) {
+  with_float_or_double(x, [&](auto zero) {
     using T = decltype(zero);
     kernels<T>().exponential(x.size, x.as<T>(), y.as<T>());
   });

@@ -12,12 +12,12 @@ constexpr int64_t kBlock = 16 * 1024;
 
 double summed(const Array& x) {
   return with_dtype(x, [&](auto zero) {
-    using T = decltype(zero);
+    using S = decltype(zero);
     const ReleasedGil released;
-    const auto kernel = kernels<T>().l2_penalty;
+    const auto kernel = kernels<S>().l2_penalty;
     std::vector<double> sums(blocks_of(x.size, kBlock));
     parallel_blocks(x.size, kBlock, x.bytes, [&](int64_t begin, int64_t end) {
-      sums[begin / kBlock] = kernel(end - begin, x.as<T>() + begin);
+      sums[begin / kBlock] = kernel(end - begin, x.as<S>() + begin);
     });
     double total = 0;
     for (const double sum : sums) total += sum;

@@ -1,6 +1,6 @@
 #include "dispatch.h"
 #include "functions.h"
-#include "neutral_rows.h"
+#include "parameter_rows.h"
 #include "row_blocks.h"
 
 namespace pyreg {
@@ -11,34 +11,35 @@ const NamedTuple forward_result("RmsNormForward"), backward_result("RmsNormBackw
 // x, y: rows of n; weight (n); rstd: one per row.
 template <bool kStatistics>
 Reference forward(Arguments& a) {
-  const Array x = a.array(), weight = a.optional_array();
+  const Array x = a.array(), weight = a.optional_parameter();
   const Rows rows = a.normalized_rows(x, {weight});
   const double eps = a.number();
   const Array out = a.out({x}, {weight});
   if (!a.good()) return {};
 
   Result y = result(out, x), rstd;
-  if constexpr (kStatistics) rstd = statistic(x.type, x, rows);
+  if constexpr (kStatistics) rstd = statistic(compute_type(x.type), x, rows);
   with_dtype(x, [&](auto zero) {
-    using T = decltype(zero);
+    using S = decltype(zero);
+    using T = Compute<S>;
     const ReleasedGil released;
     if (!kStatistics && x.size == 0) return;
     const int64_t n = rows.n;
-    const RowsOrNeutral<T> weights(weight.as<T>(), rows, kMultipliesByOne);
-    const auto kernel = kernels<T>().rms_norm_forward;
+    const ParameterRow<S> weights(weight, rows.read(), kMultipliesByOne);
+    const auto kernel = kernels<S>().rms_norm_forward;
     const bool nontemporal = outgrows_cache(2 * x.bytes) && !y.replaces({x});
-    const int64_t block = forward_block_rows<T>(n, nontemporal);
-    parallel_blocks(rows.count, block, 2 * x.bytes, [&](int64_t begin, int64_t end) {
-      kernel(end - begin, n, x.as<T>() + begin * n, weights.from(0), eps, y.as<T>() + begin * n, rstd.from<T>(begin),
-             nontemporal);
-    });
+    parallel_blocks_with_scratch<T>(rows.count, forward_block_rows<S>(n, nontemporal), 2 * x.bytes,
+                                    kHalf<S> ? whole_groups<T>(n) : 0, [&](int64_t begin, int64_t end, T* scratch) {
+                                      kernel(end - begin, n, x.as<S>() + begin * n, weights.get(), eps,
+                                             y.as<S>() + begin * n, rstd.from<T>(begin), scratch, nontemporal);
+                                    });
   });
   return kStatistics ? forward_result.of({&y, &rstd}) : std::move(y.reference);
 }
 
 // dy, x, dx: rows of n; rstd: one per row; weight, dweight: both (n), or both missing.
 Reference backward(Arguments& a) {
-  const Array dy = a.array(), x = a.array(), rstd = a.array(), weight = a.optional_array();
+  const Array dy = a.array(), x = a.array(), rstd = a.statistic(), weight = a.optional_parameter();
   const Rows rows = a.rows_of(x, rstd, {weight});
   a.require_shape(dy, x);
   const Array out = a.out({x, dy}, {rstd, weight});
@@ -46,16 +47,19 @@ Reference backward(Arguments& a) {
 
   Result dx = result(out, x), dweight = gradient_of(weight);
   with_dtype(x, [&](auto zero) {
-    using T = decltype(zero);
+    using S = decltype(zero);
+    using T = Compute<S>;
     const ReleasedGil released;
     const int64_t n = rows.n, bytes = 3 * x.bytes;
-    const auto kernel = kernels<T>().rms_norm_backward;
+    const auto kernel = kernels<S>().rms_norm_backward;
     const bool nontemporal = outgrows_cache(bytes) && !dx.replaces({x, dy});
-    T* const totals[] = {dweight.as<T>()};
-    sum_over_rows<T>(rows.count, weight.size, bytes, dx.as<T>(), totals, [&](int64_t begin, int64_t end, auto& sums) {
-      kernel(end - begin, n, dy.as<T>() + begin * n, x.as<T>() + begin * n, rstd.as<T>() + begin, weight.as<T>(),
-             dx.as<T>() + begin * n, sums[0], nontemporal);
-    });
+    const ParameterRow<S> weights(weight, weight.size, kMultipliesByOne);
+    const ParameterGradient<S> dweights(dweight, weight, n);
+    sum_over_rows<S>(rows.count, weight.size, bytes, dx, {&dweights}, 0,
+                     [&](int64_t begin, int64_t end, auto& sums, T*) {
+                       kernel(end - begin, n, dy.as<S>() + begin * n, x.as<S>() + begin * n, rstd.as<T>() + begin,
+                              weight ? weights.get() : nullptr, dx.as<S>() + begin * n, sums[0], nontemporal);
+                     });
   });
   return backward_result.of({&dx, &dweight});
 }

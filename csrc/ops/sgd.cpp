@@ -17,7 +17,7 @@ Reference update(Arguments& a) {
   a.require(!nesterov || (momentum != 0 && dampening == 0));
   if (!a.good()) return {};
 
-  with_dtype(param, [&](auto zero) {
+  with_float_or_double(param, [&](auto zero) {
     using T = decltype(zero);
     const SgdScalars<T> scalars = {
         .grad_sign = static_cast<T>(maximize ? -1 : 1),

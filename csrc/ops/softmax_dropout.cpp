@@ -17,18 +17,19 @@ constexpr auto kUnchanged = [](auto value, int64_t) {
   return value;
 };
 
-// `all`, here and below: the kernel's arguments for the whole array, but for the scores and the scratch. mask: its
-// first row, or a neutral one. bytes: moved by the call.
-template <typename T>
-void forward_along_rows(const SoftmaxDropoutForward<T>& all, const SoftmaxOptions& options, const T* mask,
+// `all`, here and below: the kernel's arguments for the whole array, but for the scores and the scratch. neutral: a
+// row in place of the mask, if there is none. bytes: moved by the call.
+template <typename S>
+void forward_along_rows(const SoftmaxDropoutForward<S>& all, const SoftmaxOptions& options, const S* neutral,
                         int64_t bytes) {
+  using T = Compute<S>;
   const Rows rows = options.rows();
   const int64_t n = rows.n;
-  const auto kernel = kernels<T>().softmax_dropout_forward;
-  parallel_blocks_with_scratch<T>(rows.count, forward_block_rows<T>(n, all.nontemporal), bytes,
+  const auto kernel = kernels<S>().softmax_dropout_forward;
+  parallel_blocks_with_scratch<T>(rows.count, forward_block_rows<S>(n, all.nontemporal), bytes,
                                   softmax_scratch<T>(1, n), [&](int64_t begin, int64_t end, T* scratch) {
-                                    SoftmaxDropoutForward<T> part = all;
-                                    part.scores = options.block<T>(begin, end, mask);
+                                    SoftmaxDropoutForward<S> part = all;
+                                    part.scores = options.block<S>(begin, end, neutral);
                                     part.offset += begin * n, part.y += begin * n;
                                     part.maximum += begin, part.rsum += begin;
                                     part.scratch = scratch;
@@ -36,28 +37,32 @@ void forward_along_rows(const SoftmaxDropoutForward<T>& all, const SoftmaxOption
                                   });
 }
 
-// Tiles of columns are copied to rows, and the results back.
-template <typename T>
-void forward_along_columns(const SoftmaxDropoutForward<T>& all, const SoftmaxOptions& options,
-                           const DropoutArguments& dropout, const T* mask, int64_t bytes) {
+// Tiles of columns are copied to rows of T, and the results back.
+template <typename S, typename T>
+void forward_along_columns(const SoftmaxDropoutForward<S>& all, const SoftmaxOptions& options,
+                           const DropoutArguments& dropout, const T* neutral, int64_t bytes) {
   const Array& x = options.x();
   const MadeDropout<T> drop(dropout, x.size);
   const auto kernel = kernels<T>().softmax_dropout_forward;
-  each_tile_of_scores<T>(options, 1, bytes, mask,
+  each_tile_of_scores<S>(options, 1, bytes, neutral,
                          [&](const ColumnTile& tile, const SoftmaxScores<T>& scores, T* rows, int64_t, T* scratch) {
-                           tile.copy_in(x.as<T>(), rows, kUnchanged);
-                           SoftmaxDropoutForward<T> part = all;
-                           part.scores = scores, part.threshold = drop.threshold(), part.nontemporal = false;
-                           part.y = rows, part.scratch = scratch;
-                           part.maximum += tile.column_place(), part.rsum += tile.column_place();
-                           kernel(part);
+                           tile.copy_in(x.as<const S>(), rows, kUnchanged);
+                           kernel({.scores = scores,
+                                   .threshold = drop.threshold(),
+                                   .key = all.key,
+                                   .offset = all.offset,
+                                   .y = rows,
+                                   .maximum = all.maximum + tile.column_place(),
+                                   .rsum = all.rsum + tile.column_place(),
+                                   .scratch = scratch,
+                                   .nontemporal = false});
                            drop.apply([&](auto change) { tile.copy_out(rows, all.y, change); });
                          });
 }
 
 // x, y: rows of n, or columns; maximum, rsum: one element per row.
 Reference forward(Arguments& a) {
-  const Array x = a.array(), mask = a.optional_array();
+  const Array x = a.array(), mask = a.optional_parameter();
   const DropoutArguments dropout = a.dropout_in_training(x.size);
   SoftmaxOptions options;
   options.take(a, x, mask);
@@ -66,37 +71,39 @@ Reference forward(Arguments& a) {
 
   Result y = result(out, x), maximum = options.new_statistic(), rsum = options.new_statistic();
   with_dtype(x, [&](auto zero) {
-    using T = decltype(zero);
+    using S = decltype(zero);
+    using T = Compute<S>;
     const ReleasedGil released;
     const int64_t bytes = 2 * x.bytes;
-    const RowsOrNeutral<T> masks(mask.as<const T>(), options.rows(), kAddsNothing);
-    const SoftmaxDropoutForward<T> all = {.scores = {},
+    const SoftmaxDropoutForward<S> all = {.scores = {},
                                           .threshold = dropout.threshold,
                                           .key = dropout.key,
                                           .offset = dropout.offset,
-                                          .y = y.as<T>(),
+                                          .y = y.as<S>(),
                                           .maximum = maximum.as<T>(),
                                           .rsum = rsum.as<T>(),
                                           .scratch = nullptr,
                                           .nontemporal = outgrows_cache(bytes) && !y.replaces({x})};
+    const int64_t n_neutral = mask ? 0 : options.rows().read();
     if (options.has_columns())
-      forward_along_columns<T>(all, options, dropout, masks.from(0), bytes);
+      forward_along_columns<S>(all, options, dropout, NeutralRow<T>(n_neutral, kAddsNothing).get(), bytes);
     else
-      forward_along_rows<T>(all, options, masks.from(0), bytes);
+      forward_along_rows<S>(all, options, NeutralRow<S>(n_neutral, kAddsNothing).get(), bytes);
   });
   return forward_result.of({&y, &maximum, &rsum});
 }
 
-template <typename T>
-void backward_along_rows(const SoftmaxDropoutBackward<T>& all, const SoftmaxOptions& options, const T* mask,
+template <typename S>
+void backward_along_rows(const SoftmaxDropoutBackward<S>& all, const SoftmaxOptions& options, const S* neutral,
                          int64_t bytes) {
+  using T = Compute<S>;
   const Rows rows = options.rows();
   const int64_t n = rows.n;
-  const auto kernel = kernels<T>().softmax_dropout_backward;
-  parallel_blocks_with_scratch<T>(rows.count, forward_block_rows<T>(n, all.nontemporal), bytes,
+  const auto kernel = kernels<S>().softmax_dropout_backward;
+  parallel_blocks_with_scratch<T>(rows.count, forward_block_rows<S>(n, all.nontemporal), bytes,
                                   softmax_scratch<T>(2, n), [&](int64_t begin, int64_t end, T* scratch) {
-                                    SoftmaxDropoutBackward<T> part = all;
-                                    part.scores = options.block<T>(begin, end, mask);
+                                    SoftmaxDropoutBackward<S> part = all;
+                                    part.scores = options.block<S>(begin, end, neutral);
                                     part.offset += begin * n, part.dy += begin * n, part.dx += begin * n;
                                     if (!all.from_weights) part.maximum += begin, part.rsum += begin;
                                     part.scratch = scratch;
@@ -104,31 +111,38 @@ void backward_along_rows(const SoftmaxDropoutBackward<T>& all, const SoftmaxOpti
                                   });
 }
 
-template <typename T>
-void backward_along_columns(const SoftmaxDropoutBackward<T>& all, const SoftmaxOptions& options,
-                            const DropoutArguments& dropout, const T* mask, int64_t bytes) {
+template <typename S, typename T>
+void backward_along_columns(const SoftmaxDropoutBackward<S>& all, const SoftmaxOptions& options,
+                            const DropoutArguments& dropout, const T* neutral, int64_t bytes) {
   const Array& x = options.x();
   const MadeDropout<T> drop(dropout, x.size);
   const auto kernel = kernels<T>().softmax_dropout_backward;
-  each_tile_of_scores<T>(
-      options, 2, bytes, mask,
+  each_tile_of_scores<S>(
+      options, 2, bytes, neutral,
       [&](const ColumnTile& tile, const SoftmaxScores<T>& scores, T* rows, int64_t step, T* scratch) {
         T* const dy_rows = rows + step;
-        tile.copy_in(x.as<T>(), rows, kUnchanged);
+        tile.copy_in(x.as<const S>(), rows, kUnchanged);
         drop.apply([&](auto change) { tile.copy_in(all.dy, dy_rows, change); });
-        SoftmaxDropoutBackward<T> part = all;
-        part.scores = scores, part.threshold = drop.threshold(), part.nontemporal = false;
-        part.dy = dy_rows, part.dx = dy_rows, part.scratch = scratch;
-        if (!all.from_weights) part.maximum += tile.column_place(), part.rsum += tile.column_place();
-        kernel(part);
+        const int64_t place = all.from_weights ? 0 : tile.column_place();
+        kernel({.scores = scores,
+                .threshold = drop.threshold(),
+                .key = all.key,
+                .offset = all.offset,
+                .from_weights = all.from_weights,
+                .dy = dy_rows,
+                .maximum = all.maximum + place,
+                .rsum = all.rsum + place,
+                .dx = dy_rows,
+                .scratch = scratch,
+                .nontemporal = false});
         tile.copy_out(dy_rows, all.dx, kUnchanged);
       });
 }
 
 // dy, x, dx: as x in the forward pass, and the others too. y may be given instead of x, maximum and rsum.
 Reference backward(Arguments& a) {
-  const Array dy = a.array(), x = a.optional_array(), maximum = a.optional_array(), rsum = a.optional_array(),
-              mask = a.optional_array(), y = a.optional_array();
+  const Array dy = a.array(), x = a.optional_array(), maximum = a.optional_statistic(), rsum = a.optional_statistic(),
+              mask = a.optional_parameter(), y = a.optional_array();
   a.require(y ? !x && !maximum && !rsum && !mask : x && maximum && rsum);
   const Array& read = y ? y : x;
   a.require_shape(dy, read);
@@ -142,25 +156,26 @@ Reference backward(Arguments& a) {
 
   Result dx = result(out, read);
   with_dtype(read, [&](auto zero) {
-    using T = decltype(zero);
+    using S = decltype(zero);
+    using T = Compute<S>;
     const ReleasedGil released;
     const int64_t bytes = 3 * read.bytes;
-    const RowsOrNeutral<T> masks(mask.as<const T>(), options.rows(), kAddsNothing);
-    const SoftmaxDropoutBackward<T> all = {.scores = {},
+    const SoftmaxDropoutBackward<S> all = {.scores = {},
                                            .threshold = dropout.threshold,
                                            .key = dropout.key,
                                            .offset = dropout.offset,
                                            .from_weights = static_cast<bool>(y),
-                                           .dy = dy.as<T>(),
+                                           .dy = dy.as<S>(),
                                            .maximum = maximum.as<T>(),
                                            .rsum = rsum.as<T>(),
-                                           .dx = dx.as<T>(),
+                                           .dx = dx.as<S>(),
                                            .scratch = nullptr,
                                            .nontemporal = outgrows_cache(bytes) && !dx.replaces({read, dy})};
+    const int64_t n_neutral = mask ? 0 : options.rows().read();
     if (options.has_columns())
-      backward_along_columns<T>(all, options, dropout, masks.from(0), bytes);
+      backward_along_columns<S>(all, options, dropout, NeutralRow<T>(n_neutral, kAddsNothing).get(), bytes);
     else
-      backward_along_rows<T>(all, options, masks.from(0), bytes);
+      backward_along_rows<S>(all, options, NeutralRow<S>(n_neutral, kAddsNothing).get(), bytes);
   });
   return std::move(dx.reference);
 }
