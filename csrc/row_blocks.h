@@ -40,17 +40,18 @@ void parallel_blocks_with_scratch(int64_t n, int64_t size, int64_t bytes, int64_
   constexpr int64_t kBeyond = 2048 / sizeof(T);
   const int64_t stride = whole_lines<T>(elements) + kBeyond;
   int threads = threads_for(blocks_of(n, size), bytes);
-  constexpr int64_t kOnStack = 4096;  // elements; small calls allocate nothing
-  if (threads == 1 && elements <= kOnStack) {
-    alignas(kLineBytes) T scratch[kOnStack];
-    return parallel_blocks(1, n, size, bytes, [&](int64_t begin, int64_t end, int) { body(begin, end, scratch); });
+  constexpr int kOnStack = 4096;  // elements; small calls allocate nothing
+  alignas(kLineBytes) T on_stack[kOnStack];
+  T* first = on_stack;
+  std::unique_ptr<T[]> memory;
+  if (threads > 1 || elements > kOnStack) {
+    memory.reset(new (std::nothrow) T[threads * stride + line_elements<T>()]);
+    if (!memory) {
+      threads = 1;
+      memory.reset(new T[stride + line_elements<T>()]);
+    }
+    first = line_from(memory.get());
   }
-  std::unique_ptr<T[]> memory(new (std::nothrow) T[threads * stride + line_elements<T>()]);
-  if (!memory) {
-    threads = 1;
-    memory.reset(new T[stride + line_elements<T>()]);
-  }
-  T* const first = line_from(memory.get());
   parallel_blocks(threads, n, size, bytes,
                   [&](int64_t begin, int64_t end, int thread) { body(begin, end, first + thread * stride); });
 }

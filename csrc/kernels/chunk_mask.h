@@ -64,7 +64,7 @@ class ChunkMask {
   }
 
   // Makes the rest of the mask, and decides the ties.
-  PYREG_INLINE void finish() {
+  PYREG_NOINLINE void finish() {
     while (unmade()) make_batch();
     if ((threshold_ & 0xffffff) != 0) decide_ties();  // else the first byte decides every element
   }

@@ -7,20 +7,19 @@ namespace pyreg {
 namespace {
 
 template <typename T, bool kNontemporal>
-void copy_elements(int64_t n, const T* source, T* target) {
-  RowWriter<T, kNontemporal> writer(n, target);
-  each_vector_from_line<T>(0, n, writer.lead(), [&](auto vector) PYREG_LAMBDA {
+void copy_elements(int64_t n, const T* source, T* target, bool nontemporal) {
+  RowWriter<T, kNontemporal> writer(n, target, nontemporal);
+  writer.write_elements([&](auto vector) PYREG_LAMBDA {
     fetch_ahead<2048, 2>(vector, source);  // the hardware's own prefetching starts again at every page
-    writer.chunk(0).store(vector, vector.load(source));
+    return vector.load(source);
   });
-  writer.end_row();
   writer.finish();
 }
 
 template <typename T>
 void copy(int64_t n, const T* source, T* target, bool nontemporal) {
   choose_stores<T>(nontemporal, 1, n, [&](auto is_nontemporal) PYREG_LAMBDA {
-    copy_elements<T, is_nontemporal.value>(n, source, target);
+    copy_elements<T, is_nontemporal.value>(n, source, target, nontemporal);
   });
 }
 

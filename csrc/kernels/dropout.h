@@ -81,7 +81,7 @@ void dropout_halves(int64_t n, const S* x, uint64_t threshold, uint64_t key, uin
                     bool nontemporal) {
   RowMasks masks(1, n, threshold, key, offset);
   const float scale = masks.scale<float>();
-  HalfRowWriter<S> results(n, y, nontemporal);
+  StagedRowWriter<S> results(n, y, nontemporal);
   const uint8_t* keep = nullptr;
   int64_t chunk_begin = 0;
   results.write_row(

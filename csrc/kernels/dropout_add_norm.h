@@ -78,7 +78,7 @@ class DropoutAddRows {
         residual_(static_cast<const T*>(a.residual)),
         residual_step_(a.residual_step),
         scratch_(a.scratch),
-        z_(a.n, static_cast<T*>(a.z)) {}
+        z_(a.n, static_cast<T*>(a.z), a.nontemporal) {}
 
   // Rows alternate between two rows of the scratch: while one is made, the other is normalised.
   PYREG_INLINE const T* start_row() {
@@ -148,32 +148,27 @@ class HalfDropoutAddRows {
 
  private:
   template <typename R>
-  PYREG_NOINLINE void make_chunk(int64_t begin, int64_t end, HalfRowWriter<S, R>& writer) {
-    branch_.scaled() ? make_chunk<true>(begin, end, writer) : make_chunk<false>(begin, end, writer);
-    if (end == a_.n) writer.end_row();
-  }
-  template <bool kScaled, typename R>
-  PYREG_INLINE void make_chunk(int64_t begin, int64_t end, HalfRowWriter<S, R>& writer) {
+  PYREG_NOINLINE void make_chunk(int64_t begin, int64_t end, StagedRowWriter<S, R>& writer) {
     float* const made = made_;
     const S* const x = a_.x + row_ * a_.n;
     const R* const residual = static_cast<const R*>(a_.residual) + row_ * a_.residual_step;
     const auto chunk = branch_.chunk(begin);
     const HalfStore<R> z = writer.row() ? writer.chunk(begin) : HalfStore<R>{nullptr};
-    each_vector<S>(begin, end, [&](auto vector) PYREG_LAMBDA {
-      auto branch = chunk.dropout(vector, vector.load(x));
-      if constexpr (kScaled) branch = branch * chunk.row_scale * vector.load(chunk.layer_scale);
+    each_two_vectors<S>(begin, end, [&](auto vector) PYREG_LAMBDA {
+      const auto branch = chunk.dropout(vector, vector.load(x)) * chunk.row_scale * vector.load(chunk.layer_scale);
       z.store_rounded(vector, branch + vector.load(residual), made);
       fetch_row<From::cache>(vector, x);
       fetch_row<From::cache>(vector, residual);
     });
+    if (end == a_.n) writer.end_row();
   }
 
   const DropoutAddNormForward<S>& a_;
   BranchRows<S> branch_;
   int64_t row_ = -1;
   float* made_ = nullptr;
-  HalfRowWriter<S> z_;
-  HalfRowWriter<S, float32> wide_z_;
+  StagedRowWriter<S> z_;
+  StagedRowWriter<S, float32> wide_z_;
 };
 
 // y and z may each be x or the residual.
@@ -198,8 +193,8 @@ class DropoutAddGradients {
         dz_step_(a.dz_step),
         x_(a.x),
         dlayer_scale_(a.rows, a.n, a.dlayer_scale),
-        dx_(a.n, a.dx),
-        dresidual_(a.n, static_cast<T*>(a.dresidual)) {}
+        dx_(a.n, a.dx, a.nontemporal),
+        dresidual_(a.n, static_cast<T*>(a.dresidual), a.nontemporal) {}
 
   struct Chunk {
     typename BranchRows<T>::Chunk branch;
@@ -294,22 +289,21 @@ class HalfDropoutAddGradients {
     begun_ = end;
   }
   template <typename R>
-  PYREG_NOINLINE void finish_chunk(int64_t begin, int64_t end, HalfRowWriter<S, R>& writer) {
+  PYREG_NOINLINE void finish_chunk(int64_t begin, int64_t end, StagedRowWriter<S, R>& writer) {
     const R* const dz = static_cast<const R*>(a_.dz) + row_ * a_.dz_step;
     const S* const x = a_.x ? a_.x + row_ * a_.n : nullptr;
     float *const through_norm = through_norm_ - begin, *const dlayer_scale = dlayer_scale_.target();
     const auto branch = branch_.chunk(begin);
     const HalfStore<S> dx = dx_.chunk(begin);
     const HalfStore<R> dresidual = writer.row() ? writer.chunk(begin) : HalfStore<R>{nullptr};
-    each_vector<S>(begin, end, [&](auto vector) PYREG_LAMBDA {
+    each_two_vectors<S>(begin, end, [&](auto vector) PYREG_LAMBDA {
       const auto d = vector.load(through_norm) + vector.load(dz);
       if (dlayer_scale) {
         const auto unscaled = branch.dropout(vector, vector.load(x)) * branch.row_scale;
         vector.store(dlayer_scale, vector.load(dlayer_scale) + d * unscaled);
       }
       if (dresidual.row) dresidual.store(vector, d);
-      auto d_branch = d;
-      if (branch.layer_scale) d_branch = d * vector.load(branch.layer_scale) * branch.row_scale;
+      const auto d_branch = d * vector.load(branch.layer_scale) * branch.row_scale;
       dx.store(vector, branch.dropout(vector, d_branch));
       fetch_row<From::cache>(vector, dz);
     });
@@ -318,8 +312,8 @@ class HalfDropoutAddGradients {
   const DropoutAddNormBackward<S>& a_;
   BranchRows<S> branch_;
   RowAdder<S> dlayer_scale_;
-  HalfRowWriter<S> dx_, dresidual_;
-  HalfRowWriter<S, float32> wide_dresidual_;
+  StagedRowWriter<S> dx_, dresidual_;
+  StagedRowWriter<S, float32> wide_dresidual_;
   int64_t row_ = 0, begun_ = 0;
   alignas(kVectorBytes) float through_norm_[kRowChunk];
 };
@@ -348,7 +342,7 @@ class HalfRows {
   PYREG_NOINLINE void make_from(const R* z, int64_t begin, int64_t end) {
     float* const made = made_;
     const R* const row = z + row_ * a_.n;
-    each_vector<S>(begin, end, [&](auto vector) PYREG_LAMBDA {
+    each_two_vectors<S>(begin, end, [&](auto vector) PYREG_LAMBDA {
       vector.store(made, vector.load(row));
       fetch_row<From::cache>(vector, row);
     });

@@ -181,7 +181,7 @@ struct HalfVector {
   int count;  // how many elements are left, from `first()` on; not used in a whole vector
 
   // Of a pair: whether this is its second vector; the place in an array of the pair's first element.
-  PYREG_INLINE bool odd() const { return kPaired<S> && k % 2 == 1; }
+  PYREG_INLINE bool odd() const { return kPaired<S> && (k & 1) != 0; }
   PYREG_INLINE int64_t first() const { return odd() ? at - kFloats : at; }
   // The elements that lanes are from, relative to the first.
   PYREG_INLINE FloatMask places() const {
@@ -309,13 +309,13 @@ struct HalfStore {
 // Converts a row (n), or a part of it, between an array's order and that of the vectors.
 template <typename S, typename E>
 PYREG_NOINLINE void to_vectors(int64_t n, const E* row, float* vectors) {
-  each_vector<S>(0, n, [&](auto vector) PYREG_LAMBDA { vector.store(vectors, vector.load(row)); });
+  each_two_vectors<S>(0, n, [&](auto vector) PYREG_LAMBDA { vector.store(vectors, vector.load(row)); });
 }
 
 template <typename S, typename E>
 PYREG_NOINLINE void from_vectors(int64_t n, const float* vectors, E* row) {
   const HalfStore<E> target{row};
-  each_vector<S>(0, n, [&](auto vector) PYREG_LAMBDA { target.store(vector, vector.load(vectors)); });
+  each_two_vectors<S>(0, n, [&](auto vector) PYREG_LAMBDA { target.store(vector, vector.load(vectors)); });
 }
 
 }  // namespace

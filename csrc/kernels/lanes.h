@@ -168,6 +168,16 @@ constexpr bool kPaired = false;
 template <>
 constexpr bool kPaired<bfloat16> = true;
 
+// A type whose vectors hold a row of plain floats in the same order: float16's do as float's.
+template <typename S>
+struct OrderOf {
+  using type = S;
+};
+template <>
+struct OrderOf<float16> {
+  using type = float;
+};
+
 // How many neighbouring elements one vector, or a pair of them, holds.
 template <typename S>
 constexpr int kStep = kPaired<S> ? 2 * Group<S>::kWidth : Group<S>::kWidth;
@@ -273,32 +283,62 @@ struct PartVector {
   PYREG_INLINE auto before(int64_t end) const { return lanes_before<T>(at, end); }
 };
 
+// Calls take(k) for each vector of a group. 16-bit elements in short vectors: in a loop, because their code is large,
+// and processors without AVX2 are rare.
+template <typename S, typename Take>
+PYREG_INLINE void each_of_group(Take take) {
+  constexpr int kVecs = Group<S>::kVecs;
+  if constexpr (kHalf<S> && kVecs > 4) {
+#pragma GCC unroll 1
+    for (int k = 0; k < kVecs; k += 2) {
+      take(k);
+      take(k + 1);
+    }
+  } else {
+    PYREG_UNROLL
+    for (int k = 0; k < kVecs; ++k) take(k);
+  }
+}
+
 // Calls body(vector) for the vectors of a row's elements begin, ..., end - 1, in order: whole groups, then the rest.
 template <typename S, typename Body>
 PYREG_INLINE void each_vector(int64_t begin, int64_t end, Body body) {
   constexpr int kWidth = Group<S>::kWidth, kCount = Group<S>::kCount;
   int64_t at = begin;
-  for (; at + kCount <= end; at += kCount) {
-    PYREG_UNROLL
-    for (int k = 0; k < Group<S>::kVecs; ++k) body(WholeVector<S>{at + k * kWidth, k, true});
-  }
+  for (; at + kCount <= end; at += kCount)
+    each_of_group<S>([&](int k) PYREG_LAMBDA { body(WholeVector<S>{at + k * kWidth, k, true}); });
   if (at == end) return;
   const int count = static_cast<int>(end - at);
-  PYREG_UNROLL
-  for (int k = 0; k < Group<S>::kVecs; ++k) {
-    const int left = count - k * kWidth / kStep<S> * kStep<S>;
+  each_of_group<S>([&](int k) PYREG_LAMBDA {
+    const int left = count - (kPaired<S> ? k & ~1 : k) * kWidth;
     if (kHalf<S> ? left > 0 : left < kWidth && left > 0)  // 16 bits: one body is enough for what ends a row
       body(PartVector<S>{at + k * kWidth, k, left < kStep<S> ? left : kStep<S>});
     else if (left >= kWidth)
       body(WholeVector<S>{at + k * kWidth, k, true});
+  });
+}
+
+// The same for 16-bit elements in loops that do not sum over the row: less code than with whole groups.
+template <typename S, typename Body>
+PYREG_INLINE void each_two_vectors(int64_t begin, int64_t end, Body body) {
+  constexpr int kWidth = Group<S>::kWidth;
+  int64_t at = begin;
+#pragma GCC unroll 1
+  for (; at + 2 * kWidth <= end; at += 2 * kWidth) {
+    body(WholeVector<S>{at, 0, true});
+    body(WholeVector<S>{at + kWidth, 1, true});
   }
+  if (at == end) return;
+  const int left = static_cast<int>(end - at), second = kPaired<S> ? left : left - kWidth;
+  body(PartVector<S>{at, 0, left < kStep<S> ? left : kStep<S>});
+  if (second > 0) body(PartVector<S>{at + kWidth, 1, second});
 }
 
 // The same for loops that do not sum over the row, so no element needs a certain lane. The first `lead` elements of
 // the row come separately, and the groups after them start on cache lines. `begin` is 0, or `lead` plus whole groups.
 template <typename T, typename Body>
 PYREG_INLINE void each_vector_from_line(int64_t begin, int64_t end, int64_t lead, Body body) {
-  if constexpr (kHalf<T>) return each_vector<T>(begin, end, body);
+  if constexpr (kHalf<T>) return each_two_vectors<T>(begin, end, body);
   constexpr int kWidth = Group<T>::kWidth, kCount = Group<T>::kCount, kLine = line_elements<T>();
   int64_t at = begin;
   // One vector at a time, up to `to`. Cache lines start at `from` and every kLine elements after it.

@@ -240,7 +240,7 @@ void norm_backward_rows(int64_t rows, int64_t n, const S* dy, Rows& source, cons
     if (begun) {
       means.finish();
       row = means.row, mean_g = means.mean_g, mean_g_xhat = means.mean_g_xhat;
-      if constexpr (!kHalf<S>) lead = to_next_line(kWeight && !kNontemporal ? dweight : gradient.row());
+      if constexpr (!kStaged<S>) lead = to_next_line(kWeight && !kNontemporal ? dweight : gradient.row());
     }
     const S* const dy_r = begun ? dy + r * n : dy;
     const E* const x_r = x_next;
@@ -287,7 +287,10 @@ void norm_backward(int64_t rows, int64_t n, const S* dy, const S* x, const doubl
                                                                  dweight, dbias);
   };
   choose_stores<S>(nontemporal, rows, n, [&](auto is_nontemporal) PYREG_LAMBDA {
-    weight ? run(Flag<true>{}, is_nontemporal) : run(Flag<false>{}, is_nontemporal);
+    if constexpr (kHalf<S>)  // without a weight, it is all ones
+      run(Flag<true>{}, is_nontemporal);
+    else
+      weight ? run(Flag<true>{}, is_nontemporal) : run(Flag<false>{}, is_nontemporal);
   });
 }
 

@@ -87,23 +87,21 @@ PYREG_INLINE double sum_of_vectors(int64_t n, Take take) {
   for (int64_t begin = 0; begin < groups_end; begin += kSumBlock) {
     const int64_t end = groups_end - begin < kSumBlock ? groups_end : begin + kSumBlock;
     Accumulators<S> accumulators = sum.accumulators();
-    for (int64_t at = begin; at < end; at += kCount) {
-      PYREG_UNROLL
-      for (int k = 0; k < Group<S>::kVecs; ++k) accumulators.v[k] += take(WholeVector<S>{at + k * kWidth, k, true});
-    }
+    for (int64_t at = begin; at < end; at += kCount)
+      each_of_group<S>([&](int k)
+                           PYREG_LAMBDA { accumulators.v[k] += take(WholeVector<S>{at + k * kWidth, k, true}); });
     sum.put(accumulators, end, n);
   }
   if (groups_end == n) return sum.total();
   // The lanes of vectors that hold no element of the row keep their sums.
   Accumulators<S> rest = sum.accumulators();
-  PYREG_UNROLL
-  for (int k = 0; k < Group<S>::kVecs; ++k) {
-    const int64_t at = groups_end + k * kWidth, left = n - groups_end - k * kWidth / kStep<S> * kStep<S>;
+  each_of_group<S>([&](int k) PYREG_LAMBDA {
+    const int64_t at = groups_end + k * kWidth, left = n - groups_end - (kPaired<S> ? k & ~1 : k) * kWidth;
     if (left >= kStep<S> || (kPadded && left > 0))
       rest.v[k] += take(WholeVector<S>{at, k, true});
     else if (left > 0)
       rest.v[k] += take(PartVector<S>{at, k, static_cast<int>(left)});
-  }
+  });
   sum.put(rest, n, n);
   return sum.total();
 }

@@ -3,6 +3,8 @@
 // that has to be read before it is written would hold up the others.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/row_sums.h"
 
 namespace pyreg {
@@ -108,21 +110,37 @@ class RowWriter {
   bool started_ = false;
 };
 
-// Rows of 16-bit elements, narrowed. Past the caches, a chunk is written to the stage, from where its whole lines are
-// stored: one loop then serves both kinds of stores. E: S, or float32 beside it.
+// Stores vectors of whole elements to a row.
+template <typename E>
+struct WholeStore {
+  E* row;
+
+  template <typename Vector>
+  PYREG_INLINE void store(Vector vector, typename Native<E>::vec v) const {
+    vector.store(row, v);
+  }
+};
+
+template <typename S>
+constexpr bool kStaged = !std::is_same_v<S, float>;
+
+// The same with less code, for all elements but floats: past the caches, a chunk is written to the stage, from where
+// its whole lines are stored, so one loop serves both kinds of stores. E: S, or float32 beside 16-bit S.
 template <typename S, typename E = S>
-class HalfRowWriter {
+class StagedRowWriter {
  public:
-  HalfRowWriter(int64_t n, E* row, bool nontemporal)
+  using Chunk = std::conditional_t<kHalf<S>, HalfStore<E>, WholeStore<E>>;
+
+  StagedRowWriter(int64_t n, E* row, bool nontemporal)
       : n_(n), row_(row), nontemporal_(nontemporal && row), lead_(row ? from_line(row) : 0), staged_(lead_) {}
 
-  HalfRowWriter(const HalfRowWriter&) = delete;
+  StagedRowWriter(const StagedRowWriter&) = delete;
 
   PYREG_INLINE E* row() const { return row_; }
   PYREG_INLINE int64_t lead() const { return 0; }
 
   // Chunks must be written in order.
-  PYREG_INLINE HalfStore<E> chunk(int64_t begin) {
+  PYREG_INLINE Chunk chunk(int64_t begin) {
     if (!nontemporal_) return {row_};
     put_away(begin);
     return {stage_ + staged_ - begin};
@@ -150,8 +168,8 @@ class HalfRowWriter {
   PYREG_INLINE void write_row(Make make, Value value) {
     each_chunk(n_, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
       make(begin, MovedChunk(begin, end, n_, 0));
-      const HalfStore<E> target = chunk(begin);
-      each_vector<S>(begin, end, [&](auto vector) PYREG_LAMBDA { target.store(vector, value(vector)); });
+      const Chunk target = chunk(begin);
+      each_vector_from_line<S>(begin, end, 0, [&](auto vector) PYREG_LAMBDA { target.store(vector, value(vector)); });
     });
     end_row();
   }
@@ -195,20 +213,17 @@ class HalfRowWriter {
   alignas(kLineBytes) E stage_[kRowChunk + 3 * kLine];
 };
 
-template <>
-class RowWriter<float16, false> : public HalfRowWriter<float16> {
-  using HalfRowWriter::HalfRowWriter;
-};
-template <>
-class RowWriter<bfloat16, false> : public HalfRowWriter<bfloat16> {
-  using HalfRowWriter::HalfRowWriter;
+template <typename S>
+  requires kStaged<S>
+class RowWriter<S, false> : public StagedRowWriter<S> {
+  using StagedRowWriter<S>::StagedRowWriter;
 };
 
 // Calls run(Flag<true>{}) if `rows` rows of n are to be written past the caches and are long enough, otherwise
 // run(Flag<false>{}).
 template <typename T, typename Run>
 PYREG_INLINE void choose_stores(bool nontemporal, int64_t rows, int64_t n, Run run) {
-  if constexpr (kHalf<T>) {  // HalfRowWriter knows both
+  if constexpr (kStaged<T>) {  // StagedRowWriter knows both
     run(Flag<false>{});
   } else {
     constexpr int kLeastLines = 4;  // so that a row's first and last lines differ

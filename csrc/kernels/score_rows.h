@@ -109,17 +109,15 @@ class ScoreRows {
     Accumulators<S> largest;
     PYREG_UNROLL
     for (auto& v : largest.v) v = none;
-    for (int64_t at = 0; at < whole; at += Group<S>::kCount) {
-      PYREG_UNROLL
-      for (int k = 0; k < Group<S>::kVecs; ++k) {
+    for (int64_t at = 0; at < whole; at += Group<S>::kCount)
+      each_of_group<S>([&](int k) PYREG_LAMBDA {
         const WholeVector<S> vector{at + k * kWidth, k, true};
         auto s = vector.load(x) * score_scale + vector.load(mask);
         if constexpr (kKeep) s = kept_lanes<T>(vector, kept) ? s : none;
         largest.v[k] = larger(s, largest.v[k]);
         vector.store(scores, s);
         fetch_row<From::cache>(vector, x);
-      }
-    }
+      });
     // Less than a group is left. Its last part may be beyond the row's end, or beyond the query.
     const auto take = [&](auto vector) PYREG_LAMBDA {
       auto s = vector.load(x) * score_scale + vector.load(mask);

@@ -18,9 +18,9 @@ namespace pyreg {
 namespace {
 
 // Writes the exponentials over the scores. Returns their sum.
-template <typename S, typename T>
+template <typename Order, typename T>
 PYREG_NOINLINE double exponentials(int64_t n, T* scores, T maximum) {
-  return sum_of_vectors<S, true>(n, [&](auto vector) PYREG_LAMBDA {
+  return sum_of_vectors<Order, true>(n, [&](auto vector) PYREG_LAMBDA {
     const auto e = exp<T>(vector.load(scores) - maximum);
     vector.store(scores, e);
     return e;
@@ -30,9 +30,9 @@ PYREG_NOINLINE double exponentials(int64_t n, T* scores, T maximum) {
 // Writes the weights over the scores. Returns the sum of their products with dprob. kSelect: sets the weights to 0
 // that `kept` leaves out, or, if it is null, those after the row's end. Without it they are 0 * rsum: NaN if rsum is
 // infinite, as no forward pass returns it.
-template <bool kSelect, typename S, typename T>
+template <bool kSelect, typename Order, typename T>
 PYREG_NOINLINE double probabilities(int64_t n, T* scores, T maximum, T rsum, const uint8_t* kept, const T* dprob) {
-  return sum_of_vectors<S, true>(n, [&](auto vector) PYREG_LAMBDA {
+  return sum_of_vectors<Order, true>(n, [&](auto vector) PYREG_LAMBDA {
     auto prob = exp<T>(vector.load(scores) - maximum) * rsum;
     if constexpr (kSelect) {
       prob = kept ? where_kept<T>(prob, kept_lanes<T>(vector, kept)) : vector.before(n) ? prob : decltype(prob){};
@@ -75,7 +75,7 @@ void softmax_dropout_forward_rows(const SoftmaxDropoutForward<S>& a) {
     const int64_t count = rows.count();
     if (a.scores.keep) rows.write_kept(kept);
     const T maximum = a.scores.keep ? rows.template make<true>(kept, e) : rows.template make<false>(kept, e);
-    const double sum = exponentials<S>(count, e, maximum);
+    const double sum = exponentials<typename OrderOf<S>::type>(count, e, maximum);
     const T rsum = sum == 0 ? T{0} : static_cast<T>(1 / sum);
     a.maximum[r] = maximum;
     a.rsum[r] = rsum;
@@ -122,6 +122,7 @@ PYREG_NOINLINE void drop_row(int64_t n, int64_t count, const S* dy, RowMasks& ma
 template <typename S, bool kNontemporal>
 void softmax_dropout_backward_rows(const SoftmaxDropoutBackward<S>& a) {
   using T = Compute<S>;
+  using Order = typename OrderOf<S>::type;
   const int64_t n = a.scores.n;
   ScoreRows<S> rows(a.scores);
   RowMasks masks(a.scores.rows, n, a.threshold, a.key, a.offset);
@@ -138,11 +139,11 @@ void softmax_dropout_backward_rows(const SoftmaxDropoutBackward<S>& a) {
       rows.write_kept(kept);
       rows.template make<true>(kept, prob);
       drop_row<true>(n, count, dy, masks, keep_scale, kept, dprob);
-      mean = static_cast<T>(probabilities<true, S>(count, prob, maximum, rsum, kept, dprob));
+      mean = static_cast<T>(probabilities<true, Order>(count, prob, maximum, rsum, kept, dprob));
     } else {
       rows.template make<false>(nullptr, prob);
       drop_row<false>(n, count, dy, masks, keep_scale, nullptr, dprob);
-      const auto sum = rsum - rsum == 0 ? probabilities<false, S, T> : probabilities<true, S, T>;
+      const auto sum = rsum - rsum == 0 ? probabilities<false, Order, T> : probabilities<true, Order, T>;
       mean = static_cast<T>(sum(count, prob, maximum, rsum, nullptr, dprob));
     }
     fill_end<S>(prob, count, n);

@@ -70,7 +70,7 @@ struct ColumnSum {
 template <typename T>
 struct BranchDropout {
   uint64_t threshold, key, offset;
-  const T* layer_scale;  // (n), or null if the branch is not scaled
+  const T* layer_scale;  // (n), or null if the branch is not scaled; never null beside 16-bit elements
   const T* row_scale;    // (rows), or null; only with layer_scale. A factor of 0 drops the row
 };
 
@@ -211,6 +211,7 @@ struct CommonKernels {
   // scratch: a row; only used if S has 16 bits.
   void (*layer_norm_forward)(int64_t rows, int64_t n, const S* x, const T* weight, const T* bias, double eps, S* y,
                              double* mean, T* rstd, T* scratch, bool nontemporal);
+  // weight: null if there is none, but never if S has 16 bits.
   void (*layer_norm_backward)(int64_t rows, int64_t n, const S* dy, const S* x, const double* mean, const T* rstd,
                               const T* weight, S* dx, const ColumnSum<T>& dweight, const ColumnSum<T>& dbias,
                               bool nontemporal);

@@ -12,11 +12,12 @@ const NamedTuple layer_forward("DropoutAddLayerNormForward"), layer_backward("Dr
     rms_forward("DropoutAddRmsNormForward"), rms_backward("DropoutAddRmsNormBackward");
 
 // The scales of a branch. If only row_scale is given, layer_scale is all ones: a kernel has two cases, scaled or not.
+// Those for 16-bit elements have one, scaled.
 template <typename S>
 class BranchScales {
  public:
   BranchScales(const Array& row_scale, const Array& layer_scale, const Rows& rows)
-      : given_(row_scale || layer_scale),
+      : given_(kHalf<S> || row_scale || layer_scale),
         row_scale_(row_scale),
         layer_scale_(layer_scale, given_ ? rows.read() : 0, kMultipliesByOne) {}
 
@@ -32,13 +33,32 @@ class BranchScales {
   ParameterRow<S> layer_scale_;
 };
 
-// run(R{}), where R is the type of the residual and of z: S, or float32 if they are wide.
-template <typename S, typename Run>
-void with_residual_type(bool wide, Run run) {
-  if constexpr (kHalf<S>)
-    if (wide) return run(float32{});
-  run(S{});
-}
+// The rows of the residual, of z, or of their gradients: of S, or of float32 if they are wide.
+template <typename S>
+class EitherRows {
+ public:
+  // A neutral row in place of all, if none are given.
+  EitherRows(const Array& given, bool wide, const Rows& rows)
+      : neutral_(given || wide ? 0 : rows.read(), kAddsNothing),
+        wide_neutral_(given || !wide ? 0 : rows.read(), kAddsNothing),
+        rows_{given ? given.data : const_cast<void*>(neutral_row(wide))},
+        step_(given ? rows.n : 0),
+        bytes_(wide ? sizeof(float32) : sizeof(S)) {}
+
+  const void* from(int64_t row) const { return rows_.from<char>(row * step_ * bytes_); }
+  int64_t step() const { return step_; }
+
+ private:
+  const void* neutral_row(bool wide) const {
+    if (wide) return wide_neutral_.get();
+    return neutral_.get();
+  }
+
+  NeutralRow<S> neutral_;
+  NeutralRow<float32> wide_neutral_;
+  Elements rows_;
+  int64_t step_, bytes_;
+};
 
 // x, residual, y, z: rows of n; weight, bias, layer_scale (n); row_scale, mean, rstd: one per row. Only x is
 // required. kCentred: LayerNorm; otherwise RMSNorm, which has no bias and no mean.
@@ -77,30 +97,28 @@ Reference forward(Arguments& a) {
     const bool wide = is_half(x.type) && type_of_z == Type::float32;
     const int64_t bytes = (2 + (wide ? 2 : 1) * (bool{residual} + return_z)) * x.bytes;
     const bool nontemporal = outgrows_cache(bytes) && !y.replaces({x, residual}) && !z.replaces({x, residual});
-    with_residual_type<S>(wide, [&](auto zero_of_z) {
-      using R = decltype(zero_of_z);
-      const RowsOrNeutral<R> residuals(residual.as<R>(), rows, kAddsNothing);
-      parallel_blocks_with_scratch<T>(rows.count, forward_block_rows<S>(n, nontemporal), bytes,
-                                      (kHalf<S> ? 3 : 2) * whole_groups<T>(n),
-                                      [&](int64_t begin, int64_t end, T* scratch) {
-                                        kernel({.rows = end - begin,
-                                                .n = n,
-                                                .dropout = scales.of_block(dropout, begin, n),
-                                                .x = x.as<S>() + begin * n,
-                                                .residual = residuals.from(begin),
-                                                .wide = wide,
-                                                .residual_step = residuals.step(),
-                                                .weight = weights.get(),
-                                                .bias = biases.get(),
-                                                .eps = eps,
-                                                .y = y.as<S>() + begin * n,
-                                                .z = z.from<R>(begin * n),
-                                                .mean = mean.from<double>(begin),
-                                                .rstd = rstd.as<T>() + begin,
-                                                .scratch = scratch,
-                                                .nontemporal = nontemporal});
-                                      });
-    });
+    const EitherRows<S> residuals(residual, wide, rows);
+    const int64_t z_bytes = n * static_cast<int64_t>(wide ? sizeof(float32) : sizeof(S));
+    parallel_blocks_with_scratch<T>(rows.count, forward_block_rows<S>(n, nontemporal), bytes,
+                                    (kHalf<S> ? 3 : 2) * whole_groups<T>(n),
+                                    [&](int64_t begin, int64_t end, T* scratch) {
+                                      kernel({.rows = end - begin,
+                                              .n = n,
+                                              .dropout = scales.of_block(dropout, begin, n),
+                                              .x = x.as<S>() + begin * n,
+                                              .residual = residuals.from(begin),
+                                              .wide = wide,
+                                              .residual_step = residuals.step(),
+                                              .weight = weights.get(),
+                                              .bias = biases.get(),
+                                              .eps = eps,
+                                              .y = y.as<S>() + begin * n,
+                                              .z = z.from<char>(begin * z_bytes),
+                                              .mean = mean.from<double>(begin),
+                                              .rstd = rstd.as<T>() + begin,
+                                              .scratch = scratch,
+                                              .nontemporal = nontemporal});
+                                    });
   });
   return kCentred ? layer_forward.of({&y, &z, &mean, &rstd}) : rms_forward.of({&y, &z, &rstd});
 }
@@ -145,33 +163,30 @@ Reference backward(Arguments& a) {
     // The kernel always sums for weight and bias; in scratch if no gradient is wanted.
     const ParameterGradient<S> dweights(dweight, weight, n), dbiases(dbias, weight, n),
         dlayer_scales(dlayer_scale, layer_scale, n);
-    with_residual_type<S>(wide, [&](auto zero_of_z) {
-      using R = decltype(zero_of_z);
-      const RowsOrNeutral<R> dzs(dz.as<R>(), rows, kAddsNothing);
-      sum_over_rows<S>(rows.count, n, bytes, dx, {&dweights, &dbiases, &dlayer_scales},
-                       kHalf<S> ? 2 * whole_groups<T>(n) : 0,
-                       [&](int64_t begin, int64_t end, auto& sums, T* scratch) {
-                         kernel({.rows = end - begin,
-                                 .n = n,
-                                 .dropout = scales.of_block(dropout, begin, n),
-                                 .dy = dy.as<S>() + begin * n,
-                                 .dz = dzs.from(begin),
-                                 .z = z.as<R>() + begin * n,
-                                 .wide = wide,
-                                 .dz_step = dzs.step(),
-                                 .mean = mean.from<double>(begin),
-                                 .rstd = rstd.as<T>() + begin,
-                                 .weight = weights.get(),
-                                 .x = x.from<S>(begin * n),
-                                 .dx = dx.as<S>() + begin * n,
-                                 .dresidual = dresidual.from<R>(begin * n),
-                                 .dweight = sums[0],
-                                 .dbias = sums[1],
-                                 .dlayer_scale = layer_scale ? sums[2] : ColumnSum<T>{},
-                                 .scratch = scratch,
-                                 .nontemporal = nontemporal});
-                       });
-    });
+    const EitherRows<S> dzs(dz, wide, rows);
+    const int64_t z_bytes = n * static_cast<int64_t>(wide ? sizeof(float32) : sizeof(S));
+    sum_over_rows<S>(rows.count, n, bytes, dx, {&dweights, &dbiases, &dlayer_scales},
+                     kHalf<S> ? 2 * whole_groups<T>(n) : 0, [&](int64_t begin, int64_t end, auto& sums, T* scratch) {
+                       kernel({.rows = end - begin,
+                               .n = n,
+                               .dropout = scales.of_block(dropout, begin, n),
+                               .dy = dy.as<S>() + begin * n,
+                               .dz = dzs.from(begin),
+                               .z = z.from<char>(begin * z_bytes),
+                               .wide = wide,
+                               .dz_step = dzs.step(),
+                               .mean = mean.from<double>(begin),
+                               .rstd = rstd.as<T>() + begin,
+                               .weight = weights.get(),
+                               .x = x.from<S>(begin * n),
+                               .dx = dx.as<S>() + begin * n,
+                               .dresidual = dresidual.from<char>(begin * z_bytes),
+                               .dweight = sums[0],
+                               .dbias = sums[1],
+                               .dlayer_scale = layer_scale ? sums[2] : ColumnSum<T>{},
+                               .scratch = scratch,
+                               .nontemporal = nontemporal});
+                     });
   });
   return kCentred ? layer_backward.of({&dx, &dresidual, &dweight, &dbias, &dlayer_scale})
                   : rms_backward.of({&dx, &dresidual, &dweight, &dlayer_scale});

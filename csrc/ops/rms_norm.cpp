@@ -53,12 +53,13 @@ Reference backward(Arguments& a) {
     const int64_t n = rows.n, bytes = 3 * x.bytes;
     const auto kernel = kernels<S>().rms_norm_backward;
     const bool nontemporal = outgrows_cache(bytes) && !dx.replaces({x, dy});
-    const ParameterRow<S> weights(weight, weight.size, kMultipliesByOne);
+    const bool weighs = kHalf<S> || weight;  // the kernels of 16-bit elements always do
+    const ParameterRow<S> weights(weight, weighs ? rows.read() : 0, kMultipliesByOne);
     const ParameterGradient<S> dweights(dweight, weight, n);
-    sum_over_rows<S>(rows.count, weight.size, bytes, dx, {&dweights}, 0,
+    sum_over_rows<S>(rows.count, weighs ? n : 0, bytes, dx, {&dweights}, 0,
                      [&](int64_t begin, int64_t end, auto& sums, T*) {
                        kernel(end - begin, n, dy.as<S>() + begin * n, x.as<S>() + begin * n, rstd.as<T>() + begin,
-                              weight ? weights.get() : nullptr, dx.as<S>() + begin * n, sums[0], nontemporal);
+                              weighs ? weights.get() : nullptr, dx.as<S>() + begin * n, sums[0], nontemporal);
                      });
   });
   return backward_result.of({&dx, &dweight});
