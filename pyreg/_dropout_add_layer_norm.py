@@ -7,7 +7,7 @@ from typing import Any, SupportsIndex
 
 import numpy.typing as npt
 
-from pyreg import _check, _core, _dropout_add_norm
+from pyreg import _core, _dropout_add_norm
 from pyreg._dropout_add_norm import forward_arguments
 from pyreg._layer_norm import row_means
 from pyreg._results import DropoutAddLayerNormBackward, DropoutAddLayerNormForward, FloatArray
@@ -208,6 +208,6 @@ def dropout_add_layer_norm_backward(
 
 
 def backward_arguments(dy: Any, dz: Any, z: Any, mean: Any, rstd: Any, weight: Any, *others: Any) -> tuple[Any, ...]:
-    z, dy, rstd, weight = _check.arrays({"z": z, "dy": dy, "rstd": rstd}, {"weight": weight})
+    dy, z, rstd, weight = _dropout_add_norm.backward_arrays(dy, z, rstd, weight)
     mean = row_means(mean, rstd, "z", z)
     return _dropout_add_norm.backward_arguments(dy, dz, z, mean, rstd, weight, *others)

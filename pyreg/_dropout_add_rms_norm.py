@@ -7,7 +7,7 @@ from typing import Any, SupportsIndex
 
 import numpy.typing as npt
 
-from pyreg import _check, _core, _dropout_add_norm
+from pyreg import _core, _dropout_add_norm
 from pyreg._results import DropoutAddRmsNormBackward, DropoutAddRmsNormForward, FloatArray
 
 
@@ -143,6 +143,6 @@ def forward_arguments(x: Any, residual: Any, weight: Any, *others: Any) -> tuple
 
 
 def backward_arguments(dy: Any, dz: Any, z: Any, rstd: Any, weight: Any, *others: Any) -> tuple[Any, ...]:
-    z, dy, rstd, weight = _check.arrays({"z": z, "dy": dy, "rstd": rstd}, {"weight": weight})
+    dy, z, rstd, weight = _dropout_add_norm.backward_arrays(dy, z, rstd, weight)
     checked = _dropout_add_norm.backward_arguments(dy, dz, z, None, rstd, weight, *others)
     return *checked[:3], *checked[4:]  # without the mean

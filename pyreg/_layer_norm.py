@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from pyreg import _check, _core
 from pyreg._check import Shape
+from pyreg._dtypes import WIDE
 from pyreg._results import FloatArray, LayerNormBackward, LayerNormForward
 
 
@@ -226,7 +227,7 @@ def normalized_arrays(
             f"weight must be an array, got {_check.shown(weight)}; "
             f"pass a shape as normalized_shape={_check.shown(weight)}"
         )
-    x, weight, bias = _check.arrays({"x": x}, {"weight": weight, "bias": bias})
+    x, weight, bias = _check.arrays({"x": x}, params={"weight": weight, "bias": bias})
     shape = x.shape
     if normalized_shape is not None:
         normalized, whose = _check.shape("normalized_shape", normalized_shape), "normalized_shape"
@@ -248,7 +249,7 @@ def normalized_arrays(
 def backward_arguments(
     dy: Any, x: Any, mean: Any, rstd: Any, weight: Any, out: Any
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray | None, FloatArray | None]:
-    x, dy, rstd, weight = _check.arrays({"x": x, "dy": dy, "rstd": rstd}, {"weight": weight})
+    x, dy, rstd, weight = _check.arrays({"x": x, "dy": dy}, statistics={"rstd": rstd}, params={"weight": weight})
     mean = row_means(mean, rstd, "x", x)
     normalized = x.shape[mean.ndim :]
     _check.match_shape("dy", dy, x.shape, "x")
@@ -259,7 +260,7 @@ def backward_arguments(
 
 def row_means(value: Any, rstd: FloatArray, of: str, x: FloatArray) -> FloatArray:
     """The means of the rows of x, an array called `of`, in float64."""
-    mean: FloatArray = np.asarray(_check.array("mean", value), np.float64)
+    mean: FloatArray = np.asarray(_check.array("mean", value, WIDE), np.float64)
     _check.normalized_by("mean", mean, of, x)
     _check.match_shape("rstd", rstd, mean.shape, f"{of} without the normalised axes")
     return mean

@@ -190,7 +190,7 @@ def forward_arguments(
 def backward_arguments(
     dy: Any, x: Any, rstd: Any, weight: Any, out: Any
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray | None, FloatArray | None]:
-    x, dy, rstd, weight = _check.arrays({"x": x, "dy": dy, "rstd": rstd}, {"weight": weight})
+    x, dy, rstd, weight = _check.arrays({"x": x, "dy": dy}, statistics={"rstd": rstd}, params={"weight": weight})
     normalized = _check.normalized_by("rstd", rstd, "x", x)
     _check.match_shape("dy", dy, x.shape, "x")
     _check.match_shape("weight", weight, normalized, "the normalised axes of x")

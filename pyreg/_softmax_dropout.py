@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyreg import _check, _core
+from pyreg._dtypes import FLOATS, compute_dtype, either, name_of
 from pyreg._results import FloatArray, SoftmaxDropoutForward
 
 
@@ -212,10 +213,10 @@ def forward_arguments(
     axis: Any,
     out: Any,
 ) -> tuple[Any, ...]:
-    x, mask = _check.arrays({"x": x}, {"mask": added_mask(mask)})
+    x, mask = _check.arrays({"x": x}, params={"mask": added_mask(mask)})
     mask, causal, keep, axis = options(x, mask, causal, keep, axis)
     dropout = _check.dropout(p, key, offset, x.size, training)
-    scale = _check.finite("scale", scale, x.dtype)
+    scale = _check.finite("scale", scale, compute_dtype(x.dtype))
     out = _check.out(out, {"x": x}, {"mask": mask, "keep": keep})
     return x, mask, *dropout, scale, causal, keep, axis, out
 
@@ -239,7 +240,9 @@ def backward_arguments(
     _check.y_instead_of(y, {"x": x, "maximum": maximum, "rsum": rsum}, {"mask": mask})
     if y is None:
         x, dy, maximum, rsum, mask = _check.arrays(
-            {"x": x, "dy": dy, "maximum": maximum, "rsum": rsum}, {"mask": added_mask(mask)}
+            {"x": x, "dy": dy},
+            statistics={"maximum": maximum, "rsum": rsum},
+            params={"mask": added_mask(mask)},
         )
     else:
         y, dy = _check.arrays({"y": y, "dy": dy})
@@ -255,7 +258,7 @@ def backward_arguments(
             f"p must be 0 if y is given, got {p}: y has lost the weights that were dropped; pass x, maximum and rsum"
         )
     p, key, offset, _ = _check.dropout(p, key, offset, read.size)
-    scale = _check.finite("scale", scale, read.dtype)
+    scale = _check.finite("scale", scale, compute_dtype(read.dtype))
     avoided = {"maximum": maximum, "rsum": rsum, "mask": mask, "keep": keep}
     out = _check.out(out, {name: read, "dy": dy}, avoided)
     return dy, x, maximum, rsum, mask, y, p, key, offset, scale, causal, keep, axis, out
@@ -269,8 +272,8 @@ def added_mask(mask: Any) -> Any:
     if dtype.kind in "biu":
         how = "mask" if dtype.kind == "b" else "mask != 0"
         raise TypeError(
-            f"mask is added to the scores and must be float32 or float64, got {dtype}; if it is true where a weight "
-            f"is wanted, pass keep={how}, else keep={'~mask' if dtype.kind == 'b' else 'mask == 0'}"
+            f"mask is added to the scores and must be {either(FLOATS)}, got {dtype}; if it is true "
+            f"where a weight is wanted, pass keep={how}, else keep={'~mask' if dtype.kind == 'b' else 'mask == 0'}"
         )
     return mask
 
@@ -297,9 +300,8 @@ def kept(keep: Any) -> Any:
     _check.refuse_masked("keep", keep)
     array = _check.as_numpy("keep", keep)
     if array.dtype != np.bool_:
-        convert = "; convert it, e.g. with keep != 0"
-        hints = {"f": "; pass what is added to the scores as mask=", "i": convert, "u": convert}
-        hint = hints.get(array.dtype.kind, "")
+        hint = "; convert it, e.g. with keep != 0" if array.dtype.kind in "iu" else ""
+        hint = "; pass what is added to the scores as mask=" if name_of(array.dtype) else hint
         raise TypeError(f"keep must be an array of bool, True where a weight is wanted, got {array.dtype}{hint}")
     return np.asarray(array, order="C")
 
