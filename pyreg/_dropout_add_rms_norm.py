@@ -45,9 +45,9 @@ def dropout_add_rms_norm_forward(
     y : ndarray
         The normalised sum, of x's dtype and shape; `out` if given.
     z : ndarray or None
-        The sum; `z_out` if given. None with ``return_z=False``.
-    rstd : ndarray
-        ``1 / sqrt(mean(z**2) + eps)`` of each row of z, of x's dtype and its leading shape.
+        As in `dropout_add_layer_norm_forward`.
+    rstd : ndarray of float32, or of float64 if x is
+        ``1 / sqrt(mean(z**2) + eps)`` of each row of z, of x's leading shape.
 
     Raises
     ------
@@ -106,14 +106,13 @@ def dropout_add_rms_norm_backward(
     Returns
     -------
     dx : ndarray
-        Of z's dtype and shape; `out` if given.
+        Of dy's dtype and shape; `out` if given.
     dresidual : ndarray or None
-        The gradient with respect to z and the residual; `dresidual_out` if given. None with
-        ``return_dresidual=False``.
+        As in `dropout_add_layer_norm_backward`.
     dweight : ndarray, or None if there is no weight
-        Of z's dtype and the normalised shape.
+        Of weight's dtype and shape.
     dlayer_scale : ndarray, or None if there is no layer_scale
-        Of z's dtype and the normalised shape.
+        Of layer_scale's dtype and shape.
 
     Raises
     ------

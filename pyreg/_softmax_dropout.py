@@ -36,19 +36,19 @@ def softmax_dropout_forward(
 
     Parameters
     ----------
-    x : array_like of float32 or float64, shape ``(..., n)``
+    x : array_like of float32, float64, float16 or bfloat16, shape ``(..., n)``
         The scores. Any memory layout; copied once unless C-contiguous, aligned and in native byte order.
-    mask : array_like, x's dtype, optional
-        Added to the scaled scores, such as a bias of positions. Its shape broadcasts to x's; it is copied
-        only if it broadcasts along the last axis. Where it is -inf, the weight is 0, but NaN or +inf in x is not
-        hidden; `keep` hides them.
+    mask : array_like, optional
+        Added to the scaled scores, such as a bias of positions: of x's dtype, or float32 if x has 16 bits. Its shape
+        broadcasts to x's; it is copied only if it broadcasts along the last axis. Where it is -inf, the weight is 0,
+        but NaN or +inf in x is not hidden; `keep` hides them.
     p, key, offset
         As in `dropout`. With the default p of 0, nothing is dropped.
     training : bool, optional
         If False, no weight is dropped.
     scale : float, optional
         Factor that x is multiplied by first: ``1 / sqrt(d)`` for queries and keys of d features. Finite in x's
-        dtype.
+        dtype; in float32 if x has 16 bits.
     causal : bool, "upper_left" or "lower_right", optional
         Whether the weights of keys after the query are 0. With True, which is "upper_left", query i has none for the
         keys j > i (L queries and S keys are x's last two axes). With "lower_right", the last query is at the last
@@ -70,16 +70,16 @@ def softmax_dropout_forward(
     y : ndarray
         The weights, of x's dtype and shape; `out` if given. A row in which `mask`, `keep` and `causal` leave
         nothing is 0 throughout. A row with a NaN or a score of +inf is NaN throughout, except for dropped elements.
-    maximum : ndarray
-        The largest s of each row, or 0 if nothing is left of the row. Of x's dtype and its shape without `axis`.
+    maximum : ndarray of float32, or of float64 if x is
+        The largest s of each row, or 0 if nothing is left of the row. Of x's shape without `axis`.
     rsum : ndarray
-        ``1 / sum(exp(s - maximum))`` of each row, or 0 if nothing is left of the row. Of the same dtype and shape.
+        ``1 / sum(exp(s - maximum))`` of each row, or 0 if nothing is left of the row. Of maximum's dtype and shape.
 
     Raises
     ------
     TypeError
-        If an array is not float32 or float64 (this includes a boolean mask), or does not have x's dtype; if `keep`
-        is not boolean; if `key`, `offset` or `axis` is not an integer.
+        If an array has a dtype other than those above (this includes a boolean mask); if `keep` is not boolean; if
+        `key`, `offset` or `axis` is not an integer.
     ValueError
         If x has no such axis; with `causal`, if x has only one axis, or `axis` is not the last; if a shape does not
         match, a number is out of range, or `out` cannot be written or overlaps an input.
@@ -90,6 +90,8 @@ def softmax_dropout_forward(
 
     Notes
     -----
+    Arrays of 16 bits are computed as in `layer_norm`. Only y is rounded, not the weights before dropout.
+
     The exponential is pyreg's own. It has an error of at most 1 unit in the last place, and gives the same bits on
     every machine.
 
@@ -142,19 +144,19 @@ def softmax_dropout_backward(
     With ``prob = exp(x * scale + mask - maximum) * rsum``, recomputed bit for bit (and 0 for keys that `causal`
     or `keep` leaves out), and ``dprob = dropout(dy, p, key=key, offset=offset)``,
     ``dx = prob * (dprob - sum(dprob * prob)) * scale``. The sum is over a row. prob is also y if nothing was dropped,
-    so `y` may be given instead of x, maximum and rsum. The bits are the same.
+    so `y` may be given instead of x, maximum and rsum. The bits are the same, unless y has 16 bits: it is rounded.
 
     Parameters
     ----------
     dy : array_like, the dtype and shape of x or y
         The gradient of the loss with respect to y.
-    x : array_like of float32 or float64, shape ``(..., n)``, optional
+    x : array_like of float32, float64, float16 or bfloat16, shape ``(..., n)``, optional
         The scores of the forward pass. They must be left out if `y` is given.
-    maximum, rsum : array_like, x's dtype, shape of x without `axis`, optional
+    maximum, rsum : array_like, shape of x without `axis`, optional
         As the forward pass returned them. They must be left out if `y` is given.
-    mask : array_like, x's dtype, optional
+    mask : array_like, optional
         As in the forward pass. It must be left out if `y` is given.
-    y : array_like of float32 or float64, shape ``(..., n)``, optional
+    y : array_like, the dtype and shape of x, optional
         The weights that the forward pass returned without dropout, in place of x, maximum, rsum and mask.
     p, key, offset, scale, causal, keep, axis
         As in the forward pass; p is 0 if `training` was False, and must be 0 if `y` is given. `causal` and `keep`
@@ -172,9 +174,8 @@ def softmax_dropout_backward(
     Raises
     ------
     TypeError
-        If an array is not float32 or float64, or does not have x's dtype; if `keep` is not boolean; if `key`,
-        `offset` or `axis` is not an integer; if neither y nor all of x, maximum and rsum are given, or y beside one
-        of them or `mask`.
+        If an array has a dtype other than those above; if `keep` is not boolean; if `key`, `offset` or `axis` is not
+        an integer; if neither y nor all of x, maximum and rsum are given, or y beside one of them or `mask`.
     ValueError
         If a shape does not match, a number is out of range, or `out` cannot be written or overlaps an input; if p is
         not 0 with `y`: it has lost the weights that were dropped.
