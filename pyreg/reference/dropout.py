@@ -60,7 +60,9 @@ def after_dropout(x: FloatArray, p: float, key: int, offset: int, training: bool
 
 
 def dropout(x: FloatArray, p: float, key: int, offset: int, training: bool, out: FloatArray | None) -> FloatArray:
-    return written(after_dropout(x, p, key, offset, training), out, x.shape, x.dtype)
+    copied = not training or threshold_of(p) == 0  # with the bits of each NaN
+    y = x if copied else after_dropout(x, p, key, offset, training)
+    return written(y, out, x.shape, x.dtype)
 
 
 def dropout_mask(shape: tuple[int, ...], p: float, key: int, offset: int) -> npt.NDArray[np.bool_]:
