@@ -49,9 +49,8 @@ class Call:
     def build(self, arguments):
         """The arguments in their layouts, each array against an inaccessible page, and the memory of each array."""
         outs = [out for out in (*self.outs, *self.overlaps) if out in self.case.outs]
-        arguments = arguments | {
-            out: np.full(self.shape, 7, dtype_of_out(out, arguments, self.dtype)) for out in outs
-        }
+        dtypes = {out: dtype_of_out(out, arguments, self.dtype) for out in outs}
+        arguments = arguments | {out: np.full(self.shape, 7, dtype) for out, dtype in dtypes.items()}
         arguments |= {name: LAYOUTS[layout](arguments[name]) for name, layout in self.layouts.items()}
         memory = {}
         for number, owner in enumerate(name for name in (*self.given, *self.outs) if name not in self.overlaps):

@@ -21,7 +21,7 @@ from pyreg._cases import CASES  # noqa: E402
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test with a `case` runs for each public function on arrays; if it has a `dtype` too, for each that x may have.
+    """A test with a `case` runs for each public function on arrays, one with a `dtype` too for each dtype of x.
 
     A test with a `dtype` alone runs for float32 and float64, unless it says otherwise.
     """

@@ -58,9 +58,8 @@ def test_json_has_the_same(capsys, check_only):
     report = json.loads(capsys.readouterr().out)
     assert report["config"] == pyreg.show_config("dicts")
     assert report["passed"] is True
-    assert [check["passed"] for check in report["checks"]] == [True] * (
-        4 + len(_self_check.CASES["l2_penalty"].dtypes)
-    )
+    checks = len(_self_check.KNOWN_ANSWERS) + len(CASES["l2_penalty"].dtypes)
+    assert [check["passed"] for check in report["checks"]] == [True] * checks
     assert {speed["op"] for speed in report["speed"]} > {"layer_norm", "adamw_update"}
     assert all(speed["gb_per_s"] > 0 and speed["percent_of_copy"] > 0 for speed in report["speed"])
 

@@ -60,13 +60,12 @@ def test_out_may_be_an_input(case, dtype, shape):
         expected = reference(case, arguments)
         over = [name for name in case.over if arguments[name] is not None]
         for outs in subsets(wanted_outs(case, variant)):
-            dtypes = [expected[case.outs[out]].dtype for out in outs]
-            choices = [
-                c for c in itertools.permutations(over, len(outs)) if [arguments[n].dtype for n in c] == dtypes
-            ]
-            for chosen, (twin, level) in itertools.product(choices, twins(shape)):
+            for chosen, (twin, level) in itertools.product(itertools.permutations(over, len(outs)), twins(shape)):
+                names = dict(zip(outs, chosen, strict=True))
+                if any(arguments[name].dtype != expected[case.outs[out]].dtype for out, name in names.items()):
+                    continue  # one is float32, the other has 16 bits
                 copies = arguments | {name: arguments[name].copy() for name in chosen}
-                given = copies | {out: copies[name] for out, name in zip(outs, chosen, strict=True)}
+                given = copies | {out: copies[name] for out, name in names.items()}
                 with isa(level):
                     made = case.call(twin, given)
                 assert_same_bits(made, expected, (level, outs, chosen, variant))

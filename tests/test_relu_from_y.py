@@ -102,7 +102,7 @@ def test_bad_arguments_are_refused_and_change_nothing(impl):
     for error, fragments, arguments in (
         (TypeError, ["x must be None if y is given", "ndarray"], {"x": one, "y": one}),
         (TypeError, ["x must be given, or y=", "None"], {}),
-        (TypeError, ["y must be float32 or float64", "int64"], {"y": np.ones((4, 6), int)}),
+        (TypeError, ["y must be float32, float64, float16 or bfloat16", "int64"], {"y": np.ones((4, 6), int)}),
         (TypeError, ["dy must be float32 like y", "float64"], {"dy": one.astype(float), "y": one}),
         (ValueError, ["dy must have shape", "like y"], {"dy": row, "y": one}),
         (ValueError, ["bias must have shape", "y's last axis"], {"y": one, "bias": row[:5]}),
