@@ -23,7 +23,7 @@ sixteen_bit = pytest.mark.parametrize("dtype", SIXTEEN_BIT)
 
 
 def cases_with(predicate):
-    """Run a test for the functions that satisfy the predicate, instead of for all."""
+    """Run a test for the functions that satisfy the predicate, instead of for all. conftest.py does that."""
     chosen = [case for case in CASES.values() if predicate(case)]
     assert chosen
 
@@ -32,6 +32,12 @@ def cases_with(predicate):
         return test
 
     return choose
+
+
+def every_case_with_sixteen_bits(test):
+    """Run a test for the functions that take dtypes of 16 bits, and for these dtypes."""
+    test.pairs = [(case, dtype) for case in CASES.values() for dtype in SIXTEEN_BIT if dtype in case.dtypes]
+    return test
 
 
 def dtypes_of(case):
@@ -44,13 +50,9 @@ def info(dtype):
     return np.finfo(dtype) if np.dtype(dtype).kind == "f" else import_module("ml_dtypes").finfo(dtype)
 
 
-def is_sixteen_bit(dtype):
-    return dtype in SIXTEEN_BIT
-
-
 def compute_type(dtype):
     """The type in which arrays of this dtype are computed."""
-    return np.float32 if is_sixteen_bit(dtype) else np.dtype(dtype).type
+    return np.float32 if dtype in SIXTEEN_BIT else dtype
 
 
 @contextmanager

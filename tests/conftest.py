@@ -28,7 +28,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     cases = getattr(metafunc.function, "cases", CASES.values())
     wanted = {"case", "dtype"}.intersection(metafunc.fixturenames)
     if wanted == {"case", "dtype"}:
-        pairs = [(case, dtype) for case in cases for dtype in dtypes_of(case)]
+        all_dtypes = [(case, dtype) for case in cases for dtype in dtypes_of(case)]
+        pairs = getattr(metafunc.function, "pairs", all_dtypes)
         names = [f"{case.name}-{dtype.__name__}" for case, dtype in pairs]
         metafunc.parametrize(("case", "dtype"), pairs, ids=names)
     elif wanted == {"case"}:
