@@ -11,7 +11,7 @@ from pyreg._results import FloatArray
 def forward_arguments(
     activation: str, x: Any, bias: Any, p: float, key: Any, offset: Any, training: bool, out: Any
 ) -> tuple[str, FloatArray, FloatArray | None, float, int, int, bool, FloatArray | None]:
-    x, bias = _check.arrays({"x": x}, {"bias": bias})
+    x, bias = _check.arrays({"x": x}, params={"bias": bias})
     match_bias(x, bias)
     dropout = _check.dropout(p, key, offset, x.size, training)
     return activation, x, bias, *dropout, _check.out(out, {"x": x}, {"bias": bias})
@@ -21,7 +21,7 @@ def backward_arguments(
     activation: str, dy: Any, x: Any, bias: Any, p: float, key: Any, offset: Any, out: Any, name: str = "x"
 ) -> tuple[str, FloatArray, FloatArray, FloatArray | None, float, int, int, FloatArray | None]:
     """name: "y" if that is given in place of x. No mask is needed then."""
-    x, dy, bias = _check.arrays({name: x, "dy": dy}, {"bias": bias})
+    x, dy, bias = _check.arrays({name: x, "dy": dy}, params={"bias": bias})
     _check.match_shape("dy", dy, x.shape, name)
     match_bias(x, bias, name)
     p, key, offset, _ = _check.dropout(p, key, offset, x.size, has_mask=name == "x")

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -14,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 import pyreg
+from pyreg._dtypes import compute_dtype
 
 Array = npt.NDArray[Any]
 Arguments = dict[str, Any]  # by name
 Shape = tuple[int, ...]
+Group = tuple[str, ...]
 
 
 class Of(Enum):
@@ -30,6 +33,14 @@ class Of(Enum):
 
     def shape(self, x: Shape) -> Shape:
         return {Of.ELEMENT: x, Of.ROW: x[:-1], Of.COLUMN: x[-1:], Of.ALL: ()}[self]
+
+
+def sixteen_bit_dtypes() -> Sequence[type[np.generic]]:
+    """float16, and bfloat16 if ml_dtypes is installed."""
+    try:
+        return np.float16, import_module("ml_dtypes").bfloat16
+    except ModuleNotFoundError:
+        return (np.float16,)
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,7 @@ class Case:
     statistics: Sequence[str] = ()  # the forward pass that it takes results of, and the arguments to call that with
     other_axes: Sequence[Arguments] = ()  # further variants, along another axis than the last
     samples: bool = False  # the offset counts samples (x's first axis), not elements
+    in_float32: Sequence[Group] = ()  # arrays that may be float32 if x has 16 bits; those of a group together
 
     @property
     def outs(self) -> dict[str, str]:
@@ -60,16 +72,28 @@ class Case:
 
     @property
     def dtypes(self) -> Sequence[type[np.generic]]:
-        return (np.float32, np.float64) if self.arrays else (np.bool_,)  # a mask has one dtype
+        if not self.arrays:
+            return (np.bool_,)  # a mask has one dtype
+        return np.float32, np.float64, *(() if self.updated else sixteen_bit_dtypes())
 
     def arguments(
-        self, shape: Shape, dtype: Any, seed: int = 0, forward: ModuleType = pyreg.reference, **changes: Any
+        self,
+        shape: Shape,
+        dtype: Any,
+        seed: int = 0,
+        forward: ModuleType = pyreg.reference,
+        in_float32: Sequence[str] = (),
+        **changes: Any,
     ) -> Arguments:
-        """Valid arguments for an x of this shape, with `changes` applied; `forward` runs the forward pass."""
+        """Valid arguments for an x of this shape, with `changes` applied; `forward` runs the forward pass.
+
+        in_float32: the arrays that are float32 if x has 16 bits.
+        """
         rng = np.random.default_rng([seed, *shape])
         made: Arguments = {}
         for name, of in self.arrays.items():
-            made[name] = valid(name, draw(rng, of.shape(shape), dtype))
+            own = compute_dtype(np.dtype(dtype)) if name in in_float32 else dtype
+            made[name] = valid(name, draw(rng, of.shape(shape), own))
         made |= {name: shape if name == "shape" else value for name, value in self.numbers.items()} | changes
         chosen = {name: of for name, of in made.items() if isinstance(of, Of)}
         made |= {name: valid(name, draw(rng, of.shape(shape), dtype)) for name, of in chosen.items()}
@@ -102,13 +126,21 @@ class Case:
         given = [name for name in (*self.arrays, *self.numbers) if isinstance(arguments.get(name), np.ndarray)]
         return [name for name in given if name not in whole]
 
-    def variants_of(self, shape: Shape) -> list[Arguments]:
-        """The variants that suit an x of this shape: a causal mask needs two axes."""
-        return [{}, *(v for v in self.variants if not v.get("causal") or len(shape) > 1)]
+    def variants_of(self, shape: Shape, dtype: Any) -> list[Arguments]:
+        """The variants that suit an x of this shape and dtype: a causal mask needs two axes."""
+        variants = [v for v in self.variants if not v.get("causal") or len(shape) > 1]
+        return [{}, *variants, *(self.mixed if dtype in sixteen_bit_dtypes() else [])]
+
+    @property
+    def mixed(self) -> list[Arguments]:
+        """Variants in which all arrays are float32 that may be, and those in which every other one is."""
+        choices = {tuple(self.in_float32[first::step]): None for first, step in ((0, 1), (0, 2), (1, 2))}
+        return [{"in_float32": [name for group in chosen for name in group]} for chosen in choices if chosen]
 
 
 def draw(rng: np.random.Generator, shape: Shape, dtype: Any) -> Array:
-    return np.asarray(rng.standard_normal(shape, dtype) * 2 + dtype(0.5))
+    wide = compute_dtype(np.dtype(dtype)).type
+    return np.asarray(rng.standard_normal(shape, wide) * 2 + wide(0.5), dtype)
 
 
 def valid(name: str, array: Array) -> Array:
@@ -138,6 +170,10 @@ def without(*groups: Sequence[str]) -> list[Arguments]:
     return [dict.fromkeys(group) for group in groups]
 
 
+def each(names: Sequence[str]) -> list[Group]:
+    return [(name,) for name in names]
+
+
 def norm(function: str, parameters: Sequence[str], statistics: Sequence[str]) -> list[Case]:
     forward, backward = f"{function}_forward", f"{function}_backward"
     rows, y = dict.fromkeys(statistics, Of.ROW), {"y": Of.ELEMENT}
@@ -146,11 +182,13 @@ def norm(function: str, parameters: Sequence[str], statistics: Sequence[str]) ->
     variants = without(*([name] for name in parameters), parameters)
     given = {"dy": Of.ELEMENT, "x": Of.ELEMENT} | rows | {"weight": Of.COLUMN}
     gradients = {"dx": Of.ELEMENT} | {f"d{name}": Of.COLUMN for name in parameters}
+    options: Arguments = {"optional": parameters, "in_float32": each(parameters)}
+    weight: Arguments = {"optional": ("weight",), "in_float32": [("weight",)], "statistics": (forward, "x")}
 
     return [
-        Case(function, arrays, numbers, y, variants, parameters),
-        Case(forward, arrays, numbers, y | rows, variants, parameters),
-        Case(backward, given, {}, gradients, without(["weight"]), ("weight",), statistics=(forward, "x")),
+        Case(function, arrays, numbers, y, variants, **options),
+        Case(forward, arrays, numbers, y | rows, variants, **options),
+        Case(backward, given, {}, gradients, without(["weight"]), **weight),
     ]
 
 
@@ -167,6 +205,7 @@ def dropout_add_norm(norm: str, parameters: Sequence[str], statistics: Sequence[
             {"y": Of.ELEMENT, "z": Of.ELEMENT} | rows,
             [*without(branch, ["residual"], parameters), {"return_z": False}, INFERENCE, *PROBABILITIES],
             ("residual", *parameters, *branch),
+            in_float32=each(["residual", *parameters, *branch]),
         ),
         Case(
             f"dropout_add_{norm}_backward",
@@ -176,6 +215,7 @@ def dropout_add_norm(norm: str, parameters: Sequence[str], statistics: Sequence[
             [*left_out, {"return_dresidual": False}, *PROBABILITIES],
             ("dz", "weight", *branch),
             statistics=(f"{norm}_forward", "z"),
+            in_float32=[("z", "dz"), *each(["weight", *branch])],
         ),
     ]
 
@@ -186,9 +226,10 @@ def activation_dropout(name: str, kinds: Arguments, *others: Arguments, from_y: 
     dy, made = {"dy": Of.ELEMENT}, {"dx": Of.ELEMENT, "dbias": Of.COLUMN}
     variants: list[Arguments] = [{"bias": None}, *PROBABILITIES, *others]
     numbers, backward = DROPOUT | kinds | ({"y": None} if from_y else {}), FROM_Y if from_y else ()
+    options: Arguments = {"optional": ("bias",), "in_float32": [("bias",)]}
     return [
-        Case(f"{name}_dropout_forward", x | bias, TRAINING | kinds, y, [INFERENCE, *variants], ("bias",)),
-        Case(f"{name}_dropout_backward", dy | x | bias, numbers, made, [*variants, *backward], ("bias",)),
+        Case(f"{name}_dropout_forward", x | bias, TRAINING | kinds, y, [INFERENCE, *variants], **options),
+        Case(f"{name}_dropout_backward", dy | x | bias, numbers, made, [*variants, *backward], **options),
     ]
 
 
@@ -211,6 +252,7 @@ def softmax_dropout() -> list[Case]:
             [INFERENCE, *variants],
             tuple(masks),
             other_axes=other_axes,
+            in_float32=[("mask",)],
         ),
         Case(
             backward,
@@ -221,6 +263,7 @@ def softmax_dropout() -> list[Case]:
             tuple(masks),
             statistics=(forward, *x, *masks, *scores),
             other_axes=other_axes,
+            in_float32=[("mask",)],
         ),
     ]
 

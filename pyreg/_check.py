@@ -14,12 +14,11 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
+from pyreg._dtypes import FLOATS, WIDE, beside, compute_dtype, either, name_of
 from pyreg._results import FloatArray
 
 Shape = tuple[int, ...]
 Named = Mapping[str, Any]  # arguments by their names
-
-_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 # --- numbers
@@ -35,7 +34,7 @@ def number(name: str, value: Any, *, low: float = 0.0, below: float = math.inf) 
 
 
 def finite(name: str, value: Any, dtype: np.dtype[Any]) -> float:
-    """A float that is finite in the dtype."""
+    """A float that is finite in the dtype, float32 or float64."""
     result = _float(name, value)
     if not abs(result) <= float(np.finfo(dtype).max):  # false for NaN
         raise ValueError(f"{name} must be finite in {dtype}, got {shown(value)}")
@@ -136,17 +135,20 @@ def betas(value: tuple[float, float]) -> tuple[float, float]:
 # --- arrays to read
 
 
-def array(name: str, value: Any, like: np.dtype[Any] = _DTYPES[0]) -> FloatArray:
-    """A float32 or float64 array that the kernels can read, copied only if necessary."""
+def array(name: str, value: Any, names: Sequence[str] = FLOATS, wanted: str = "") -> FloatArray:
+    """An array that the kernels can read, of a dtype with one of these names. Copied only if necessary."""
     refuse_masked(name, value)
     any_array = as_numpy(name, value)
+    wanted = wanted or either(names)
     if value is None:
-        raise TypeError(f"{name} must be an array of float32 or float64, got None")
-    native = any_array.dtype.newbyteorder("=") if any_array.dtype.kind == "f" else any_array.dtype
-    if native not in _DTYPES:
-        hint = f"; convert it, e.g. with np.asarray({name}, np.{like})" if any_array.dtype.kind in "biuf" else ""
-        raise TypeError(f"{name} must be float32 or float64, got {any_array.dtype}{hint}")
-    result = np.asarray(any_array, dtype=native, order="C")
+        raise TypeError(f"{name} must be an array of {wanted}, got None")
+    dtype = any_array.dtype
+    if name_of(dtype) not in names:
+        module = "ml_dtypes" if names[0] == "bfloat16" else "np"
+        hint = f"; convert it, e.g. with np.asarray({name}, {module}.{names[0]})"
+        is_number = dtype.kind in "biuf" or name_of(dtype)
+        raise TypeError(f"{name} must be {wanted}, got {dtype}{hint if is_number else ''}")
+    result = np.asarray(any_array, dtype=dtype.type, order="C")  # the type's dtype is in native byte order
     return result if result.flags.aligned else result.copy()
 
 
@@ -161,15 +163,33 @@ def as_numpy(name: str, value: Any) -> np.ndarray[Any, Any]:
         raise TypeError(f"{name} cannot be read as an array: {error}{hint}") from error
 
 
-def arrays(needed: Named, optional: Named | None = None) -> tuple[Any, ...]:
-    """Arrays that all have the dtype of the first. An optional one may be None."""
-    (first, value), *others = (dict(needed) | dict(optional or {})).items()
-    like = array(first, value)
-    results: list[Any] = [like]
-    for name, value in others:
-        results.append(None if value is None and name not in needed else array(name, value, like.dtype))
-        match_dtype(name, results[-1], like.dtype, first)
-    return tuple(results)
+def arrays(needed: Named, *, statistics: Named | None = None, params: Named | None = None) -> tuple[Any, ...]:
+    """The needed arrays, the statistics and the params.
+
+    The needed arrays have the dtype of the first, the statistics its compute dtype, and each of the params either.
+    A param may be None.
+    """
+    (first, value), *others = needed.items()
+    main = array(first, value)
+    results = [main, *(matching(name, value, main, first) for name, value in others)]
+    results += [statistic(name, value, main, first) for name, value in (statistics or {}).items()]
+    return *results, *(param(name, value, main, first) for name, value in (params or {}).items())
+
+
+def matching(name: str, value: Any, main: FloatArray, whose: str, wide: bool = False) -> FloatArray:
+    """An array of the dtype of `main`, an array called `whose`; or, if `wide`, of its compute dtype."""
+    return array(name, value, *beside(main.dtype, whose, wide))
+
+
+def param(name: str, value: Any, main: FloatArray, whose: str) -> FloatArray | None:
+    return None if value is None else matching(name, value, main, whose, wide=True)
+
+
+def statistic(name: str, value: Any, main: FloatArray, whose: str) -> FloatArray:
+    """What a forward pass returned for each row of `main`, in the compute dtype."""
+    own, computed = name_of(main.dtype), compute_dtype(main.dtype).name
+    reason = f"like {whose}" if own == computed else f"if {whose} is {own}"
+    return array(name, value, [computed], f"{computed} {reason}")
 
 
 def refuse_masked(name: str, value: Any) -> None:
@@ -177,12 +197,6 @@ def refuse_masked(name: str, value: Any) -> None:
         raise TypeError(
             f"{name} must not be a masked array, because its mask would be lost; pass its .data, or fill it first"
         )
-
-
-def match_dtype(name: str, value: FloatArray | None, dtype: np.dtype[Any], whose: str, how: str = "") -> None:
-    if value is not None and value.dtype != dtype:
-        how = how or f"convert it, e.g. with np.asarray({name}, np.{dtype})"
-        raise TypeError(f"{name} must be {dtype} like {whose}, got {value.dtype}; {how}")
 
 
 def match_shape(name: str, value: FloatArray | None, shape: Shape, whose: str) -> None:
@@ -204,17 +218,28 @@ def normalized_by(name: str, statistic: FloatArray, of: str, x: FloatArray) -> S
 # --- arrays to write
 
 
-def writable(name: str, value: Any, first: str = "", like: FloatArray | None = None) -> FloatArray:
-    """An array to write in place, never a copy, with the dtype and shape of `like` (called `first`) if given."""
+def writable(
+    name: str, value: Any, first: str = "", like: FloatArray | None = None, wide: bool = False
+) -> FloatArray:
+    """An array to write in place, never a copy.
+
+    It has the dtype and shape of `like`, called `first`, if that is given; else it is float32 or float64. wide: it
+    may have the compute dtype too.
+    """
     if not issubclass(type(value), np.ndarray):  # isinstance would trust a false __class__
         raise TypeError(f"{name} must be a numpy.ndarray, got {type_name(value)}")
     refuse_masked(name, value)
     array = np.ndarray.view(value, np.ndarray)  # a subclass may override attributes
+    names: Sequence[str]
+    if like is None:
+        names, wanted, how = WIDE, f"{either(WIDE)} in native byte order", "convert it once"
+    else:
+        names, wanted = beside(like.dtype, first, wide)
+        how = "it is written in place, so it cannot be converted"
+    if name_of(array.dtype) not in names or not array.dtype.isnative:
+        raise TypeError(f"{name} must be {wanted}, got {array.dtype}; {how}")
     if like is not None:
-        match_dtype(name, array, like.dtype, first, "it is written in place, so it cannot be converted")
         match_shape(name, array, like.shape, first)
-    elif array.dtype not in _DTYPES:
-        raise TypeError(f"{name} must be float32 or float64 in native byte order, got {array.dtype}; convert it once")
     flags = array.flags
     if not flags.writeable:
         raise ValueError(f"{name} is written in place and must be writeable, got a read-only array")
@@ -232,12 +257,11 @@ def writable(name: str, value: Any, first: str = "", like: FloatArray | None = N
 def updated(needed: Named, optional: Named, grad: Any) -> FloatArray:
     """Check the arrays of an update: all like the parameter, the first of them, and disjoint. Return the gradient."""
     first, param = next(iter(needed.items()))
-    like = np.ndarray.view(writable(first, param), np.ndarray)
-    gradient = array("grad", grad)
-    match_dtype("grad", gradient, like.dtype, first)
-    match_shape("grad", gradient, like.shape, first)
+    main = np.ndarray.view(writable(first, param), np.ndarray)
+    gradient = matching("grad", grad, main, first)
+    match_shape("grad", gradient, main.shape, first)
     given: dict[str, Any] = dict(needed) | {name: value for name, value in optional.items() if value is not None}
-    arrays = {name: writable(name, value, first, like) for name, value in given.items()} | {"grad": gradient}
+    arrays = {name: writable(name, value, first, main) for name, value in given.items()} | {"grad": gradient}
     for (a, left), (b, right) in itertools.combinations(arrays.items(), 2):
         if np.may_share_memory(left, right):  # exact for contiguous arrays
             raise ValueError(f"{a} and {b} must not overlap, got arrays that share memory")
@@ -255,15 +279,18 @@ def y_instead_of(y: Any, needed: Named, optional: Named) -> None:
         raise TypeError(f"{', '.join(needed)} must be given, or y=, got None for {missing[0]}")
 
 
-def out(value: Any, replaces: Named, avoids: Named | None = None, name: str = "out") -> FloatArray | None:
+def out(
+    value: Any, replaces: Named, avoids: Named | None = None, name: str = "out", wide: bool = False
+) -> FloatArray | None:
     """The argument `out`, or another of this `name`: None, or an array like the first in `replaces`.
 
-    It may be one of the arrays in `replaces`, but must not partly overlap them, nor overlap any in `avoids`.
+    It may be one of the arrays in `replaces`, but must not partly overlap them, nor overlap any in `avoids`. wide: it
+    may have the compute dtype too.
     """
     if value is None:
         return None
     first, like = next(iter(replaces.items()))
-    result = writable(name, value, first, like)
+    result = writable(name, value, first, like, wide)
     for other, array in (*replaces.items(), *(avoids or {}).items()):
         if array is None or not np.may_share_memory(result, array):  # exact for contiguous arrays
             continue

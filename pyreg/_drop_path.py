@@ -26,7 +26,7 @@ def drop_path(
 
     Parameters
     ----------
-    x : array_like of float32 or float64, shape (samples, ...)
+    x : array_like of float32, float64, float16 or bfloat16, shape (samples, ...)
         Any memory layout; copied once unless C-contiguous, aligned and in native byte order.
     p : float
         The probability of dropping a sample, in [0, 1], rounded as in `dropout`.
@@ -48,7 +48,7 @@ def drop_path(
     Raises
     ------
     TypeError
-        If x is not float32 or float64, or `key` or `offset` is not an integer.
+        If x has another dtype, or `key` or `offset` is not an integer.
     ValueError
         If x has no axis, if p, `key` or `offset` is out of range, or `out` cannot be written.
 

@@ -31,7 +31,7 @@ def dropout(
 
     Parameters
     ----------
-    x : array_like of float32 or float64
+    x : array_like of float32, float64, float16 or bfloat16
         Any memory layout; copied once unless C-contiguous, aligned and in native byte order.
     p : float
         The probability of dropping an element, in [0, 1], rounded to the nearest multiple of 2**-32.
@@ -57,13 +57,14 @@ def dropout(
     Raises
     ------
     TypeError
-        If x is not float32 or float64, `key` or `offset` is not an integer, or a required key is missing.
+        If x has another dtype, `key` or `offset` is not an integer, or a required key is missing.
     ValueError
         If p, `key` or `offset` is out of range, or `out` cannot be written.
 
     See Also
     --------
     dropout_mask : The elements that are kept.
+    layer_norm : Its Notes say how arrays of 16 bits are computed.
 
     References
     ----------

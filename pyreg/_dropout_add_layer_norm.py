@@ -7,7 +7,7 @@ from typing import Any, SupportsIndex
 
 import numpy.typing as npt
 
-from pyreg import _check, _core, _dropout_add_norm
+from pyreg import _core, _dropout_add_norm
 from pyreg._dropout_add_norm import forward_arguments
 from pyreg._layer_norm import row_means
 from pyreg._results import DropoutAddLayerNormBackward, DropoutAddLayerNormForward, FloatArray
@@ -39,11 +39,11 @@ def dropout_add_layer_norm_forward(
 
     Parameters
     ----------
-    x : array_like of float32 or float64, shape ``(..., *normalized_shape)``
+    x : array_like of float32, float64, float16 or bfloat16, shape ``(..., *normalized_shape)``
         The branch: the output of a sublayer. Any memory layout; copied once unless C-contiguous, aligned and in
         native byte order.
-    residual : array_like, x's dtype and shape, optional
-        Added to the branch. By default, nothing is added.
+    residual : array_like, x's shape, optional
+        Added to the branch: of x's dtype, or float32 if x has 16 bits. By default, nothing is added.
     weight, bias : array_like, shape `normalized_shape`, optional
         As in `layer_norm`.
     p, key, offset
@@ -53,12 +53,12 @@ def dropout_add_layer_norm_forward(
         that is drawn at random.
     normalized_shape, eps
         As in `layer_norm`.
-    row_scale : array_like, x's dtype, shape of x without the normalised axes, optional
-        A factor for each row that is normalised. A factor of 0 drops the row's branch, even where it is infinite
-        or NaN. For stochastic depth [1]_, pass the factors of `drop_path`, repeated for each row of a sample (see
-        the Notes there).
-    layer_scale : array_like, x's dtype, shape `normalized_shape`, optional
-        A factor for each element of a row's branch: LayerScale [2]_.
+    row_scale : array_like, shape of x without the normalised axes, optional
+        A factor for each row that is normalised: of x's dtype, or float32 if x has 16 bits. A factor of 0 drops the
+        row's branch, even where it is infinite or NaN. For stochastic depth [1]_, pass the factors of `drop_path`,
+        repeated for each row of a sample (see the Notes there).
+    layer_scale : array_like, shape `normalized_shape`, optional
+        A factor for each element of a row's branch: LayerScale [2]_. Its dtype is as for `row_scale`.
     return_z : bool, optional
         Whether to return z. The backward pass needs z, and also x if there is a `layer_scale`. Inference with a
         Post-LN model does not need z.
@@ -66,29 +66,37 @@ def dropout_add_layer_norm_forward(
         Array that receives y, of x's dtype and shape, C-contiguous, aligned and writeable. It may be `x` or
         `residual` itself, but must not partly overlap them, nor overlap another argument.
     z_out : ndarray, optional
-        Array that receives z. The conditions are those of `out`, and it must not overlap `out`.
+        Array that receives z, of residual's dtype; without a residual, of x's dtype, or float32 if x has 16 bits. The
+        other conditions are those of `out`, and it must not overlap `out`.
 
     Returns
     -------
     y : ndarray
         The normalised sum, of x's dtype and shape; `out` if given.
     z : ndarray or None
-        The sum; `z_out` if given. None with ``return_z=False``.
+        The sum, of residual's dtype (without a residual, of x's) and x's shape; `z_out` if given. None with
+        ``return_z=False``.
     mean : ndarray of float64
         The mean of each row of z, of x's leading shape: without the normalised axes.
-    rstd : ndarray
-        ``1 / sqrt(var + eps)`` of each row of z, of x's dtype and its leading shape.
+    rstd : ndarray of float32, or of float64 if x is
+        ``1 / sqrt(var + eps)`` of each row of z, of x's leading shape.
 
     Raises
     ------
     TypeError
-        If an array is not float32 or float64, or does not have x's dtype; if `key` or `offset` is not an integer.
+        If an array has a dtype other than those above; if `key` or `offset` is not an integer.
     ValueError
         If a shape does not match, a number is out of range, or `out` or `z_out` cannot be written.
 
     See Also
     --------
     dropout_add_layer_norm_backward : The gradients.
+
+    Notes
+    -----
+    Arrays of 16 bits are computed as in `layer_norm`. The branch is not rounded before the sum, so z may differ from
+    that of separate steps in the last place. y and the statistics are those of the rounded z. A float32 residual
+    keeps the sum over many layers from being rounded to 16 bits in each.
 
     References
     ----------
@@ -139,47 +147,48 @@ def dropout_add_layer_norm_backward(
 
     Parameters
     ----------
-    dy : array_like, z's dtype and shape
+    dy : array_like of float32, float64, float16 or bfloat16, z's shape
         The gradient of the loss with respect to y.
     dz : array_like, z's dtype and shape, or None
         The gradient of the loss with respect to z from any use of z other than y. In Pre-LN, that of the next
         residual.
-    z : array_like of float32 or float64, shape ``(..., *normalized_shape)``
-        The sum, as the forward pass returned it.
+    z : array_like, shape ``(..., *normalized_shape)``
+        The sum, as the forward pass returned it: of dy's dtype, or float32 if dy has 16 bits.
     mean, rstd : array_like, shape of z without the normalised axes
         As the forward pass returned them.
     weight : array_like, the normalised shape, optional
         The weight of the forward pass.
     p, key, offset, row_scale, layer_scale
         As in the forward pass; p is 0 if `training` was False.
-    x : array_like, z's dtype and shape
+    x : array_like, dy's dtype and shape
         The branch, as in the forward pass. Required if `layer_scale` is given, for its gradient; else ignored,
         whatever it is and overlaps.
     return_dresidual : bool, optional
         Whether to return dresidual.
     out : ndarray, optional
-        Array that receives dx, of z's dtype and shape, C-contiguous, aligned and writeable. It may be `dy`, `dz`,
+        Array that receives dx, of dy's dtype and shape, C-contiguous, aligned and writeable. It may be `dy`, `dz`,
         `z` or `x` itself, but must not partly overlap them, nor overlap another argument.
     dresidual_out : ndarray, optional
-        Array that receives dresidual. The conditions are those of `out`, and it must not overlap `out`.
+        Array that receives dresidual, of z's dtype. The other conditions are those of `out`, and it must not overlap
+        `out`.
 
     Returns
     -------
     dx : ndarray
-        Of z's dtype and shape; `out` if given.
+        Of dy's dtype and shape; `out` if given.
     dresidual : ndarray or None
-        The gradient with respect to z and the residual; `dresidual_out` if given. None with
+        The gradient with respect to z and the residual, of z's dtype and shape; `dresidual_out` if given. None with
         ``return_dresidual=False``.
     dweight, dbias : ndarray, or None if there is no weight
-        Of z's dtype and the normalised shape.
+        Of weight's dtype and shape.
     dlayer_scale : ndarray, or None if there is no layer_scale
-        The sum of ``dresidual * dropout(x) * row_scale`` over the rows, of z's dtype and the normalised shape.
+        The sum of ``dresidual * dropout(x) * row_scale`` over the rows, of layer_scale's dtype and shape.
 
     Raises
     ------
     TypeError
-        If an array is not float32 or float64, or does not have z's dtype; if `layer_scale` is given and x is not;
-        if `key` or `offset` is not an integer.
+        If an array has a dtype other than those above; if `layer_scale` is given and x is not; if `key` or `offset`
+        is not an integer.
     ValueError
         If a shape does not match, a number is out of range, or a result cannot be written.
 
@@ -187,6 +196,8 @@ def dropout_add_layer_norm_backward(
     -----
     `dweight`, `dbias` and `dlayer_scale` are summed over blocks of 64 rows, then over the blocks in double
     precision, so they do not depend on the number of threads.
+
+    Of arrays of 16 bits, only results are rounded: dx is computed from dresidual before it is rounded.
 
     Examples
     --------
@@ -208,6 +219,6 @@ def dropout_add_layer_norm_backward(
 
 
 def backward_arguments(dy: Any, dz: Any, z: Any, mean: Any, rstd: Any, weight: Any, *others: Any) -> tuple[Any, ...]:
-    z, dy, rstd, weight = _check.arrays({"z": z, "dy": dy, "rstd": rstd}, {"weight": weight})
+    dy, z, rstd, weight = _dropout_add_norm.backward_arrays(dy, z, rstd, weight)
     mean = row_means(mean, rstd, "z", z)
     return _dropout_add_norm.backward_arguments(dy, dz, z, mean, rstd, weight, *others)

@@ -29,18 +29,24 @@ def forward_arguments(
 ) -> tuple[Any, ...]:
     x, weight, bias, normalized = normalized_arrays(x, weight, bias, normalized_shape)
     x, residual, row_scale, layer_scale = _check.arrays(
-        {"x": x}, {"residual": residual, "row_scale": row_scale, "layer_scale": layer_scale}
+        {"x": x}, params={"residual": residual, "row_scale": row_scale, "layer_scale": layer_scale}
     )
     _check.match_shape("residual", residual, x.shape, "x")
     match_scales(row_scale, layer_scale, "x", x.shape, normalized)
     dropout = _check.dropout(p, key, offset, x.size, training)
     eps = _check.number("eps", eps)
-    replaces = {"x": x, "residual": residual}
     avoids = {"weight": weight, "bias": bias, "row_scale": row_scale, "layer_scale": layer_scale}
-    out = _check.out(out, replaces, avoids)
-    return_z, z_out = second_out("z", return_z, z_out, replaces, avoids | {"out": out})
+    out = _check.out(out, {"x": x, "residual": residual}, avoids)
+    # z is like the residual; without one, like x, or wider if z_out is.
+    replaces = {"x": x} if residual is None else {"residual": residual, "x": x}
+    return_z, z_out = second_out("z", return_z, z_out, replaces, avoids | {"out": out}, wide=residual is None)
     scales = row_scale, layer_scale
     return x, residual, weight, bias, *dropout, normalized, eps, *scales, return_z, out, z_out
+
+
+def backward_arrays(dy: Any, z: Any, rstd: Any, weight: Any) -> tuple[Any, ...]:
+    dy, rstd, weight = _check.arrays({"dy": dy}, statistics={"rstd": rstd}, params={"weight": weight})
+    return dy, _check.matching("z", z, dy, "dy", wide=True), rstd, weight
 
 
 def backward_arguments(
@@ -68,16 +74,17 @@ def backward_arguments(
         x = None
     elif x is None:
         raise TypeError("x must be given if layer_scale is, for the gradient of layer_scale, got None")
-    z, dz, x, row_scale, layer_scale = _check.arrays(
-        {"z": z}, {"dz": dz, "x": x, "row_scale": row_scale, "layer_scale": layer_scale}
-    )
+    dz = None if dz is None else _check.matching("dz", dz, z, "z")
+    x = None if x is None else _check.matching("x", x, dy, "dy")
+    row_scale = _check.param("row_scale", row_scale, dy, "dy")
+    layer_scale = _check.param("layer_scale", layer_scale, dy, "dy")
     _check.match_shape("dz", dz, z.shape, "z")
     _check.match_shape("x", x, z.shape, "z")
     match_scales(row_scale, layer_scale, "z", z.shape, normalized)
     p, key, offset, _ = _check.dropout(p, key, offset, z.size)
-    replaces = {"z": z, "dy": dy, "dz": dz, "x": x}
     avoids = {"mean": mean, "rstd": rstd, "weight": weight, "row_scale": row_scale, "layer_scale": layer_scale}
-    out = _check.out(out, replaces, avoids)
+    out = _check.out(out, {"dy": dy, "z": z, "dz": dz, "x": x}, avoids)
+    replaces = {"z": z, "dy": dy, "dz": dz, "x": x}
     return_dresidual, dresidual_out = second_out(
         "dresidual", return_dresidual, dresidual_out, replaces, avoids | {"out": out}
     )
@@ -94,10 +101,10 @@ def match_scales(
 
 
 def second_out(
-    name: str, wanted: bool, value: Any, replaces: _check.Named, avoids: _check.Named
+    name: str, wanted: bool, value: Any, replaces: _check.Named, avoids: _check.Named, wide: bool = False
 ) -> tuple[bool, FloatArray | None]:
     """Whether to return the second result, which has this name, and the array that receives it."""
     wanted = _check.flag(f"return_{name}", wanted)
     if value is not None and not wanted:
         raise ValueError(f"{name}_out must be None if return_{name} is False, got {_check.type_name(value)}")
-    return wanted, _check.out(value, replaces, avoids, name=f"{name}_out")
+    return wanted, _check.out(value, replaces, avoids, f"{name}_out", wide)

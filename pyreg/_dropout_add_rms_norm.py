@@ -7,7 +7,7 @@ from typing import Any, SupportsIndex
 
 import numpy.typing as npt
 
-from pyreg import _check, _core, _dropout_add_norm
+from pyreg import _core, _dropout_add_norm
 from pyreg._results import DropoutAddRmsNormBackward, DropoutAddRmsNormForward, FloatArray
 
 
@@ -45,9 +45,9 @@ def dropout_add_rms_norm_forward(
     y : ndarray
         The normalised sum, of x's dtype and shape; `out` if given.
     z : ndarray or None
-        The sum; `z_out` if given. None with ``return_z=False``.
-    rstd : ndarray
-        ``1 / sqrt(mean(z**2) + eps)`` of each row of z, of x's dtype and its leading shape.
+        As in `dropout_add_layer_norm_forward`.
+    rstd : ndarray of float32, or of float64 if x is
+        ``1 / sqrt(mean(z**2) + eps)`` of each row of z, of x's leading shape.
 
     Raises
     ------
@@ -106,14 +106,13 @@ def dropout_add_rms_norm_backward(
     Returns
     -------
     dx : ndarray
-        Of z's dtype and shape; `out` if given.
+        Of dy's dtype and shape; `out` if given.
     dresidual : ndarray or None
-        The gradient with respect to z and the residual; `dresidual_out` if given. None with
-        ``return_dresidual=False``.
+        As in `dropout_add_layer_norm_backward`.
     dweight : ndarray, or None if there is no weight
-        Of z's dtype and the normalised shape.
+        Of weight's dtype and shape.
     dlayer_scale : ndarray, or None if there is no layer_scale
-        Of z's dtype and the normalised shape.
+        Of layer_scale's dtype and shape.
 
     Raises
     ------
@@ -143,6 +142,6 @@ def forward_arguments(x: Any, residual: Any, weight: Any, *others: Any) -> tuple
 
 
 def backward_arguments(dy: Any, dz: Any, z: Any, rstd: Any, weight: Any, *others: Any) -> tuple[Any, ...]:
-    z, dy, rstd, weight = _check.arrays({"z": z, "dy": dy, "rstd": rstd}, {"weight": weight})
+    dy, z, rstd, weight = _dropout_add_norm.backward_arrays(dy, z, rstd, weight)
     checked = _dropout_add_norm.backward_arguments(dy, dz, z, None, rstd, weight, *others)
     return *checked[:3], *checked[4:]  # without the mean

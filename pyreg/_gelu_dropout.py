@@ -31,11 +31,11 @@ def gelu_dropout_forward(
 
     Parameters
     ----------
-    x : array_like of float32 or float64, shape ``(..., n)``
+    x : array_like of float32, float64, float16 or bfloat16, shape ``(..., n)``
         The output of the sublayer's first linear map. Any memory layout; copied once unless C-contiguous, aligned
         and in native byte order.
-    bias : array_like, x's dtype, shape ``(n,)``, optional
-        Added to x. By default, nothing is added.
+    bias : array_like, shape ``(n,)``, optional
+        Added to x: of x's dtype, or float32 if x has 16 bits. By default, nothing is added.
     p, key, offset
         As in `dropout`. With the default p of 0, nothing is dropped.
     training : bool, optional
@@ -55,8 +55,8 @@ def gelu_dropout_forward(
     Raises
     ------
     TypeError
-        If an array is not float32 or float64, or does not have x's dtype; if `key` or `offset` is not an integer;
-        if `approximate` is not a string.
+        If an array has a dtype other than those above; if `key` or `offset` is not an integer; if `approximate` is
+        not a string.
     ValueError
         If `bias` does not have the shape of x's last axis, a number is out of range, `approximate` is any other
         string, or `out` cannot be written or overlaps an input.
@@ -68,6 +68,8 @@ def gelu_dropout_forward(
 
     Notes
     -----
+    Arrays of 16 bits are computed as in `layer_norm`. Only the result is rounded, not the activation before dropout.
+
     The exponential is pyreg's own and gives the same bits on every machine. GELU is computed from the tail of the
     normal distribution, and its approximation from the logistic function. Both keep their digits for negative h,
     where ``1 + erf`` and ``1 + tanh`` lose theirs.
@@ -111,7 +113,7 @@ def gelu_dropout_backward(
     ----------
     dy : array_like, x's dtype and shape
         The gradient of the loss with respect to the result.
-    x : array_like of float32 or float64, shape ``(..., n)``
+    x : array_like of float32, float64, float16 or bfloat16, shape ``(..., n)``
         The input of the forward pass.
     bias, p, key, offset, approximate
         As in the forward pass; p is 0 if `training` was False.
@@ -124,7 +126,7 @@ def gelu_dropout_backward(
     dx : ndarray
         Of x's dtype and shape; `out` if given.
     dbias : ndarray, or None if there is no bias
-        Of x's dtype and shape ``(n,)``.
+        Of bias's dtype and shape.
 
     Raises
     ------

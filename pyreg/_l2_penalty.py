@@ -20,8 +20,9 @@ def l2_penalty(params: npt.NDArray[np.floating[Any]] | Iterable[npt.ArrayLike], 
 
     Parameters
     ----------
-    params : ndarray, or iterable of array_like, of float32 or float64
-        The parameters. Any memory layout; copied once unless C-contiguous, aligned and in native byte order.
+    params : ndarray, or iterable of array_like, of float32, float64, float16 or bfloat16
+        The parameters. Their dtypes may differ. Any memory layout; copied once unless C-contiguous, aligned and in
+        native byte order.
     weight_decay : float
         The coefficient, at least 0.
 
@@ -33,7 +34,7 @@ def l2_penalty(params: npt.NDArray[np.floating[Any]] | Iterable[npt.ArrayLike], 
     Raises
     ------
     TypeError
-        If a parameter is not float32 or float64.
+        If a parameter has another dtype.
     ValueError
         If `weight_decay` is negative or not finite.
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from pyreg import _check, _core
 from pyreg._check import Shape
+from pyreg._dtypes import WIDE
 from pyreg._results import FloatArray, LayerNormBackward, LayerNormForward
 
 
@@ -29,10 +30,11 @@ def layer_norm(
 
     Parameters
     ----------
-    x : array_like of float32 or float64, shape ``(..., *normalized_shape)``
+    x : array_like of float32, float64, float16 or bfloat16, shape ``(..., *normalized_shape)``
         Any memory layout; copied once unless C-contiguous, aligned and in native byte order.
     weight, bias : array_like, shape `normalized_shape`, optional
-        Scale and shift of each normalised element, of x's dtype. Either may be omitted.
+        Scale and shift of each normalised element. Either may be omitted. Each has x's dtype, or is float32 if x
+        has 16 bits.
     normalized_shape : int or sequence of int, optional
         The trailing shape that is normalised. Defaults to ``weight.shape``, else ``bias.shape``, else
         the last axis.
@@ -50,7 +52,7 @@ def layer_norm(
     Raises
     ------
     TypeError
-        If an array is not float32 or float64, or does not have x's dtype.
+        If an array has a dtype other than those above.
     ValueError
         If a shape does not match, `eps` is negative or not finite, or `out` cannot be written.
 
@@ -60,8 +62,12 @@ def layer_norm(
 
     Notes
     -----
-    The mean has more than x's precision: it is held as a number of x's dtype plus the mean of the deviations
-    from that number. So float32 rows around 1e6 are normalised as accurately as rows around 0. If the
+    Arrays of 16 bits, float16 and bfloat16 (that of the package ml_dtypes), are computed in float32, and each
+    result is rounded once. The memory of a PyTorch tensor of bfloat16 can be passed as
+    ``tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)``.
+
+    The mean has more than x's precision: it is held as a float32 (or float64) number plus the mean of the
+    deviations from that number. So float32 rows around 1e6 are normalised as accurately as rows around 0. If the
     squares of a row would overflow or underflow, a power of two first brings the row near 1, so all
     magnitudes that the dtype can hold are normalised. A constant row gives `bias`, even with ``eps=0``. A
     row with a NaN or an infinity is NaN throughout.
@@ -105,8 +111,8 @@ def layer_norm_forward(
     mean : ndarray of float64
         The mean of each row, of x's leading shape: without the normalised axes. It is float64 whatever
         x's dtype, because the float32 mean of a row around 1e6 is off by up to 1/32.
-    rstd : ndarray
-        ``1 / sqrt(var + eps)`` of each row, of x's dtype and its leading shape.
+    rstd : ndarray of float32, or of float64 if x is
+        ``1 / sqrt(var + eps)`` of each row, of x's leading shape.
 
     Raises
     ------
@@ -119,7 +125,7 @@ def layer_norm_forward(
 
     Notes
     -----
-    If the standard deviation exceeds about 8e37 (float32) or 4e307 (float64), `rstd` is a subnormal
+    If the standard deviation exceeds about 8e37 (float64: 4e307), `rstd` is a subnormal
     number, and the gradients have fewer correct digits.
 
     Examples
@@ -157,13 +163,13 @@ def layer_norm_backward(
     ----------
     dy : array_like, x's dtype and shape
         The gradient of the loss with respect to the result.
-    x : array_like of float32 or float64, shape ``(..., *normalized_shape)``
+    x : array_like of float32, float64, float16 or bfloat16, shape ``(..., *normalized_shape)``
         The input of the forward pass.
     mean, rstd : array_like, shape of x without the normalised axes
-        As `layer_norm_forward` returned them: `rstd` has x's dtype, `mean` is float64. A float32 `mean`
-        is also accepted, and is only as accurate as float32.
+        As `layer_norm_forward` returned them. A float32 `mean` is also accepted, and is only as accurate as
+        float32.
     weight : array_like, the normalised shape, optional
-        The weight of the forward pass.
+        The weight of the forward pass: of x's dtype, or float32 if x has 16 bits.
     out : ndarray, optional
         Array that receives dx, of x's dtype and shape, C-contiguous, aligned and writeable. It may be
         `dy` or `x` itself, but must not partly overlap them, nor overlap the other arrays.
@@ -173,13 +179,13 @@ def layer_norm_backward(
     dx : ndarray
         Of x's dtype and shape; `out` if given.
     dweight, dbias : ndarray, or None if there is no weight
-        Of x's dtype and the normalised shape. If there is a bias but no weight, its gradient is the sum
-        of `dy` over the rows.
+        Of weight's dtype and shape. If there is a bias but no weight, its gradient is the sum of `dy` over the
+        rows.
 
     Raises
     ------
     TypeError
-        If an array is not float32 or float64, or does not have x's dtype.
+        If an array has a dtype other than those above.
     ValueError
         If a shape does not match or `out` cannot be written.
 
@@ -226,7 +232,7 @@ def normalized_arrays(
             f"weight must be an array, got {_check.shown(weight)}; "
             f"pass a shape as normalized_shape={_check.shown(weight)}"
         )
-    x, weight, bias = _check.arrays({"x": x}, {"weight": weight, "bias": bias})
+    x, weight, bias = _check.arrays({"x": x}, params={"weight": weight, "bias": bias})
     shape = x.shape
     if normalized_shape is not None:
         normalized, whose = _check.shape("normalized_shape", normalized_shape), "normalized_shape"
@@ -248,7 +254,7 @@ def normalized_arrays(
 def backward_arguments(
     dy: Any, x: Any, mean: Any, rstd: Any, weight: Any, out: Any
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray | None, FloatArray | None]:
-    x, dy, rstd, weight = _check.arrays({"x": x, "dy": dy, "rstd": rstd}, {"weight": weight})
+    x, dy, rstd, weight = _check.arrays({"x": x, "dy": dy}, statistics={"rstd": rstd}, params={"weight": weight})
     mean = row_means(mean, rstd, "x", x)
     normalized = x.shape[mean.ndim :]
     _check.match_shape("dy", dy, x.shape, "x")
@@ -259,7 +265,7 @@ def backward_arguments(
 
 def row_means(value: Any, rstd: FloatArray, of: str, x: FloatArray) -> FloatArray:
     """The means of the rows of x, an array called `of`, in float64."""
-    mean: FloatArray = np.asarray(_check.array("mean", value), np.float64)
+    mean: FloatArray = np.asarray(_check.array("mean", value, WIDE), np.float64)
     _check.normalized_by("mean", mean, of, x)
     _check.match_shape("rstd", rstd, mean.shape, f"{of} without the normalised axes")
     return mean

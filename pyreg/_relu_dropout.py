@@ -74,17 +74,18 @@ def relu_dropout_backward(
 
     What the forward pass returned is positive where x + bias is positive and the element is kept. So with `y` in
     place of x, ``dx = np.where(y <= 0, 0, dy * scale)`` with dropout's ``scale = 1 / (1 - p)``. No mask is made, and
-    the gradients have the same bits.
+    the gradients have the same bits. (They may differ with a float32 bias beside an x of 16 bits: where a positive
+    x + bias is too small for 16 bits, y is 0.)
 
     Parameters
     ----------
     dy : array_like, the dtype and shape of x or y
         The gradient of the loss with respect to the result.
-    x : array_like of float32 or float64, shape ``(..., n)``, optional
+    x : array_like of float32, float64, float16 or bfloat16, shape ``(..., n)``, optional
         The input of the forward pass. Either x or `y` must be given.
-    bias : array_like, x's dtype, shape ``(n,)``, optional
+    bias : array_like, shape ``(n,)``, optional
         The bias of the forward pass. With `y`, it only decides whether dbias is returned: its values are not read.
-    y : array_like of float32 or float64, shape ``(..., n)``, optional
+    y : array_like, the dtype and shape of x, optional
         What the forward pass returned, in place of x.
     p, key, offset
         As in the forward pass; p is 0 if `training` was False. With `y`, the key and the offset have no influence,
@@ -98,7 +99,7 @@ def relu_dropout_backward(
     dx : ndarray
         Of x's (or y's) dtype and shape; `out` if given.
     dbias : ndarray, or None if there is no bias
-        Of the same dtype and shape ``(n,)``.
+        Of bias's dtype and shape.
 
     Raises
     ------

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[Any]  # float32 or float64
+FloatArray = npt.NDArray[Any]  # float32, float64, float16 or ml_dtypes' bfloat16
 Float64Array = npt.NDArray[np.float64]
 
 

@@ -28,10 +28,10 @@ def rms_norm(
 
     Parameters
     ----------
-    x : array_like of float32 or float64, shape ``(..., *normalized_shape)``
+    x : array_like of float32, float64, float16 or bfloat16, shape ``(..., *normalized_shape)``
         Any memory layout; copied once unless C-contiguous, aligned and in native byte order.
     weight : array_like, shape `normalized_shape`, optional
-        Scale of each normalised element, of x's dtype.
+        Scale of each normalised element: of x's dtype, or float32 if x has 16 bits.
     normalized_shape : int or sequence of int, optional
         The trailing shape that is normalised. Defaults to ``weight.shape``, else the last axis.
     eps : float, optional
@@ -49,7 +49,7 @@ def rms_norm(
     Raises
     ------
     TypeError
-        If an array is not float32 or float64, or does not have x's dtype.
+        If an array has a dtype other than those above.
     ValueError
         If a shape does not match, `eps` is negative or not finite, or `out` cannot be written.
 
@@ -59,6 +59,8 @@ def rms_norm(
 
     Notes
     -----
+    Arrays of 16 bits are computed as in `layer_norm`.
+
     If the squares of a row would overflow or underflow, a power of two first brings the row near 1, so all
     magnitudes that the dtype can hold are normalised. A row of zeros gives zeros, even with ``eps=0``. A row
     with a NaN is NaN throughout. A row with an infinity is NaN at the infinity and 0 elsewhere.
@@ -97,9 +99,8 @@ def rms_norm_forward(
     -------
     y : ndarray
         The result, of x's dtype and shape; `out` if given.
-    rstd : ndarray
-        ``1 / sqrt(mean(x**2) + eps)`` of each row, of x's dtype and its leading shape: without the normalised
-        axes.
+    rstd : ndarray of float32, or of float64 if x is
+        ``1 / sqrt(mean(x**2) + eps)`` of each row, of x's leading shape: without the normalised axes.
 
     Raises
     ------
@@ -138,12 +139,12 @@ def rms_norm_backward(
     ----------
     dy : array_like, x's dtype and shape
         The gradient of the loss with respect to the result.
-    x : array_like of float32 or float64, shape ``(..., *normalized_shape)``
+    x : array_like of float32, float64, float16 or bfloat16, shape ``(..., *normalized_shape)``
         The input of the forward pass.
-    rstd : array_like, x's dtype, shape of x without the normalised axes
+    rstd : array_like, shape of x without the normalised axes
         As `rms_norm_forward` returned it.
     weight : array_like, the normalised shape, optional
-        The weight of the forward pass.
+        The weight of the forward pass: of x's dtype, or float32 if x has 16 bits.
     out : ndarray, optional
         Array that receives dx, of x's dtype and shape, C-contiguous, aligned and writeable. It may be
         `dy` or `x` itself, but must not partly overlap them, nor overlap the other arrays.
@@ -153,12 +154,12 @@ def rms_norm_backward(
     dx : ndarray
         Of x's dtype and shape; `out` if given.
     dweight : ndarray, or None if there is no weight
-        Of x's dtype and the normalised shape.
+        Of weight's dtype and shape.
 
     Raises
     ------
     TypeError
-        If an array is not float32 or float64, or does not have x's dtype.
+        If an array has a dtype other than those above.
     ValueError
         If a shape does not match or `out` cannot be written.
 
@@ -190,7 +191,7 @@ def forward_arguments(
 def backward_arguments(
     dy: Any, x: Any, rstd: Any, weight: Any, out: Any
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray | None, FloatArray | None]:
-    x, dy, rstd, weight = _check.arrays({"x": x, "dy": dy, "rstd": rstd}, {"weight": weight})
+    x, dy, rstd, weight = _check.arrays({"x": x, "dy": dy}, statistics={"rstd": rstd}, params={"weight": weight})
     normalized = _check.normalized_by("rstd", rstd, "x", x)
     _check.match_shape("dy", dy, x.shape, "x")
     _check.match_shape("weight", weight, normalized, "the normalised axes of x")

@@ -48,7 +48,8 @@ def same_bits(case: Case, dtype: Any) -> str:
     """The first difference found, over the case's variants and a call with `out` arrays; empty if there is none."""
     given = {out: np.empty(SHAPE, dtype) for out in case.outs}
     variants = [
-        (SHAPE, variant) for variant in (*case.variants_of(SHAPE), *case.other_axes, *([given] if given else []))
+        (SHAPE, variant)
+        for variant in (*case.variants_of(SHAPE, dtype), *case.other_axes, *([given] if given else []))
     ]
     if case.name in LARGE:
         variants.append((LARGE_SHAPE, {}))

@@ -87,7 +87,7 @@ def silu_dropout_backward(
     dx : ndarray
         Of x's dtype and shape; `out` if given.
     dbias : ndarray, or None if there is no bias
-        Of x's dtype and shape ``(n,)``.
+        Of bias's dtype and shape.
 
     Raises
     ------

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyreg import _check, _core
+from pyreg._dtypes import FLOATS, compute_dtype, either, name_of
 from pyreg._results import FloatArray, SoftmaxDropoutForward
 
 
@@ -35,19 +36,19 @@ def softmax_dropout_forward(
 
     Parameters
     ----------
-    x : array_like of float32 or float64, shape ``(..., n)``
+    x : array_like of float32, float64, float16 or bfloat16, shape ``(..., n)``
         The scores. Any memory layout; copied once unless C-contiguous, aligned and in native byte order.
-    mask : array_like, x's dtype, optional
-        Added to the scaled scores, such as a bias of positions. Its shape broadcasts to x's; it is copied
-        only if it broadcasts along the last axis. Where it is -inf, the weight is 0, but NaN or +inf in x is not
-        hidden; `keep` hides them.
+    mask : array_like, optional
+        Added to the scaled scores, such as a bias of positions: of x's dtype, or float32 if x has 16 bits. Its shape
+        broadcasts to x's; it is copied only if it broadcasts along the last axis. Where it is -inf, the weight is 0,
+        but NaN or +inf in x is not hidden; `keep` hides them.
     p, key, offset
         As in `dropout`. With the default p of 0, nothing is dropped.
     training : bool, optional
         If False, no weight is dropped.
     scale : float, optional
         Factor that x is multiplied by first: ``1 / sqrt(d)`` for queries and keys of d features. Finite in x's
-        dtype.
+        dtype; in float32 if x has 16 bits.
     causal : bool, "upper_left" or "lower_right", optional
         Whether the weights of keys after the query are 0. With True, which is "upper_left", query i has none for the
         keys j > i (L queries and S keys are x's last two axes). With "lower_right", the last query is at the last
@@ -69,16 +70,16 @@ def softmax_dropout_forward(
     y : ndarray
         The weights, of x's dtype and shape; `out` if given. A row in which `mask`, `keep` and `causal` leave
         nothing is 0 throughout. A row with a NaN or a score of +inf is NaN throughout, except for dropped elements.
-    maximum : ndarray
-        The largest s of each row, or 0 if nothing is left of the row. Of x's dtype and its shape without `axis`.
+    maximum : ndarray of float32, or of float64 if x is
+        The largest s of each row, or 0 if nothing is left of the row. Of x's shape without `axis`.
     rsum : ndarray
-        ``1 / sum(exp(s - maximum))`` of each row, or 0 if nothing is left of the row. Of the same dtype and shape.
+        ``1 / sum(exp(s - maximum))`` of each row, or 0 if nothing is left of the row. Of maximum's dtype and shape.
 
     Raises
     ------
     TypeError
-        If an array is not float32 or float64 (this includes a boolean mask), or does not have x's dtype; if `keep`
-        is not boolean; if `key`, `offset` or `axis` is not an integer.
+        If an array has a dtype other than those above (this includes a boolean mask); if `keep` is not boolean; if
+        `key`, `offset` or `axis` is not an integer.
     ValueError
         If x has no such axis; with `causal`, if x has only one axis, or `axis` is not the last; if a shape does not
         match, a number is out of range, or `out` cannot be written or overlaps an input.
@@ -89,6 +90,8 @@ def softmax_dropout_forward(
 
     Notes
     -----
+    Arrays of 16 bits are computed as in `layer_norm`. Only y is rounded, not the weights before dropout.
+
     The exponential is pyreg's own. It has an error of at most 1 unit in the last place, and gives the same bits on
     every machine.
 
@@ -141,19 +144,19 @@ def softmax_dropout_backward(
     With ``prob = exp(x * scale + mask - maximum) * rsum``, recomputed bit for bit (and 0 for keys that `causal`
     or `keep` leaves out), and ``dprob = dropout(dy, p, key=key, offset=offset)``,
     ``dx = prob * (dprob - sum(dprob * prob)) * scale``. The sum is over a row. prob is also y if nothing was dropped,
-    so `y` may be given instead of x, maximum and rsum. The bits are the same.
+    so `y` may be given instead of x, maximum and rsum. The bits are the same, unless y has 16 bits: it is rounded.
 
     Parameters
     ----------
     dy : array_like, the dtype and shape of x or y
         The gradient of the loss with respect to y.
-    x : array_like of float32 or float64, shape ``(..., n)``, optional
+    x : array_like of float32, float64, float16 or bfloat16, shape ``(..., n)``, optional
         The scores of the forward pass. They must be left out if `y` is given.
-    maximum, rsum : array_like, x's dtype, shape of x without `axis`, optional
+    maximum, rsum : array_like, shape of x without `axis`, optional
         As the forward pass returned them. They must be left out if `y` is given.
-    mask : array_like, x's dtype, optional
+    mask : array_like, optional
         As in the forward pass. It must be left out if `y` is given.
-    y : array_like of float32 or float64, shape ``(..., n)``, optional
+    y : array_like, the dtype and shape of x, optional
         The weights that the forward pass returned without dropout, in place of x, maximum, rsum and mask.
     p, key, offset, scale, causal, keep, axis
         As in the forward pass; p is 0 if `training` was False, and must be 0 if `y` is given. `causal` and `keep`
@@ -171,9 +174,8 @@ def softmax_dropout_backward(
     Raises
     ------
     TypeError
-        If an array is not float32 or float64, or does not have x's dtype; if `keep` is not boolean; if `key`,
-        `offset` or `axis` is not an integer; if neither y nor all of x, maximum and rsum are given, or y beside one
-        of them or `mask`.
+        If an array has a dtype other than those above; if `keep` is not boolean; if `key`, `offset` or `axis` is not
+        an integer; if neither y nor all of x, maximum and rsum are given, or y beside one of them or `mask`.
     ValueError
         If a shape does not match, a number is out of range, or `out` cannot be written or overlaps an input; if p is
         not 0 with `y`: it has lost the weights that were dropped.
@@ -212,10 +214,10 @@ def forward_arguments(
     axis: Any,
     out: Any,
 ) -> tuple[Any, ...]:
-    x, mask = _check.arrays({"x": x}, {"mask": added_mask(mask)})
+    x, mask = _check.arrays({"x": x}, params={"mask": added_mask(mask)})
     mask, causal, keep, axis = options(x, mask, causal, keep, axis)
     dropout = _check.dropout(p, key, offset, x.size, training)
-    scale = _check.finite("scale", scale, x.dtype)
+    scale = _check.finite("scale", scale, compute_dtype(x.dtype))
     out = _check.out(out, {"x": x}, {"mask": mask, "keep": keep})
     return x, mask, *dropout, scale, causal, keep, axis, out
 
@@ -239,7 +241,9 @@ def backward_arguments(
     _check.y_instead_of(y, {"x": x, "maximum": maximum, "rsum": rsum}, {"mask": mask})
     if y is None:
         x, dy, maximum, rsum, mask = _check.arrays(
-            {"x": x, "dy": dy, "maximum": maximum, "rsum": rsum}, {"mask": added_mask(mask)}
+            {"x": x, "dy": dy},
+            statistics={"maximum": maximum, "rsum": rsum},
+            params={"mask": added_mask(mask)},
         )
     else:
         y, dy = _check.arrays({"y": y, "dy": dy})
@@ -255,7 +259,7 @@ def backward_arguments(
             f"p must be 0 if y is given, got {p}: y has lost the weights that were dropped; pass x, maximum and rsum"
         )
     p, key, offset, _ = _check.dropout(p, key, offset, read.size)
-    scale = _check.finite("scale", scale, read.dtype)
+    scale = _check.finite("scale", scale, compute_dtype(read.dtype))
     avoided = {"maximum": maximum, "rsum": rsum, "mask": mask, "keep": keep}
     out = _check.out(out, {name: read, "dy": dy}, avoided)
     return dy, x, maximum, rsum, mask, y, p, key, offset, scale, causal, keep, axis, out
@@ -269,8 +273,8 @@ def added_mask(mask: Any) -> Any:
     if dtype.kind in "biu":
         how = "mask" if dtype.kind == "b" else "mask != 0"
         raise TypeError(
-            f"mask is added to the scores and must be float32 or float64, got {dtype}; if it is true where a weight "
-            f"is wanted, pass keep={how}, else keep={'~mask' if dtype.kind == 'b' else 'mask == 0'}"
+            f"mask is added to the scores and must be {either(FLOATS)}, got {dtype}; if it is true "
+            f"where a weight is wanted, pass keep={how}, else keep={'~mask' if dtype.kind == 'b' else 'mask == 0'}"
         )
     return mask
 
@@ -297,9 +301,8 @@ def kept(keep: Any) -> Any:
     _check.refuse_masked("keep", keep)
     array = _check.as_numpy("keep", keep)
     if array.dtype != np.bool_:
-        convert = "; convert it, e.g. with keep != 0"
-        hints = {"f": "; pass what is added to the scores as mask=", "i": convert, "u": convert}
-        hint = hints.get(array.dtype.kind, "")
+        hint = "; convert it, e.g. with keep != 0" if array.dtype.kind in "iu" else ""
+        hint = "; pass what is added to the scores as mask=" if name_of(array.dtype) else hint
         raise TypeError(f"keep must be an array of bool, True where a weight is wanted, got {array.dtype}{hint}")
     return np.asarray(array, order="C")
 

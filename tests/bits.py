@@ -6,7 +6,8 @@ import numpy as np
 def bits(array):
     """An array's bytes, with every NaN made the same: pyreg promises no particular payload."""
     array = np.array(array)
-    array[np.isnan(array)] = np.nan
+    with np.errstate(invalid="ignore"):  # ml_dtypes converts a NaN that signals
+        array[np.isnan(array)] = np.nan
     return array.tobytes()
 
 

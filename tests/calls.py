@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from bits import assert_same_bits
-from cases import LAYOUTS, isa
+from cases import LAYOUTS, dtype_of_out, info, isa
 from guard_pages import AgainstPage
 
 import pyreg
@@ -49,7 +49,8 @@ class Call:
     def build(self, arguments):
         """The arguments in their layouts, each array against an inaccessible page, and the memory of each array."""
         outs = [out for out in (*self.outs, *self.overlaps) if out in self.case.outs]
-        arguments = arguments | {out: np.full(self.shape, 7, self.dtype) for out in outs}
+        dtypes = {out: dtype_of_out(out, arguments, self.dtype) for out in outs}
+        arguments = arguments | {out: np.full(self.shape, 7, dtype) for out, dtype in dtypes.items()}
         arguments |= {name: LAYOUTS[layout](arguments[name]) for name, layout in self.layouts.items()}
         memory = {}
         for number, owner in enumerate(name for name in (*self.given, *self.outs) if name not in self.overlaps):
@@ -117,7 +118,7 @@ def special(text, dtype):
     def plus_bits(value, low):
         return (np.array(value, dtype).view(f"u{dtype.itemsize}") | low).view(dtype)
 
-    return np.array(evaluate(text, info=np.finfo(dtype), plus_bits=plus_bits), dtype)
+    return np.array(evaluate(text, info=info(dtype), plus_bits=plus_bits), dtype)
 
 
 def together(arrays, shifts, after):

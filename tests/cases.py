@@ -3,25 +3,56 @@
 import inspect
 import math
 from contextlib import contextmanager
+from importlib import import_module
 
 import numpy as np
 import pytest
 
 import pyreg
 from pyreg import _core
-from pyreg._cases import CASES, Of
+from pyreg._cases import CASES, Of, sixteen_bit_dtypes
 
 LEVELS = _core.isa_found()
 # "Release", or a preset of CMakePresets.json such as "asan".
 BUILD_TYPE = _core.build_type
 DTYPES = [np.float32, np.float64]
+SIXTEEN_BIT = list(sixteen_bit_dtypes())
+
+every_dtype = pytest.mark.parametrize("dtype", [*DTYPES, *SIXTEEN_BIT])
+sixteen_bit = pytest.mark.parametrize("dtype", SIXTEEN_BIT)
 
 
 def cases_with(predicate):
-    """Run a test for the functions that satisfy the predicate, instead of for all."""
+    """Run a test for the functions that satisfy the predicate, instead of for all. conftest.py does that."""
     chosen = [case for case in CASES.values() if predicate(case)]
     assert chosen
-    return pytest.mark.parametrize("case", chosen, ids=lambda case: case.name)
+
+    def choose(test):
+        test.cases = chosen
+        return test
+
+    return choose
+
+
+def every_case_with_sixteen_bits(test):
+    """Run a test for the functions that take dtypes of 16 bits, and for these dtypes."""
+    test.pairs = [(case, dtype) for case in CASES.values() for dtype in SIXTEEN_BIT if dtype in case.dtypes]
+    return test
+
+
+def dtypes_of(case):
+    """The dtypes of x. A function without arrays is tested for those that tests give to others."""
+    return case.dtypes if case.arrays else DTYPES
+
+
+def info(dtype):
+    """NumPy's finfo has no bfloat16."""
+    return np.finfo(dtype) if np.dtype(dtype).kind == "f" else import_module("ml_dtypes").finfo(dtype)
+
+
+def compute_type(dtype):
+    """The type in which arrays of this dtype are computed."""
+    return np.float32 if dtype in SIXTEEN_BIT else dtype
 
 
 @contextmanager
@@ -94,6 +125,15 @@ def repeated(case, arguments, times):
 def wanted_outs(case, arguments):
     """The outs whose result is wanted with these arguments."""
     return [out for out, result in case.outs.items() if arguments.get(f"return_{result}", True)]
+
+
+LIKE = {"z_out": "residual", "dresidual_out": "z"}  # the array whose dtype an out has, if it is given
+
+
+def dtype_of_out(out, arguments, dtype):
+    """The dtype that an out has with these arguments, for an x of this dtype."""
+    like = arguments.get(LIKE.get(out))
+    return np.dtype(dtype) if like is None else like.dtype
 
 
 def bytes_moved(case, shape, dtype):

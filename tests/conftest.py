@@ -14,10 +14,28 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != CHECKOUT]
 
-from cases import DTYPES, LEVELS, isa  # noqa: E402
+from cases import DTYPES, LEVELS, dtypes_of, isa  # noqa: E402
 
 import pyreg  # noqa: E402
-from pyreg._cases import CASES, Case  # noqa: E402
+from pyreg._cases import CASES  # noqa: E402
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test with a `case` runs for each public function on arrays, one with a `dtype` too for each dtype of x.
+
+    A test with a `dtype` alone runs for float32 and float64, unless it says otherwise.
+    """
+    cases = getattr(metafunc.function, "cases", CASES.values())
+    wanted = {"case", "dtype"}.intersection(metafunc.fixturenames)
+    if wanted == {"case", "dtype"}:
+        all_dtypes = [(case, dtype) for case in cases for dtype in dtypes_of(case)]
+        pairs = getattr(metafunc.function, "pairs", all_dtypes)
+        names = [f"{case.name}-{dtype.__name__}" for case, dtype in pairs]
+        metafunc.parametrize(("case", "dtype"), pairs, ids=names)
+    elif wanted == {"case"}:
+        metafunc.parametrize("case", cases, ids=[case.name for case in cases])
+    elif wanted and not any(mark.args[0] == "dtype" for mark in metafunc.definition.iter_markers("parametrize")):
+        metafunc.parametrize("dtype", DTYPES)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -53,17 +71,6 @@ def level(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each instruction-set level of this machine, while it is in use."""
     with isa(request.param):
         yield request.param
-
-
-@pytest.fixture(params=CASES.values(), ids=CASES)
-def case(request: pytest.FixtureRequest) -> Case:
-    """Each public function on arrays."""
-    return request.param
-
-
-@pytest.fixture(params=DTYPES, ids=lambda dtype: dtype.__name__)
-def dtype(request: pytest.FixtureRequest) -> type:
-    return request.param
 
 
 @pytest.fixture

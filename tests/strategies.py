@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 from calls import Call
-from cases import DTYPES, LAYOUTS, LEVELS, bytes_moved, wanted_outs
+from cases import LAYOUTS, LEVELS, LIKE, SIXTEEN_BIT, bytes_moved, dtypes_of, wanted_outs
 from hypothesis import strategies as st
 
 from pyreg._cases import CASES
@@ -73,7 +73,7 @@ def large(draw, case, dtype):
 # --- calls
 
 
-DTYPE = st.sampled_from(DTYPES)
+DTYPE_OF = {name: st.sampled_from(dtypes_of(case)) for name, case in CASES.items()}
 SEEDS = st.integers(0, 99)
 VALUES = ["0.0", "-0.0", "np.inf", "-np.inf", "np.nan", "-np.nan", "1e-30"]
 VALUES += ["plus_bits(np.nan, 0x123)", "plus_bits(np.inf, 1)"]  # NaNs: one with a payload, one that signals
@@ -84,7 +84,8 @@ SPECIALS = st.lists(st.tuples(SOME, PLACES, st.sampled_from(VALUES)), max_size=3
 
 @st.composite
 def calls_of(draw, cases, shapes):
-    case, dtype = draw(cases), draw(DTYPE)
+    case = draw(cases)
+    dtype = draw(DTYPE_OF[case.name])
     shape = large(draw, case, dtype) if shapes is LARGE else draw(shapes)
     changes = {name: draw(OPTIONS[name]) for name in case.numbers if name != "shape"}
     if changes.get("causal") and len(shape) < 2:
@@ -100,6 +101,8 @@ def calls_of(draw, cases, shapes):
     changes |= {name: None for name in case.optional if draw(BOOLEANS)}
     if changes.get("momentum_buffer", 0) is None:
         changes |= {"momentum": 0.0, "nesterov": False}
+    if dtype in SIXTEEN_BIT:
+        changes["in_float32"] = [name for group in case.in_float32 if draw(BOOLEANS) for name in group]
     arrays = [name for name in case.arrays if name not in changes and name != "keep"]  # which has no special values
     specials = [(arrays[i % len(arrays)], place, value) for i, place, value in draw(SPECIALS)] if arrays else []
     return Call(case.name, shape, np.dtype(dtype).name, draw(SEEDS), changes, specials)
@@ -121,6 +124,7 @@ WRONG = ["None", "True", "'abc'", "b'abc'", "print", "[]", "[[1.0], [1.0, 2.0]]"
 WRONG += ["2**64", "10**5000", "np.nan", "np.inf", "np.asarray(value).tolist()", "np.asarray(value)[None]"]
 WRONG += ["np.asarray(value).reshape(-1)[:1]", "np.ones(np.size(value) + 1)", "np.full(np.shape(value), None)"]
 WRONG += [f"np.ones(np.shape(value), '{dtype}')" for dtype in ("i8", "?", "f2", "f4", "f8", ">f4", "g", "U3")]
+WRONG += [f"np.ones(np.shape(value), '{dtype.__name__}')" for dtype in SIXTEEN_BIT]
 WRONG += ["np.ma.masked_array(np.ones(np.shape(value), 'f4'))"]
 WRONGS = st.sampled_from(WRONG)
 REST = st.tuples(st.integers(0, 2**12 - 1), st.sampled_from(LEVELS), st.integers(1, 4))
@@ -137,11 +141,13 @@ def trials(draw, calls):
 
     layouts = {name: draw(LAYOUT) for name in given if name not in case.updated or fault == "layout"}
     replaceable = [name for name in case.over if name in given and not layouts[name]]
+    in_float32 = {*call.changes.get("in_float32", ())}.intersection(given)
     outs, overlaps, wrong = [], {}, {}
     for out in wanted_outs(case, call.changes):
         kind = draw(OUT)
-        if kind == "input" and replaceable:
-            overlaps[out] = some(replaceable), 0
+        alike = [name for name in replaceable if (name in in_float32) == (LIKE.get(out) in in_float32)]
+        if kind == "input" and alike:
+            overlaps[out] = some(alike), 0
             replaceable.remove(overlaps[out][0])
         elif kind != "none":
             outs.append(out)

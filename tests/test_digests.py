@@ -14,10 +14,13 @@ import pytest
 from cases import LEVELS
 
 import pyreg
+from pyreg import _cases
 from pyreg._digests import digests
 
 TEXT = (Path(__file__).parent / "digests.txt").read_text()
 EXPECTED = TEXT.splitlines()
+
+pytest.importorskip("ml_dtypes")
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -50,9 +53,18 @@ def test_one_ulp_changes_the_functions_lines_and_the_last(monkeypatch):
 
     def wrong(*arguments, **options):
         y = right(*arguments, **options)
-        y[-1, -1] = np.nextafter(y[-1, -1], 7)
+        y[-1, -1] = np.nextafter(y[-1, -1], y.dtype.type(7))
         return y
 
     monkeypatch.setattr(pyreg, "dropout", wrong)
     changed = [line.split("  ")[1] for line in set(digests()) - set(EXPECTED)]
-    assert sorted(changed) == ["all", "dropout, float32", "dropout, float64"]
+    functions = [f"dropout, {dtype}" for dtype in ("bfloat16", "float16", "float32", "float64")]
+    assert sorted(changed) == ["all", "all, bfloat16", "all, float16", *functions]
+
+
+def test_without_ml_dtypes_a_line_says_that_bfloat16_is_left_out(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    assert _cases.sixteen_bit_dtypes() == (np.float16,)
+    *lines, last = digests()
+    assert lines == [line for line in EXPECTED if "bfloat16" not in line]
+    assert last == "no digests of bfloat16: ml_dtypes is not installed"

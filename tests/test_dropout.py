@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bits import assert_same_bits
+from cases import compute_type, every_dtype
 
 import pyreg
 
@@ -21,12 +22,14 @@ def test_masks_of_version_1_never_change(impl, key, offset, p, mask):
     assert "".join("01"[int(k)] for k in kept) == mask
 
 
+@every_dtype
 def test_a_kept_element_is_scaled_and_a_dropped_one_is_positive_zero(impl, dtype, rng):
     x = rng.normal(size=1000).astype(dtype)
     x[::7] = [np.nan, np.inf, -np.inf, -0.0, 1e-40] * 28 + [0, 1, 2]
     mask = impl.dropout_mask(1000, 0.3, key=3)
     with np.errstate(over="ignore"):
-        expected = np.where(mask, x * dtype(2**32 / (2**32 - round(0.3 * 2**32))), dtype(0))
+        scaled = x.astype(compute_type(dtype)) * compute_type(dtype)(2**32 / (2**32 - round(0.3 * 2**32)))
+        expected = np.where(mask, scaled.astype(dtype), dtype(0))
     y = impl.dropout(x, 0.3, key=3)
     assert_same_bits(y, expected)
     assert not np.signbit(y[~mask]).any()
@@ -39,6 +42,7 @@ def test_the_scale_makes_the_expectation_x_exactly(impl):
     assert set(y) == {0.0, 2**32 / (2**32 - threshold)}
 
 
+@every_dtype
 @pytest.mark.parametrize("p", [0.5, 0.1, 1 / 3, 1e-3, 255 / 256, 3 / 256 + 2**-20])
 @pytest.mark.parametrize("a", [0, 1, 15, 16, 17, 4095, 4096, 5000])
 def test_a_slice_with_its_offset_equals_the_slice_of_the_whole(impl, dtype, rng, p, a):
@@ -50,6 +54,7 @@ def test_a_slice_with_its_offset_equals_the_slice_of_the_whole(impl, dtype, rng,
         assert_same_bits(impl.dropout_mask(b - a, p, key=99, offset=7 + a), part != 0)
 
 
+@every_dtype
 @pytest.mark.parametrize("p", [0.0, 2**-34])
 def test_p_0_is_an_exact_copy(impl, dtype, p):
     x = np.array([1, -0.0, np.inf, np.nan, 3], dtype)
@@ -61,6 +66,7 @@ def test_p_0_is_an_exact_copy(impl, dtype, p):
     assert impl.dropout_mask(5, p, key=1).all()
 
 
+@every_dtype
 def test_p_1_drops_everything(impl, dtype):
     x = np.array([1, -1, np.inf, np.nan], dtype)
     assert_same_bits(impl.dropout(x, 1.0, key=1), np.zeros(4, dtype))
@@ -95,6 +101,7 @@ def test_a_tie_in_all_four_bytes_keeps_the_element(level):
         assert not pyreg.dropout_mask(64, (number + 1) / 2**32, key=77)[i]
 
 
+@every_dtype
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0), (1,), (2, 3, 4)])
 def test_any_shape_is_taken(impl, dtype, shape):
     x = np.ones(shape, dtype)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from bits import assert_same_bits
+from cases import every_dtype
 
 import pyreg
 
@@ -76,6 +77,7 @@ def test_float32_is_accurate_to_float32(impl, rng, norm):
         np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
 
 
+@every_dtype
 @pytest.mark.parametrize(("p", "training"), [(0.0, True), (1.0, True), (0.3, False)])
 def test_p_of_0_and_1_and_inference(impl, dtype, rng, norm, p, training):
     a = arrays(rng, dtype)
@@ -84,6 +86,7 @@ def test_p_of_0_and_1_and_inference(impl, dtype, rng, norm, p, training):
     assert_same_bits(z, a.residual + 0 if p == 1 else a.x + a.residual)
 
 
+@every_dtype
 @pytest.mark.parametrize("p", [0.0, 0.1, 1.0])
 @pytest.mark.parametrize("n", [77, 4097, 4160, 9000])
 def test_at_the_ends_of_the_stream_and_of_the_masks_segments(level, dtype, rng, norm, n, p):
@@ -98,6 +101,7 @@ def test_at_the_ends_of_the_stream_and_of_the_masks_segments(level, dtype, rng, 
         )
 
 
+@every_dtype
 @pytest.mark.parametrize("layer_scaled", [True, False])
 @pytest.mark.parametrize("p", [0.0, P, 1.0])
 @pytest.mark.parametrize("n", [129, 4097])  # a mask segment holds many rows, or part of one

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bits import assert_same_bits
-from cases import LAYOUTS, inputs
+from cases import LAYOUTS, dtypes_of, inputs
 
 import pyreg
 from pyreg._cases import CASES
@@ -39,18 +39,19 @@ def valid(case):
     """Arguments in each layout, for each variant, with and without outs, and large enough for two threads."""
     shape = (4, 6)
     arguments = case.arguments(shape, np.float32)
-    yield from (case.arguments(shape, np.float32, **variant) for variant in case.variants_of(shape))
+    for dtype in dtypes_of(case):
+        yield from (case.arguments(shape, dtype, **variant) for variant in case.variants_of(shape, dtype))
     for change in LAYOUTS.values():
         yield arguments | {name: change(arguments[name]) for name in inputs(case, arguments)}
     yield arguments | {out: np.empty(shape, np.float32) for out in case.outs}
-    yield case.arguments((500, 300), np.float32)
+    yield from (case.arguments((500, 300), dtype) for dtype in dtypes_of(case))
 
 
 def refused(case):
     """Arguments that are refused: one array has another dtype or shape, or one argument is of another type."""
     good = case.arguments((4, 6), np.float32)
     for name in case.arrays:
-        yield from (good | {name: wrong} for wrong in (object(), good[name].astype(np.float16)))
+        yield from (good | {name: wrong} for wrong in (object(), good[name].astype(complex)))
         if len(case.arrays) > 1:
             yield good | {name: np.ones((4, 6, 1), np.float32)}
     for name in case.outs:
@@ -140,7 +141,8 @@ def test_calls_keep_neither_references_nor_memory(case, rounds):
 @cache
 def calls_with_results():
     """Every function with few elements, and with enough for three threads: the arguments and the results."""
-    calls = [(case, case.arguments(shape, np.float32)) for shape in ((5, 70), (500, 300)) for case in CASES.values()]
+    pairs = [(case, dtype) for case in CASES.values() for dtype in dtypes_of(case) if dtype != np.float64]
+    calls = [(case, case.arguments(shape, dtype)) for shape in ((5, 70), (500, 300)) for case, dtype in pairs]
     return [(case, arguments, case.call(pyreg, arguments)) for case, arguments in calls]
 
 

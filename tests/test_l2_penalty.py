@@ -4,10 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from cases import every_dtype
 
 import pyreg
 
 
+@every_dtype
 def test_the_value_is_half_the_coefficient_times_the_sum_of_squares(impl, dtype):
     params = [np.array([[3, 4]], dtype), np.array([], dtype), np.array(2, dtype)]
     assert impl.l2_penalty(params, 0.5) == 0.25 * (9 + 16 + 4)
@@ -19,11 +21,13 @@ def test_the_value_is_half_the_coefficient_times_the_sum_of_squares(impl, dtype)
     assert math.copysign(1, impl.l2_penalty(params, -0.0)) == 1
 
 
+@every_dtype
 def test_a_list_has_the_same_bits_at_every_level(level, dtype, rng):
     params = [rng.normal(size=size).astype(dtype) for size in (100_003, 7, 0, 16_385)]
     assert pyreg.l2_penalty(params, 0.1) == pyreg.reference.l2_penalty(params, 0.1)
 
 
+@every_dtype
 @pytest.mark.parametrize("size", [1, 15, 16, 17, 1000, 2**14, 2**14 + 1, 100_000])
 def test_the_sum_is_accurate_to_double_precision(impl, dtype, rng, size):
     x = rng.normal(size=size).astype(dtype)

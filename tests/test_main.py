@@ -12,6 +12,7 @@ from cases import cases_with
 
 import pyreg
 from pyreg import __main__, _self_check, _speed
+from pyreg._cases import CASES
 
 pytestmark = pytest.mark.usefixtures("number_of_threads_restored")
 
@@ -42,9 +43,9 @@ def test_the_report_has_the_machine_the_checks_and_the_speeds(capsys):
     for answer in ("reference Philox4x32-10", "dropout_mask", "layer_norm_forward", "adamw_update"):
         assert f"ok      {answer}: known answer\n" in report
     for name in _self_check.CASES:
-        for dtype in ("bool",) if name == "dropout_mask" else ("float32", "float64"):
-            assert f"ok      {name}, {dtype}: reference\n" in report
-    checks = len(_self_check.KNOWN_ANSWERS) + 2 * len(_self_check.CASES) - 1  # a mask has one dtype
+        for dtype in _self_check.CASES[name].dtypes:
+            assert f"ok      {name}, {np.dtype(dtype)}: reference\n" in report
+    checks = len(_self_check.KNOWN_ANSWERS) + sum(len(case.dtypes) for case in _self_check.CASES.values())
     assert report.count("  ok  ") == checks
     assert f"all {checks} passed" in report
     assert "FAILED" not in report
@@ -57,7 +58,8 @@ def test_json_has_the_same(capsys, check_only):
     report = json.loads(capsys.readouterr().out)
     assert report["config"] == pyreg.show_config("dicts")
     assert report["passed"] is True
-    assert [check["passed"] for check in report["checks"]] == [True] * 6
+    checks = len(_self_check.KNOWN_ANSWERS) + len(CASES["l2_penalty"].dtypes)
+    assert [check["passed"] for check in report["checks"]] == [True] * checks
     assert {speed["op"] for speed in report["speed"]} > {"layer_norm", "adamw_update"}
     assert all(speed["gb_per_s"] > 0 and speed["percent_of_copy"] > 0 for speed in report["speed"])
 
@@ -68,7 +70,7 @@ def test_a_wrong_answer_is_found_named_and_fails_the_run(monkeypatch, capsys, ch
 
     def wrong(x, p, **keywords):
         y = right(x, p, **keywords)
-        y.flat[-1] = np.nextafter(y.flat[-1], 7)
+        y.flat[-1] = np.nextafter(y.flat[-1], y.dtype.type(7))
         return y
 
     check_only("dropout")
@@ -78,7 +80,8 @@ def test_a_wrong_answer_is_found_named_and_fails_the_run(monkeypatch, capsys, ch
     assert "dropout, float32: reference" in report
     assert "on 1 threads, 1 elements of y differ" in report
     if not options:
-        assert "2 of 6 FAILED" in report
+        wrong_dtypes = len(_self_check.CASES["dropout"].dtypes)
+        assert f"{wrong_dtypes} of {4 + wrong_dtypes} FAILED" in report
 
 
 def failures():
@@ -88,10 +91,10 @@ def failures():
 def test_a_mistake_on_several_threads_alone_is_found(monkeypatch, check_only):
     right = pyreg.layer_norm
     check_only("layer_norm")
-    monkeypatch.setattr(pyreg, "layer_norm", lambda *a, **k: right(*a, **k) + (pyreg.get_num_threads() > 1))
+    monkeypatch.setattr(pyreg, "layer_norm", lambda *a, **k: right(*a, **k) * (pyreg.get_num_threads() < 2))
     pyreg.set_num_threads(3)
     found = failures()
-    assert set(found) == {"layer_norm, float32: reference", "layer_norm, float64: reference"}
+    assert set(found) == {f"layer_norm, {np.dtype(dtype)}: reference" for dtype in CASES["layer_norm"].dtypes}
     assert all(detail.startswith("on 3 threads, ") for detail in found.values())
 
 

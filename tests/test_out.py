@@ -38,11 +38,11 @@ def twins(shape):
 @with_out
 @pytest.mark.parametrize("shape", SHAPES)
 def test_out_is_returned_with_the_result_and_nothing_is_written_beside_it(case, dtype, shape):
-    for variant in case.variants_of(shape):
+    for variant in case.variants_of(shape, dtype):
         arguments = case.arguments(shape, dtype, **variant)
         expected = reference(case, arguments)
         for outs, shift in itertools.product(subsets(wanted_outs(case, variant)), (0, 1)):
-            guarded = {out: Guarded(shape, dtype, shift) for out in outs}
+            guarded = {out: Guarded(shape, expected[case.outs[out]].dtype, shift) for out in outs}
             for twin, level in twins(shape):
                 with isa(level):
                     made = case.call(twin, arguments | {out: guard.array for out, guard in guarded.items()})
@@ -55,14 +55,17 @@ def test_out_is_returned_with_the_result_and_nothing_is_written_beside_it(case, 
 @with_out
 @pytest.mark.parametrize("shape", SHAPES)
 def test_out_may_be_an_input(case, dtype, shape):
-    for variant in case.variants_of(shape):
+    for variant in case.variants_of(shape, dtype):
         arguments = case.arguments(shape, dtype, **variant)
         expected = reference(case, arguments)
         over = [name for name in case.over if arguments[name] is not None]
         for outs in subsets(wanted_outs(case, variant)):
             for chosen, (twin, level) in itertools.product(itertools.permutations(over, len(outs)), twins(shape)):
+                names = dict(zip(outs, chosen, strict=True))
+                if any(arguments[name].dtype != expected[case.outs[out]].dtype for out, name in names.items()):
+                    continue  # one is float32, the other has 16 bits
                 copies = arguments | {name: arguments[name].copy() for name in chosen}
-                given = copies | {out: copies[name] for out, name in zip(outs, chosen, strict=True)}
+                given = copies | {out: copies[name] for out, name in names.items()}
                 with isa(level):
                     made = case.call(twin, given)
                 assert_same_bits(made, expected, (level, outs, chosen, variant))
@@ -97,7 +100,7 @@ SHAPES_WITHOUT_ELEMENTS = [(0,), (0, 5), (3, 0), (2, 0, 4), (0, 0)]
 
 @pytest.mark.parametrize("shape", SHAPES_WITHOUT_ELEMENTS)
 def test_arrays_without_elements_give_arrays_without_elements_and_sums_of_zero(case, dtype, shape):
-    for variant in case.variants_of(shape):
+    for variant in case.variants_of(shape, dtype):
         arguments = case.arguments(shape, dtype, **variant)
         expected = reference(case, arguments)
         for name, of in case.results.items():
@@ -115,7 +118,7 @@ def test_no_rows_take_no_memory_however_long_they_are(case, dtype):
     long |= {"shape": shape} if "shape" in case.numbers else {}
     masks = [{"mask": np.zeros((1, 1), dtype)}, {"keep": np.ones((1, 1), bool)}] if "mask" in case.arrays else []
     for mask in ({}, *masks):
-        for variant in case.variants_of(shape):
+        for variant in case.variants_of(shape, dtype):
             short = case.arguments((0, 1), dtype, **variant)
             rows = {name: short[name].reshape(shape) for name in case.rows_of(short) if short[name].ndim == 2}
             given = short | rows | long | (mask if "y" not in variant else {})

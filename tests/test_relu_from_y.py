@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from bits import assert_same_bits
-from cases import LAYOUTS, Guarded
+from cases import LAYOUTS, Guarded, every_dtype
 from test_bad_input import refuses
 
 import pyreg
@@ -26,6 +26,7 @@ def p(request):
 
 
 # 130 rows: more than two blocks. 1001 and 37: rows that end within a vector.
+@every_dtype
 @pytest.mark.parametrize("shape", [(130, 37), (9, 1001), (3, 4, 64), (5,), (0, 5)])
 def test_from_y_it_has_the_bits_of_from_x(impl, dtype, rng, p, shape):
     dy, x, bias = arrays(rng, dtype, shape)
@@ -37,6 +38,7 @@ def test_from_y_it_has_the_bits_of_from_x(impl, dtype, rng, p, shape):
         assert_same_bits(impl.relu_dropout_backward(dy, bias=given, y=y, p=p), expected)  # without a key
 
 
+@every_dtype
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("shape", [(1001, 300), (130, 4096), (3, 100_003)])
 def test_every_thread_count_gives_the_same_bits(level, dtype, rng, threads, shape):
@@ -47,6 +49,7 @@ def test_every_thread_count_gives_the_same_bits(level, dtype, rng, threads, shap
             assert_same_bits(pyreg.relu_dropout_backward(dy, bias=given, y=y, p=0.3), expected)
 
 
+@every_dtype
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_gives_the_same_bits(impl, dtype, rng, layout):
     dy, y, bias = arrays(rng, dtype, (4, 5, 41))
@@ -55,6 +58,7 @@ def test_every_layout_gives_the_same_bits(impl, dtype, rng, layout):
     assert_same_bits(impl.relu_dropout_backward(other(dy), bias=other(bias), y=other(y), p=0.3), expected)
 
 
+@every_dtype
 def test_out_may_be_y_or_dy_and_nothing_is_written_beside_it(impl, dtype, rng):
     dy, y, bias = arrays(rng, dtype, (67, 129))
     for given in (None, bias):
@@ -84,12 +88,14 @@ def test_results_written_past_the_caches_have_the_same_bits(level, rng, shape):
             guarded.assert_bands_untouched_and_clear(shift)
 
 
+@every_dtype
 def test_the_values_of_the_bias_are_not_read(impl, dtype, rng):
     dy, y, bias = arrays(rng, dtype, (9, 40))
     expected = impl.relu_dropout_backward(dy, bias=bias, y=y, p=0.3)
     assert_same_bits(impl.relu_dropout_backward(dy, bias=np.full_like(bias, np.nan), y=y, p=0.3), expected)
 
 
+@every_dtype
 def test_arrays_of_no_axes_are_one_element(impl, dtype):
     dy, y = np.full((), 2, dtype), np.full((), 3, dtype)
     dx, dbias = impl.relu_dropout_backward(dy, y=y, p=0.5)
@@ -102,7 +108,7 @@ def test_bad_arguments_are_refused_and_change_nothing(impl):
     for error, fragments, arguments in (
         (TypeError, ["x must be None if y is given", "ndarray"], {"x": one, "y": one}),
         (TypeError, ["x must be given, or y=", "None"], {}),
-        (TypeError, ["y must be float32 or float64", "int64"], {"y": np.ones((4, 6), int)}),
+        (TypeError, ["y must be float32, float64, float16 or bfloat16", "int64"], {"y": np.ones((4, 6), int)}),
         (TypeError, ["dy must be float32 like y", "float64"], {"dy": one.astype(float), "y": one}),
         (ValueError, ["dy must have shape", "like y"], {"dy": row, "y": one}),
         (ValueError, ["bias must have shape", "y's last axis"], {"y": one, "bias": row[:5]}),

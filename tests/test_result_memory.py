@@ -12,15 +12,15 @@ import pyreg
 LINE = 64  # bytes
 
 
-def new_results(case, dtype=np.float32, shape=(40, 70)):
+def new_results(case, dtype, shape=(40, 70)):
     made = case.call(pyreg, case.arguments(shape, dtype))
     return [value for name, value in made.items() if isinstance(value, np.ndarray) and name not in case.updated]
 
 
-def test_results_start_on_a_cache_line_and_own_their_data(case):
+def test_results_start_on_a_cache_line_and_own_their_data(case, dtype):
     kept = []  # so that memory is not used again
     for _ in range(10):
-        kept += new_results(case)
+        kept += new_results(case, dtype)
     assert all(result.ctypes.data % LINE == 0 and result.flags.owndata for result in kept)
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 from bits import assert_same_bits
-from cases import LAYOUTS, cases_with, cut_results, has_rows, inputs, kinds, on_every_level, reference
+from cases import LAYOUTS, cases_with, cut_results, has_rows, info, inputs, kinds, on_every_level, reference
 
 import pyreg
 from pyreg._cases import Of
@@ -20,7 +20,7 @@ LENGTHS = [*range(1, 131), 768, 1001, 4096, 16411]
 def test_every_level_equals_the_reference_at_every_length(case, dtype):
     for n in LENGTHS:
         shape = 130 if n == 1001 else 3, n  # 130 rows: more than two blocks of the backward passes
-        variants = case.variants_of(shape)
+        variants = case.variants_of(shape, dtype)
         # All variants share the code for the ends of rows, so the lengths next to whole vectors are enough.
         for variant in variants if n % 8 in (0, 1, 7) or n > 130 else variants[:1]:
             arguments = case.arguments(shape, dtype, **variant)
@@ -50,7 +50,7 @@ def test_every_thread_count_equals_the_reference(case, dtype, shape):
 
 
 def test_every_thread_count_equals_the_reference_for_every_variant(case, dtype):
-    for variant in (*case.variants_of((257, 1001)), *case.other_axes):
+    for variant in (*case.variants_of((257, 1001), dtype), *case.other_axes):
         arguments = case.arguments((257, 1001), dtype, **variant)
         expected = reference(case, arguments)
         for threads in (1, 2, 3):
@@ -62,7 +62,7 @@ def test_every_thread_count_equals_the_reference_for_every_variant(case, dtype):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_of_an_input_gives_the_bits_of_a_contiguous_one(case, dtype, layout):
     shape = (4, 5, 41)
-    for variant in case.variants_of(shape):
+    for variant in case.variants_of(shape, dtype):
         arguments = case.arguments(shape, dtype, **variant)
         names = inputs(case, arguments)
         expected = case.call(pyreg, arguments)
@@ -88,7 +88,7 @@ def test_lists_and_nested_lists_are_read_as_numpy_reads_them(case):
 @pytest.mark.parametrize("n", [1, 31, 32, 33, 768])
 def test_a_row_does_not_depend_on_the_batch_it_stands_in(case, dtype, n):
     shape = (150, 2, n)  # two rows each, so that a causal mask matters
-    for variant in case.variants_of(shape):
+    for variant in case.variants_of(shape, dtype):
         arguments = case.arguments(shape, dtype, **variant)
         whole = case.call(pyreg, arguments)
         for part in (slice(0, 1), slice(31, 33), slice(149, 150), slice(5, 140)):
@@ -123,7 +123,7 @@ def with_small_arrays(case, arguments):
     """The arguments as they are, with each array scaled into the subnormal numbers, and with all of them."""
     arrays = [name for name in case.arrays if arguments[name] is not None and arguments[name].dtype != bool]
     for names in ([], *([name] for name in arrays), arrays):
-        small = {name: arguments[name] * (np.finfo(arguments[name].dtype).tiny / 8) for name in names}
+        small = {name: arguments[name] * (info(arguments[name].dtype).tiny / 8) for name in names}
         yield arguments | small
         if "mean" in small:  # of the backward passes, which convert it to float64
             yield arguments | small | {"mean": (arguments["mean"] * 1e-39).astype(np.float32)}
@@ -174,8 +174,8 @@ SPECIAL = {
 @pytest.mark.parametrize("special", SPECIAL)
 def test_special_values_come_out_alike_everywhere_and_stay_in_their_rows(case, dtype, special):
     """One array at a time gets the value: in one element of every second row, and in all of row 1."""
-    value, shape, others = SPECIAL[special](np.finfo(dtype)), (8, 70), [3, 5, 7]
-    for variant in case.variants_of(shape):
+    value, shape, others = SPECIAL[special](info(dtype)), (8, 70), [3, 5, 7]
+    for variant in case.variants_of(shape, dtype):
         clean = case.arguments(shape, dtype, **variant)
         untouched = case.call(pyreg, clean)
         for name, of in case.arrays.items():

@@ -24,12 +24,13 @@ MEMORY = """
 import resource, sys
 import numpy as np
 import pyreg
-from pyreg._cases import CASES
+from pyreg._cases import CASES, sixteen_bit_dtypes
 
 KiB, MiB = 1024, 2**20
 pyreg.set_num_threads(2)
 case = CASES[sys.argv[1]]
-arguments = case.arguments((2, 600_000), np.float32)
+dtypes = {dtype.__name__: dtype for dtype in (np.float32, np.float64, *sixteen_bit_dtypes())}
+arguments = case.arguments((2, 600_000), dtypes[sys.argv[2]])
 arguments |= {out: arguments[name] for out, name in zip(case.outs, case.over)}
 arrays = [value for value in arguments.values() if isinstance(value, np.ndarray)]
 
@@ -74,8 +75,8 @@ def takes_memory(case):
 
 
 @pytest.mark.skipif(BUILD_TYPE in ("asan", "tsan"), reason="the memory of the sanitizer counts against the limit")
-def test_memory_that_runs_out_is_a_memory_error_that_changes_nothing(case):
-    refused = int(run(MEMORY, case.name))
+def test_memory_that_runs_out_is_a_memory_error_that_changes_nothing(case, dtype):
+    refused = int(run(MEMORY, case.name, dtype.__name__))
     assert refused > 0 or not takes_memory(case)
 
 

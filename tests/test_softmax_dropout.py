@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from bits import assert_same_bits
-from cases import LAYOUTS
+from cases import LAYOUTS, compute_type, every_dtype, info
 from test_gradients import finite_differences
 
 import pyreg
@@ -53,6 +53,7 @@ def test_dropout_comes_behind_softmax(impl, dtype, rng):
 SHAPE = (2, 3, 5, 33)
 
 
+@every_dtype
 @pytest.mark.parametrize(
     "shape",
     [(), (1,), (33,), (5, 33), (5, 1), (1, 33), (3, 1, 33), (2, 1, 1, 33), (2, 1, 5, 1), (1, 3, 5, 33), SHAPE],
@@ -90,6 +91,7 @@ LENGTHS = [
 ]  # around vectors, groups, blocks
 
 
+@every_dtype
 @pytest.mark.parametrize("n", LENGTHS)
 def test_keep_leaves_what_a_mask_of_minus_inf_leaves(impl, dtype, rng, n):
     x, dy = rng.normal(size=(2, 3, n)).astype(dtype)
@@ -101,20 +103,22 @@ def test_keep_leaves_what_a_mask_of_minus_inf_leaves(impl, dtype, rng, n):
         dy, x, *expected[1:], np.where(keep, mask, dtype(-np.inf)), scale=0.7, **DROPOUT
     )
     assert_same_bits(impl.softmax_dropout_forward(x, mask, keep=keep, scale=0.7, **DROPOUT), expected)
-    for hidden in (np.nan, np.inf, -np.inf, 1e30):
+    for hidden in (np.nan, np.inf, -np.inf, float(info(dtype).max)):
         x[~keep], dy[~keep] = hidden, -hidden
         assert_same_bits(impl.softmax_dropout_forward(x, mask, keep=keep, scale=0.7, **DROPOUT), expected)
         dx = impl.softmax_dropout_backward(dy, x, *expected[1:], mask, keep=keep, scale=0.7, **DROPOUT)
         np.testing.assert_array_equal(dx, expected_dx)  # -0 where a finite dy is multiplied by 0
 
 
+@every_dtype
 @pytest.mark.parametrize("causal", [False, True, "lower_right"])
 def test_a_row_that_keeps_nothing_is_zero(impl, dtype, rng, causal):
     x, dy = np.full((2, 4, 70), np.nan, dtype)
     x[::2] = rng.normal(size=(2, 70))
     keep = np.array([[True], [False], [True], [False]])
     y, maximum, rsum = impl.softmax_dropout_forward(x, keep=keep, causal=causal, **DROPOUT)
-    assert_same_bits((y[1::2], maximum[1::2], rsum[1::2]), tuple(np.zeros(s, dtype) for s in ((2, 70), 2, 2)))
+    zeros = np.zeros((2, 70), dtype), *np.zeros((2, 2), compute_type(dtype))
+    assert_same_bits((y[1::2], maximum[1::2], rsum[1::2]), zeros)
     assert np.isfinite(y).all()
     for statistic in (0, 1, np.inf, np.nan):  # also of another forward pass
         maximum[1::2] = rsum[1::2] = statistic
@@ -122,6 +126,7 @@ def test_a_row_that_keeps_nothing_is_zero(impl, dtype, rng, causal):
         np.testing.assert_array_equal(dx[1::2], 0)
 
 
+@every_dtype
 def test_every_byte_but_0_is_true_in_keep(impl, dtype, rng):
     x, dy = rng.normal(size=(2, 3, 300)).astype(dtype)
     numbers = np.arange(300, dtype=np.uint16).astype(np.uint8)
@@ -133,6 +138,7 @@ def test_every_byte_but_0_is_true_in_keep(impl, dtype, rng):
     )
 
 
+@every_dtype
 @pytest.mark.parametrize("causal", [True, "upper_left", "lower_right"])
 @pytest.mark.parametrize(("queries", "keys"), [(1, 1), (1, 5), (7, 7), (40, 40), (3, 50), (50, 3), (150, 150)])
 def test_causal_masks_the_keys_after_the_query(impl, dtype, rng, queries, keys, causal):
@@ -215,9 +221,10 @@ def test_what_is_left_out_of_y_and_dy_is_not_read(impl, dtype, rng):
     np.testing.assert_array_equal(impl.softmax_dropout_backward(dy, **options), expected)
 
 
+@every_dtype
 def test_special_values_in_y(impl, dtype, rng):
     y, dy = rng.normal(size=(2, 12, 70)).astype(dtype)
-    for row, value in enumerate((np.nan, np.inf, -np.inf, -0.0, np.finfo(dtype).max)):
+    for row, value in enumerate((np.nan, np.inf, -np.inf, -0.0, info(dtype).max)):
         y[row, 33], dy[row + 6, 69] = value, value
     with np.errstate(all="ignore"):
         for options in ({}, {"causal": True}, {"keep": np.arange(70) != 33}):
@@ -310,6 +317,7 @@ def test_another_axis_on_threads(level, dtype, rng, number_of_threads_restored, 
     assert_along_axis_equals_along_rows(pyreg, dtype, rng, (300, 1031), 0, p, keep=rng.random((300, 1)) < 0.7)
 
 
+@every_dtype
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_along_another_axis(impl, dtype, rng, layout):
     change, shape = LAYOUTS[layout], (3, 20, 18)
@@ -323,6 +331,7 @@ def test_every_layout_along_another_axis(impl, dtype, rng, layout):
     )
 
 
+@every_dtype
 def test_special_values_along_another_axis_stay_in_their_columns(impl, dtype, rng):
     x, dy = rng.normal(size=(2, 20, 18)).astype(dtype)
     clean, *_ = impl.softmax_dropout_forward(x, axis=0)
@@ -340,18 +349,21 @@ def test_special_values_along_another_axis_stay_in_their_columns(impl, dtype, rn
 # --- special values and accuracy
 
 
+@every_dtype
 def test_rows_of_only_minus_inf_give_zeros(impl, dtype, rng):
     x, dy = rng.normal(size=(2, 4, 70)).astype(dtype)
     mask = np.zeros((4, 1), dtype)
     mask[1:3] = -np.inf
     x[3] = -np.inf
     y, maximum, rsum = impl.softmax_dropout_forward(x, mask, **DROPOUT)
-    assert_same_bits((y[1:], maximum[1:], rsum[1:]), tuple(np.zeros(s, dtype) for s in ((3, 70), 3, 3)))
+    zeros = np.zeros((3, 70), dtype), *np.zeros((2, 3), compute_type(dtype))
+    assert_same_bits((y[1:], maximum[1:], rsum[1:]), zeros)
     assert (y[0] > 0).any()
     dx = impl.softmax_dropout_backward(dy, x, maximum, rsum, mask, **DROPOUT)
     np.testing.assert_array_equal(dx[1:], 0)
 
 
+@every_dtype
 def test_nan_and_inf_make_their_row_nan_and_no_other(impl, dtype, rng):
     x = rng.normal(size=(5, 70)).astype(dtype)
     expected, _, _ = impl.softmax_dropout_forward(x)
@@ -365,6 +377,7 @@ def test_nan_and_inf_make_their_row_nan_and_no_other(impl, dtype, rng):
     assert (y[dropped] == 0).all()
 
 
+@every_dtype
 def test_minus_inf_in_a_mask_does_not_hide_nan_or_inf(impl, dtype):
     # The mask is added, as in NumPy and PyTorch. With `causal`, the masked elements are not read.
     mask = np.array([[0, -np.inf]] * 2, dtype)

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from pyreg._results import ActivationDropoutBackward, FloatArray
-from pyreg.reference.dropout import dropout, dropped, threshold_of
+from pyreg.reference.dropout import after_dropout, dropped, threshold_of
 from pyreg.reference.elementary import constants_of, normal, sigmoid
-from pyreg.reference.norm_rows import as_rows, sum_rows
-from pyreg.reference.results import written
+from pyreg.reference.norm_rows import as_rows, gradient_of
+from pyreg.reference.results import wide, written
 
 TANH_SCALE = 2 * math.sqrt(2 / math.pi)
 TANH_CUBIC = TANH_SCALE * 0.044715
@@ -29,6 +29,10 @@ def at_least(low: float, h: FloatArray) -> FloatArray:
 
 def at_most(high: float, h: FloatArray) -> FloatArray:
     return np.where(h > high, h.dtype.type(high), h)
+
+
+def biased(x: FloatArray, bias: FloatArray | None) -> FloatArray:
+    return wide(x) if bias is None else wide(x) + wide(bias)
 
 
 def value(activation: str, h: FloatArray) -> Any:
@@ -78,8 +82,8 @@ def activation_dropout_forward(
     training: bool,
     out: FloatArray | None,
 ) -> FloatArray:
-    h = x if bias is None else x + bias
-    return dropout(value(activation, h), p, key, offset, training, out)
+    y = after_dropout(value(activation, biased(x, bias)), p, key, offset, training)
+    return written(y, out, x.shape, x.dtype)
 
 
 def activation_dropout_backward(
@@ -92,8 +96,8 @@ def activation_dropout_backward(
     offset: int,
     out: FloatArray | None,
 ) -> ActivationDropoutBackward:
-    h = x if bias is None else x + bias
-    return gradients(dropout(gradient(activation, dy, h), p, key, offset), bias, out)
+    dx = after_dropout(gradient(activation, wide(dy), biased(x, bias)), p, key, offset)
+    return gradients(dx, bias, out, x.dtype)
 
 
 def relu_dropout_backward(
@@ -109,9 +113,11 @@ def relu_dropout_backward(
     if x is not None:
         return activation_dropout_backward("relu", dy, x, bias, p, key, offset, out)
     # y is positive where x + bias was and is kept. Not `y > 0`, because dy passes through where y is NaN.
-    return gradients(dropped(dy, ~(y <= 0), threshold_of(p)), bias, out)
+    return gradients(dropped(wide(dy), ~(wide(y) <= 0), threshold_of(p)), bias, out, y.dtype)
 
 
-def gradients(dx: FloatArray, bias: FloatArray | None, out: FloatArray | None) -> ActivationDropoutBackward:
-    dbias = None if bias is None else sum_rows(as_rows(dx, dx.ndim - 1))
-    return ActivationDropoutBackward(written(dx, out, dx.shape), dbias)
+def gradients(
+    dx: FloatArray, bias: FloatArray | None, out: FloatArray | None, dtype: np.dtype[Any]
+) -> ActivationDropoutBackward:
+    dbias = None if bias is None else gradient_of(bias, as_rows(dx, dx.ndim - 1))
+    return ActivationDropoutBackward(written(dx, out, dx.shape, dtype), dbias)

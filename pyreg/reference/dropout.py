@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pyreg._results import FloatArray
 from pyreg.reference.philox import philox_bytes
-from pyreg.reference.results import written
+from pyreg.reference.results import wide, written
 
 DROPOUT_DOMAIN = 0
 CHUNK = 2**16  # elements processed at once, to limit memory
@@ -52,12 +52,17 @@ def dropped(x: FloatArray, mask: Any, threshold: int) -> FloatArray:
     return result
 
 
-def dropout(
-    x: FloatArray, p: float, key: int, offset: int, training: bool = True, out: FloatArray | None = None
-) -> FloatArray:
+def after_dropout(x: FloatArray, p: float, key: int, offset: int, training: bool = True) -> FloatArray:
+    """The result, not yet rounded to x's dtype."""
     threshold = threshold_of(p) if training else 0
     mask = kept(x.size, threshold, key, offset).reshape(x.shape)
-    return written(dropped(x, mask, threshold), out, x.shape)
+    return dropped(wide(x), mask, threshold)
+
+
+def dropout(x: FloatArray, p: float, key: int, offset: int, training: bool, out: FloatArray | None) -> FloatArray:
+    copied = not training or threshold_of(p) == 0  # with the bits of each NaN
+    y = x if copied else after_dropout(x, p, key, offset, training)
+    return written(y, out, x.shape, x.dtype)
 
 
 def dropout_mask(shape: tuple[int, ...], p: float, key: int, offset: int) -> npt.NDArray[np.bool_]:

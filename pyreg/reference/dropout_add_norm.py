@@ -14,6 +14,9 @@ residual has the same gradient. The branch's gradient passes back through the fa
     dlayer_scale = sum over rows of dresidual * (dropout(x) * row_scale)
 
 The compiled kernels do this row by row, in the same order.
+
+**Rounding.** Of 16-bit arrays, only results are rounded. The norm is that of z as it is returned, rounded. The other
+steps are computed from each other before they are rounded: dx is computed from the sum that dresidual is rounded to.
 """
 
 from __future__ import annotations
@@ -23,18 +26,19 @@ from typing import Any
 import numpy as np
 
 from pyreg import _results
+from pyreg._dtypes import compute_dtype
 from pyreg._results import Float64Array, FloatArray
-from pyreg.reference.dropout import dropout
+from pyreg.reference.dropout import after_dropout
 from pyreg.reference.layer_norm import layer_norm_backward, layer_norm_forward
-from pyreg.reference.norm_rows import as_rows, sum_rows
-from pyreg.reference.results import written
+from pyreg.reference.norm_rows import as_rows, gradient_of
+from pyreg.reference.results import wide, written
 from pyreg.reference.rms_norm import rms_norm_backward, rms_norm_forward
 
 
 def times_row_scale(branch: FloatArray, row_scale: FloatArray | None) -> FloatArray:
     if row_scale is None:
         return branch
-    factor = row_scale.reshape(row_scale.shape + (1,) * (branch.ndim - row_scale.ndim))
+    factor = wide(row_scale).reshape(row_scale.shape + (1,) * (branch.ndim - row_scale.ndim))
     result: FloatArray = np.where(factor == 0, branch.dtype.type(0), branch * factor)
     return result
 
@@ -55,12 +59,15 @@ def branch_sum(
     z_out: FloatArray | None,
 ) -> tuple[FloatArray, FloatArray | None, tuple[Any, ...]]:
     """z, the sum; z as a result, None if not wanted; and the last arguments of the norm."""
-    z = times_row_scale(dropout(x, p, key, offset, training), row_scale)
+    value = times_row_scale(after_dropout(x, p, key, offset, training), row_scale)
     if layer_scale is not None:
-        z = z * layer_scale
+        value = value * wide(layer_scale)
     if residual is not None:
-        z = z + residual
-    return z, written(z, z_out, x.shape) if return_z else None, (normalized_shape, eps, out)
+        value = value + wide(residual)
+    like = next(array for array in (residual, z_out, x) if array is not None)
+    z = written(value, z_out, x.shape, like.dtype)
+    # z may be wider than y, which has x's dtype.
+    return z, z if return_z else None, (normalized_shape, eps, np.empty_like(x) if out is None else out)
 
 
 def dropout_add_layer_norm_forward(
@@ -81,7 +88,9 @@ def dropout_add_rms_norm_forward(
 
 def branch_gradients(
     through_norm: FloatArray,
+    dy: FloatArray,
     dz: FloatArray | None,
+    z: FloatArray,
     axis: int,
     p: float,
     key: int,
@@ -94,14 +103,20 @@ def branch_gradients(
     dresidual_out: FloatArray | None,
 ) -> tuple[FloatArray, FloatArray | None, FloatArray | None]:
     """dx, dresidual and dlayer_scale. The normalised axes are those from `axis` on."""
-    d = through_norm if dz is None else through_norm + dz
+    d = through_norm if dz is None else through_norm + wide(dz)
     dbranch, dlayer_scale = d, None
     if x is not None and layer_scale is not None:
-        unscaled = times_row_scale(dropout(x, p, key, offset), row_scale)
-        dlayer_scale = sum_rows(as_rows(d * unscaled, axis)).reshape(layer_scale.shape)
-        dbranch = dbranch * layer_scale
-    dx = dropout(times_row_scale(dbranch, row_scale), p, key, offset, out=out)
-    return dx, written(d, dresidual_out, d.shape) if return_dresidual else None, dlayer_scale
+        unscaled = times_row_scale(after_dropout(x, p, key, offset), row_scale)
+        dlayer_scale = gradient_of(layer_scale, as_rows(d * unscaled, axis))
+        dbranch = dbranch * wide(layer_scale)
+    dx = written(after_dropout(times_row_scale(dbranch, row_scale), p, key, offset), out, d.shape, dy.dtype)
+    dresidual = written(d, dresidual_out, d.shape, z.dtype) if return_dresidual else None
+    return dx, dresidual, dlayer_scale
+
+
+def unrounded(z: FloatArray) -> FloatArray:
+    """An array that receives the gradient with respect to z before it is rounded."""
+    return np.empty(z.shape, compute_dtype(z.dtype))
 
 
 def dropout_add_layer_norm_backward(
@@ -113,14 +128,14 @@ def dropout_add_layer_norm_backward(
     weight: FloatArray | None,
     *others: Any,
 ) -> _results.DropoutAddLayerNormBackward:
-    through_norm, dweight, dbias = layer_norm_backward(dy, z, mean, rstd, weight, None)
-    dx, dresidual, dlayer_scale = branch_gradients(through_norm, dz, rstd.ndim, *others)
+    through_norm, dweight, dbias = layer_norm_backward(dy, z, mean, rstd, weight, unrounded(z))
+    dx, dresidual, dlayer_scale = branch_gradients(through_norm, dy, dz, z, rstd.ndim, *others)
     return _results.DropoutAddLayerNormBackward(dx, dresidual, dweight, dbias, dlayer_scale)
 
 
 def dropout_add_rms_norm_backward(
     dy: FloatArray, dz: FloatArray | None, z: FloatArray, rstd: FloatArray, weight: FloatArray | None, *others: Any
 ) -> _results.DropoutAddRmsNormBackward:
-    through_norm, dweight = rms_norm_backward(dy, z, rstd, weight, None)
-    dx, dresidual, dlayer_scale = branch_gradients(through_norm, dz, rstd.ndim, *others)
+    through_norm, dweight = rms_norm_backward(dy, z, rstd, weight, unrounded(z))
+    dx, dresidual, dlayer_scale = branch_gradients(through_norm, dy, dz, z, rstd.ndim, *others)
     return _results.DropoutAddRmsNormBackward(dx, dresidual, dweight, dlayer_scale)

@@ -22,8 +22,8 @@ The mean within rstd has no effect, because the deviations sum to 0. Summed over
 So dx is rstd times what is left of g after removing its components along the row of ones and (exactly if eps is 0)
 along xhat. Moving x in these directions does not change the result of the forward pass.
 
-**Rounding.** The mean is held as shift + lo: shift is a number of x's dtype near the mean, and lo is the mean of
-x - shift. A single float32 is not enough: the nearest one to a mean around 1e6 may be off by 0.03. The sum of
+**Rounding.** The mean is held as shift + lo: shift is a number of the sums' dtype near the mean, and lo is the mean
+of x - shift. A single float32 is not enough: the nearest one to a mean around 1e6 may be off by 0.03. The sum of
 (x - shift)**2 is too large by n * lo**2 and is corrected. The nearer the shift is to the mean, the smaller the
 correction, and the more digits are left. The shift is the mean of the row's first elements, which usually is well
 within a standard deviation of the row's mean. If it is not, the sums are recomputed about the mean (Chan, Golub and
@@ -39,8 +39,8 @@ import numpy as np
 
 from pyreg._results import Float64Array, FloatArray, LayerNormBackward, LayerNormForward
 from pyreg.reference.lanes import lane_count, lane_sum, row_sum
-from pyreg.reference.norm_rows import as_rows, factor, inverse_deviation, row_mean, scale_for, sum_rows
-from pyreg.reference.results import written
+from pyreg.reference.norm_rows import as_rows, factor, gradient_of, inverse_deviation, row_mean, scale_for
+from pyreg.reference.results import wide, written
 
 
 class RowMoments(NamedTuple):
@@ -81,18 +81,18 @@ def layer_norm_forward(
     leading = x.shape[: -len(normalized_shape)]
     rows = as_rows(x, len(leading))
     scale = scale_for(rows, row_moments(rows).variance, eps)
-    rows = rows * scale.astype(x.dtype)
+    rows = rows * scale.astype(rows.dtype)
     shift, lo, variance = row_moments(rows)
     inverse = inverse_deviation(variance, eps, scale)
 
-    y = ((rows - shift) - lo.astype(x.dtype)) * factor(inverse, x.dtype)
+    y = ((rows - shift) - lo.astype(rows.dtype)) * factor(inverse, rows.dtype)
     if weight is not None:
-        y = y * weight.reshape(-1)
+        y = y * wide(weight).reshape(-1)
     if bias is not None:
-        y = y + bias.reshape(-1)
+        y = y + wide(bias).reshape(-1)
     mean = (shift.astype(np.float64) + lo) / scale
-    rstd = (inverse * scale).astype(x.dtype)
-    return LayerNormForward(written(y, out, x.shape), mean.reshape(leading), rstd.reshape(leading))
+    rstd = (inverse * scale).astype(rows.dtype)
+    return LayerNormForward(written(y, out, x.shape, x.dtype), mean.reshape(leading), rstd.reshape(leading))
 
 
 def layer_norm(*arguments: Any) -> FloatArray:
@@ -107,17 +107,15 @@ def layer_norm_backward(
     weight: FloatArray | None,
     out: FloatArray | None,
 ) -> LayerNormBackward:
-    shape = x.shape[mean.ndim :]
     rows, dy = as_rows(x, mean.ndim), as_rows(dy, mean.ndim)
     mean, rstd = mean.reshape(-1, 1), rstd.reshape(-1, 1)
-    shift = mean.astype(x.dtype)
-    lo = (mean - shift.astype(np.float64)).astype(x.dtype)
+    shift = mean.astype(rows.dtype)
+    lo = (mean - shift.astype(np.float64)).astype(rows.dtype)
 
     xhat = ((rows - shift) - lo) * rstd
-    g = dy if weight is None else dy * weight.reshape(-1)
+    g = dy if weight is None else dy * wide(weight).reshape(-1)
     dx = ((g - row_mean(g)) - xhat * row_mean(g * xhat)) * rstd
     dweight = dbias = None
     if weight is not None:
-        dweight = sum_rows(dy * xhat).reshape(shape)
-        dbias = sum_rows(dy).reshape(shape)
-    return LayerNormBackward(written(dx, out, x.shape), dweight, dbias)
+        dweight, dbias = gradient_of(weight, dy * xhat), gradient_of(weight, dy)
+    return LayerNormBackward(written(dx, out, x.shape, x.dtype), dweight, dbias)

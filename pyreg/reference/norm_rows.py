@@ -9,14 +9,15 @@ import numpy as np
 
 from pyreg._results import Float64Array, FloatArray
 from pyreg.reference.lanes import row_sum
+from pyreg.reference.results import wide, written
 
 # In a sum over rows: the rows of a block, and those that are added up before their sum is added to the block's.
 BLOCK_ROWS, INNER_ROWS = 64, 16
 
 
 def as_rows(x: FloatArray, axis: int) -> FloatArray:
-    """x as (rows, n): a row has the axes from `axis` on."""
-    return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
+    """x as (rows, n), in the dtype that is computed in: a row has the axes from `axis` on."""
+    return wide(x).reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
 
 
 def scale_for(x: FloatArray, spread: Float64Array, eps: float) -> Float64Array:
@@ -65,6 +66,11 @@ def sum_rows(x: FloatArray) -> FloatArray:
         inner = [add_up(block[at : at + INNER_ROWS]) for at in range(0, len(block), INNER_ROWS)]
         total += add_up(inner).astype(np.float64)
     return total.astype(x.dtype)
+
+
+def gradient_of(parameter: FloatArray, terms: FloatArray) -> FloatArray:
+    """The sum of the terms over the rows, in the parameter's dtype and shape."""
+    return written(sum_rows(terms), None, parameter.shape, parameter.dtype)
 
 
 def add_up(rows: Any) -> Any:

@@ -22,8 +22,8 @@ import numpy as np
 
 from pyreg._results import Float64Array, FloatArray, RmsNormBackward, RmsNormForward
 from pyreg.reference.lanes import row_sum
-from pyreg.reference.norm_rows import as_rows, factor, inverse_deviation, row_mean, scale_for, sum_rows
-from pyreg.reference.results import written
+from pyreg.reference.norm_rows import as_rows, factor, gradient_of, inverse_deviation, row_mean, scale_for
+from pyreg.reference.results import wide, written
 
 
 def mean_square(x: FloatArray) -> Float64Array:
@@ -37,14 +37,14 @@ def rms_norm_forward(
     leading = x.shape[: -len(normalized_shape)]
     rows = as_rows(x, len(leading))
     scale = scale_for(rows, mean_square(rows), eps)
-    rows = rows * scale.astype(x.dtype)
+    rows = rows * scale.astype(rows.dtype)
     inverse = inverse_deviation(mean_square(rows), eps, scale)
 
-    y = rows * factor(inverse, x.dtype)
+    y = rows * factor(inverse, rows.dtype)
     if weight is not None:
-        y = y * weight.reshape(-1)
-    rstd = (inverse * scale).astype(x.dtype)
-    return RmsNormForward(written(y, out, x.shape), rstd.reshape(leading))
+        y = y * wide(weight).reshape(-1)
+    rstd = (inverse * scale).astype(rows.dtype)
+    return RmsNormForward(written(y, out, x.shape, x.dtype), rstd.reshape(leading))
 
 
 def rms_norm(*arguments: Any) -> FloatArray:
@@ -54,12 +54,11 @@ def rms_norm(*arguments: Any) -> FloatArray:
 def rms_norm_backward(
     dy: FloatArray, x: FloatArray, rstd: FloatArray, weight: FloatArray | None, out: FloatArray | None
 ) -> RmsNormBackward:
-    shape = x.shape[rstd.ndim :]
     rows, dy = as_rows(x, rstd.ndim), as_rows(dy, rstd.ndim)
     rstd = rstd.reshape(-1, 1)
 
     xhat = rows * rstd
-    g = dy if weight is None else dy * weight.reshape(-1)
+    g = dy if weight is None else dy * wide(weight).reshape(-1)
     dx = (g - xhat * row_mean(g * xhat)) * rstd
-    dweight = None if weight is None else sum_rows(dy * xhat).reshape(shape)
-    return RmsNormBackward(written(dx, out, x.shape), dweight)
+    dweight = None if weight is None else gradient_of(weight, dy * xhat)
+    return RmsNormBackward(written(dx, out, x.shape, x.dtype), dweight)

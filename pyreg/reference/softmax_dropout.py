@@ -11,7 +11,7 @@ overflowing::
           = prob[j] * (dprob[j] - sum(dprob * prob))
 
 The forward pass returns two numbers per row, the maximum and 1 / sum. prob is recomputed from them, bit for bit. If
-nothing was dropped, it is y.
+nothing was dropped, it is y, which is rounded if it has 16 bits.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from pyreg._dtypes import compute_dtype
 from pyreg._results import FloatArray, SoftmaxDropoutForward
-from pyreg.reference.dropout import dropout
+from pyreg.reference.dropout import after_dropout
 from pyreg.reference.elementary import exp
 from pyreg.reference.lanes import row_sum
-from pyreg.reference.results import written
+from pyreg.reference.results import wide, written
 
 Kept = npt.NDArray[np.bool_]
 
@@ -48,9 +49,9 @@ def where(left: Kept, value: FloatArray, other: float) -> FloatArray:
 
 def scores(x: FloatArray, mask: FloatArray | None, scale: float, left: Kept) -> FloatArray:
     """The scores of which exp is computed: -inf where one is left out."""
-    s: FloatArray = x * x.dtype.type(scale)
+    s: FloatArray = wide(x) * compute_dtype(x.dtype).type(scale)
     if mask is not None:
-        s = s + mask
+        s = s + wide(mask)
     return where(left, s, -np.inf)
 
 
@@ -76,7 +77,7 @@ def softmax_dropout_forward(
     total = row_sum(e)
     rsum = np.where(total == 0, 0.0, 1 / total).astype(s.dtype)
     prob = np.ascontiguousarray(np.moveaxis(e * rsum, -1, axis))
-    y = dropout(prob, p, key, offset, training, out)
+    y = written(after_dropout(prob, p, key, offset, training), out, x.shape, x.dtype)
     return SoftmaxDropoutForward(y, maximum.reshape(s.shape[:-1]), rsum.reshape(s.shape[:-1]))
 
 
@@ -98,13 +99,13 @@ def softmax_dropout_backward(
 ) -> FloatArray:
     left = left_by(dy, causal, keep)
     if y is not None:
-        prob = y
+        prob = wide(y)
     else:
         assert x is not None
         assert maximum is not None
         assert rsum is not None
         maximum, rsum = (np.expand_dims(statistic, axis) for statistic in (maximum, rsum))
         prob = exp(scores(x, mask, scale, left) - maximum) * rsum
-    prob, dprob = (where(left, w, 0) for w in (prob, dropout(dy, p, key, offset)))
+    prob, dprob = (where(left, w, 0) for w in (prob, after_dropout(dy, p, key, offset)))
     mean = np.moveaxis(row_sum(np.moveaxis(dprob * prob, axis, -1)), -1, axis).astype(prob.dtype)
-    return written((prob * (dprob - mean)) * prob.dtype.type(scale), out, dy.shape)
+    return written((prob * (dprob - mean)) * prob.dtype.type(scale), out, dy.shape, dy.dtype)
