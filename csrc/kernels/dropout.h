@@ -76,11 +76,13 @@ void dropout_elements(int64_t n, const T* x, uint64_t threshold, uint64_t key, u
   if constexpr (kNontemporal) nontemporal_fence();
 }
 
+// The same with less code, for all elements but floats.
 template <typename S>
-void dropout_halves(int64_t n, const S* x, uint64_t threshold, uint64_t key, uint64_t offset, S* y,
+void dropout_staged(int64_t n, const S* x, uint64_t threshold, uint64_t key, uint64_t offset, S* y,
                     bool nontemporal) {
+  using T = Compute<S>;
   RowMasks masks(1, n, threshold, key, offset);
-  const float scale = masks.scale<float>();
+  const T scale = masks.scale<T>();
   StagedRowWriter<S> results(n, y, nontemporal);
   const uint8_t* keep = nullptr;
   int64_t chunk_begin = 0;
@@ -91,7 +93,7 @@ void dropout_halves(int64_t n, const S* x, uint64_t threshold, uint64_t key, uin
       },
       [&](auto vector) PYREG_LAMBDA {
         fetch_ahead<kReadAhead, 2>(vector, x);
-        return masked<float>(vector.load(x), scale, kept_lanes<float>(vector, keep, chunk_begin));
+        return masked<T>(vector.load(x), scale, kept_lanes<T>(vector, keep, chunk_begin));
       });
   results.finish();
 }
@@ -103,8 +105,8 @@ void dropout(int64_t n, const S* x, uint64_t threshold, uint64_t key, uint64_t o
     std::memset(y, 0, n * sizeof(S));
   } else if (threshold == 0) {
     if (y != x) std::memcpy(y, x, n * sizeof(S));
-  } else if constexpr (kHalf<S>) {
-    dropout_halves(n, x, threshold, key, offset, y, nontemporal);
+  } else if constexpr (kStaged<S>) {
+    dropout_staged(n, x, threshold, key, offset, y, nontemporal);
   } else {
     const auto run = nontemporal ? dropout_elements<S, true> : dropout_elements<S, false>;
     run(n, x, threshold, key, offset, y);

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "kernels/table.h"
 
@@ -283,12 +284,12 @@ struct PartVector {
   PYREG_INLINE auto before(int64_t end) const { return lanes_before<T>(at, end); }
 };
 
-// Calls take(k) for each vector of a group. 16-bit elements in short vectors: in a loop, because their code is large,
-// and processors without AVX2 are rare.
+// Calls take(k) for each vector of a group. If they are many, only floats are worth so much code: processors without
+// AVX2 are rare.
 template <typename S, typename Take>
 PYREG_INLINE void each_of_group(Take take) {
   constexpr int kVecs = Group<S>::kVecs;
-  if constexpr (kHalf<S> && kVecs > 4) {
+  if constexpr (!std::is_same_v<S, float> && kVecs > 4) {
 #pragma GCC unroll 1
     for (int k = 0; k < kVecs; k += 2) {
       take(k);
