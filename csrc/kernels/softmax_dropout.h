@@ -165,6 +165,8 @@ void softmax_dropout_backward(const SoftmaxDropoutBackward<S>& a) {
     else if constexpr (is_nontemporal.value)
       some ? softmax_backward_from_weights_in_memory<S, true>(a)
            : softmax_backward_from_weights_in_memory<S, false>(a);
+    else if constexpr (kHalf<S>)
+      softmax_backward_from_weights_in_cache<S, true>(a);  // if all are left too, for less code
     else
       some ? softmax_backward_from_weights_in_cache<S, true>(a) : softmax_backward_from_weights_in_cache<S, false>(a);
   });
