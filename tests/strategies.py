@@ -83,9 +83,9 @@ SPECIALS = st.lists(st.tuples(SOME, PLACES, st.sampled_from(VALUES)), max_size=3
 
 
 @st.composite
-def calls_of(draw, cases, shapes):
+def calls_of(draw, cases, shapes, dtypes):
     case = draw(cases)
-    dtype = draw(DTYPE_OF[case.name])
+    dtype = draw(DTYPE_OF[case.name] if dtypes is None else dtypes)
     shape = large(draw, case, dtype) if shapes is LARGE else draw(shapes)
     changes = {name: draw(OPTIONS[name]) for name in case.numbers if name != "shape"}
     if changes.get("causal") and len(shape) < 2:
@@ -108,9 +108,10 @@ def calls_of(draw, cases, shapes):
     return Call(case.name, shape, np.dtype(dtype).name, draw(SEEDS), changes, specials)
 
 
-def calls(wanted=lambda case: True, shapes=SMALL):
+def calls(wanted=lambda case: True, shapes=SMALL, dtypes=None):
     """A valid call: options, arrays with special values here and there, and some left out."""
-    return calls_of(st.sampled_from([case for case in CASES.values() if wanted(case)]), shapes)
+    cases = st.sampled_from([case for case in CASES.values() if wanted(case)])
+    return calls_of(cases, shapes, None if dtypes is None else st.sampled_from(dtypes))
 
 
 # --- trials

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from cases import SIXTEEN_BIT, call_of_core, cases_with, inputs, parameters_of, read_only, unaligned
+from cases import SIXTEEN_BIT, call_of_core, cases_with, compute_type, inputs, parameters_of, read_only, unaligned
 
 import pyreg
 from pyreg._cases import CASES, Of
@@ -419,17 +419,19 @@ def test_neighbouring_arrays_do_not_overlap(case):
 # --- the core, threads and the rest
 
 
-def test_the_core_itself_refuses_what_it_cannot_use(case):
+def test_the_core_itself_refuses_what_it_cannot_use(case, dtype):
     """A mistake above the core is an error, not a bad memory access: here the check returns what it is given."""
-    outs = {out: np.ones(SHAPE, F32) for out in case.outs}
-    core, (*given, _) = call_of_core(case, good(case.name) | outs)
+    arguments = case.arguments(SHAPE, dtype) | {out: np.ones(SHAPE, dtype) for out in case.outs}
+    core, (*given, _) = call_of_core(case, arguments)
+    names = {id(value): name for name, value in arguments.items()}
+    may_differ = {name for group in case.in_float32 for name in group}
 
     def refused_by_core(*given):
         with pytest.raises((RuntimeError, TypeError), match=r"is refused|_core"):
             core(*given, lambda *given: given)
 
-    governs = good(case.name).get(first(case))
-    written = [*outs.values(), *(good(case.name)[name] for name in case.updated)]
+    governs = arguments.get(first(case))
+    written = [arguments[name] for name in (*case.outs, *case.updated)]
     for place, value in enumerate(given):
         bad = ["abc", object()] if isinstance(value, (int, float, str, np.ndarray)) else []
         if isinstance(value, np.ndarray):
@@ -437,7 +439,11 @@ def test_the_core_itself_refuses_what_it_cannot_use(case):
             bad += [unaligned(value)] if value.itemsize > 1 else []
             bad += [value.T] if value.ndim > 1 else []
             bad += [read_only(value)] if any(value is array for array in written) else []
-            bad += [np.ones((3, 7), value.dtype)] if value is not governs else []
+            if value is not governs:
+                bad.append(np.ones((3, 7), value.dtype))
+                free = names[id(value)] in may_differ
+                allowed = {dtype, compute_type(dtype)} if free else {value.dtype.type}
+                bad += [np.ones(value.shape, other) for other in (F32, F64, *SIXTEEN_BIT) if other not in allowed]
         for wrong in bad:
             refused_by_core(*given[:place], wrong, *given[place + 1 :])
     for count in range(len(given)):

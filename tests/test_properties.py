@@ -3,11 +3,13 @@
 Derandomised: every run tries the same examples.
 """
 
+import numpy as np
 from bits import assert_same_bits
-from cases import LAYOUTS, LEVELS, cut_results, has_rows, inputs, isa, on_every_level, reference
+from cases import LAYOUTS, LEVELS, SIXTEEN_BIT, cut_results, has_rows, inputs, isa, on_every_level, reference
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from strategies import calls
+from test_sixteen_bit import assert_is_rounded
 
 import pyreg
 from pyreg._cases import Of
@@ -34,6 +36,12 @@ def test_layouts_of_inputs_do_not_matter(call, data):
     chosen = {name: data.draw(st.sampled_from([*LAYOUTS, None])) for name in inputs(case, arguments)}
     other = arguments | {name: LAYOUTS[layout](arguments[name]) for name, layout in chosen.items() if layout}
     assert_same_bits(case.call(pyreg, other), case.call(pyreg, arguments), chosen)
+
+
+@settings(max_examples=500)
+@given(calls(lambda case: np.float16 in case.dtypes, dtypes=SIXTEEN_BIT))
+def test_results_of_16_bits_are_those_of_float32_rounded_once(call):
+    assert_is_rounded(call.case, pyreg, call.arguments())
 
 
 @settings(max_examples=500)

@@ -13,9 +13,11 @@ from pyreg import _core
 from pyreg._cases import CASES
 
 pytest.importorskip("mypy")
+pytest.importorskip("ml_dtypes")
 
 # What the table of cases does not cover: results have their declared types, and wrong uses do not pass.
 USER = """
+import ml_dtypes
 import numpy as np
 import pyreg
 
@@ -34,6 +36,12 @@ with pyreg.num_threads(2):
     pyreg.reference.layer_norm([[1.0, 2.0]]).sum()
 pyreg.set_num_threads(pyreg.get_num_threads())
 kept: np.typing.NDArray[np.bool_] = pyreg.dropout_mask((4, 8), 0.1, key=key)
+
+low = x.astype(ml_dtypes.bfloat16)
+pyreg.layer_norm(low, weight, out=low)
+pyreg.dropout_add_layer_norm_forward(x.astype(np.float16), x, weight).y.astype(np.float32)
+pyreg.l2_penalty(low, 0.1)
+pyreg.l2_penalty([low, x.astype(np.float16), x], 0.1)
 
 # Strict mypy reports an ignore that ignores nothing.
 pyreg.dropout(x)  # type: ignore[call-arg]
