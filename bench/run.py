@@ -3,7 +3,7 @@
 The tables have a row for each operation, size and thread count. Every answer is checked before it is timed. The calls
 of pyreg, the copies and the other libraries take turns. NumPy is always measured, PyTorch if it is installed, and JAX
 and numba, if they are, for LayerNorm, dropout and AdamW. --company and --busy measure what users get: calls between
-matrix products, and calls beside other programs.
+matrix products, and calls beside other programs. --dtype float16 and bfloat16 measure pyreg and PyTorch.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import json
 import sys
 from typing import Any
 
+import numpy as np
 from console import exit_status, output_file
 from kernels.against import format_against, read_run
 from kernels.company import PRODUCTS, SHAPES, company
 from kernels.compare import compare, import_peers
+from kernels.gain import gain
 from kernels.internals import isa, python_layer, sweep
 from kernels.measure import FULL, QUICK, Effort
 from kernels.operations import OPERATIONS
@@ -24,6 +26,7 @@ from kernels.report import Peers, format_disturbance, format_machine, format_not
 from tqdm import tqdm
 
 import pyreg
+from pyreg._cases import sixteen_bit_dtypes
 
 PEERS = ("numpy", "torch", "jax", "numba")
 
@@ -54,6 +57,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         metavar="N,N",
         help=f"numbers of threads; default: {','.join(map(str, default_threads))}",
     )
+    add("--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of all arrays")
     add("--compile", action="store_true", help="PyTorch through torch.compile as well, which is slow")
     add("--json", type=output_file(), metavar="FILE", help="write every number to FILE")
     add("--against", type=read_run, metavar="FILE", help="compare with the run that --json wrote to FILE")
@@ -64,37 +68,59 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--busy", action="store_true", help="instead: calls beside busy processes, which it starts and ends")
     add("--sweep", action="store_true", help="instead: pyreg's time per element against the size")
     add("--isa", action="store_true", help="instead: what each instruction-set level gains")
+    add("--gain", action="store_true", help="instead: what --dtype gains over float32, on the most threads")
     args = parser.parse_args(argv)
     args.kinds = [kind for kind in ("company", "busy") if getattr(args, kind)]
-    args.inside = args.sweep or args.isa
+    args.inside = args.sweep or args.isa or args.gain
     for option in ("plot", "compile"):
         if getattr(args, option) and (args.kinds or args.inside):
-            parser.error(f"--{option} cannot be combined with --company, --busy, --sweep or --isa")
+            parser.error(f"--{option} cannot be combined with --company, --busy, --sweep, --isa or --gain")
+    dtypes = {np.dtype(t).name: np.dtype(t) for t in (np.float32, *sixteen_bit_dtypes())}
+    if args.dtype not in dtypes:
+        parser.error("argument --dtype: bfloat16 is that of the package ml_dtypes, which is not installed")
+    args.dtype = dtypes[args.dtype]
+    if args.kinds and args.dtype != np.float32:
+        parser.error("--company and --busy measure float32 alone: NumPy has no fast matrix product of 16 bits")
+    if args.gain and (args.dtype == np.float32 or args.sweep or args.isa):
+        parser.error("--gain needs --dtype float16 or bfloat16, and cannot be combined with --sweep or --isa")
     if args.kinds and (args.inside or args.threads != default_threads):
-        parser.error("--company and --busy cannot be combined with --threads, --sweep or --isa")
+        parser.error("--company and --busy cannot be combined with --threads, --sweep, --isa or --gain")
     if args.against and args.inside:
-        parser.error("--against cannot be combined with --sweep or --isa")
-    if args.against and not any(args.against.get(kind) for kind in args.kinds or ["rows"]):
-        parser.error("argument --against: that run did not measure what this one does; see --company and --busy")
+        parser.error("--against cannot be combined with --sweep, --isa or --gain")
+    if args.against and (
+        args.against.get("dtype", "float32") != args.dtype.name
+        or not any(args.against.get(kind) for kind in args.kinds or ["rows"])
+    ):
+        parser.error(
+            "argument --against: that run did not measure what this one does; see --dtype, --company and --busy"
+        )
     if args.isa and not args.sweep:
         if args.threads not in (default_threads, [1]):
             parser.error("--isa measures on one thread")
         args.threads = [1]
+    if args.gain:
+        args.threads = args.threads[-1:]
     known = PRODUCTS if args.kinds else OPERATIONS
     args.ops = [title for title in known if not args.only or title.split()[0] in args.only]
     if not args.ops:
         parser.error(f"--company and --busy measure only {', '.join(title.split()[0] for title in PRODUCTS)}")
+    args.ops = [title for title in args.ops if OPERATIONS[title].takes(args.dtype)]
+    if not args.ops:
+        parser.error(f"{', '.join(args.only)}: does not take {args.dtype}")
     return args
 
 
 def measure_inside(args: argparse.Namespace, effort: Effort, bar: tqdm) -> dict[str, Any]:
-    """Measure and print what --sweep and --isa ask for; return it for JSON."""
+    """Measure and print what --sweep, --isa and --gain ask for; return it for JSON."""
     results = {}
     if args.sweep:
-        text, results["sweep"] = sweep(args.ops, args.threads, args.quick, effort, bar)
+        text, results["sweep"] = sweep(args.ops, args.dtype, args.threads, args.quick, effort, bar)
         bar.write(text)
     if args.isa:
-        text, results["isa"] = isa(args.ops, args.quick, effort, bar)
+        text, results["isa"] = isa(args.ops, args.dtype, args.quick, effort, bar)
+        bar.write(text)
+    if args.gain:
+        text, results["gain"] = gain(args.ops, args.dtype, args.threads[0], args.quick, effort, bar)
         bar.write(text)
     return results
 
@@ -102,24 +128,26 @@ def measure_inside(args: argparse.Namespace, effort: Effort, bar: tqdm) -> dict[
 def measure_comparison(args: argparse.Namespace, peers: Peers, effort: Effort, bar: tqdm) -> dict[str, Any]:
     """Measure and print the comparison, and what the Python layer costs; return it for JSON."""
     sizes = {op: OPERATIONS[op].sizes[: 2 if args.quick else None] for op in args.ops}
-    rows = compare(sizes, args.threads, peers, effort, bar)
-    text, layer = python_layer(args.ops, effort, bar)
+    rows = compare(sizes, args.dtype, args.threads, peers, effort, bar)
+    text, layer = python_layer(args.ops, args.dtype, effort, bar)
     bar.write(text)
-    bar.write(format_notes(peers, with_loop="adamw_update" in args.ops))
+    bar.write(format_notes(peers, args.dtype.name, with_loop="adamw_update" in args.ops))
     # A new array waits for its memory, whatever else the machine does.
     bar.write(format_disturbance(row.times["pyreg"] for row in rows if row.result == "out="))
     if args.plot:
         from kernels.plot import plot  # matplotlib takes a second to import
 
         config = pyreg.show_config("dicts")
-        plot(args.plot, rows, f"{config['machine']['cpu']}, {config['isa']['chosen']}")
+        plot(args.plot, rows, f"{config['machine']['cpu']}, {config['isa']['chosen']}", args.dtype.name)
     return {"rows": [row.as_json(peers) for row in rows], "python_layer": layer}
 
 
 def work(args: argparse.Namespace) -> None:
     """Measure, print, write the files."""
     effort = QUICK if args.quick else FULL
-    wanted = () if args.inside else PEERS[:2] if args.kinds else (*PEERS, *["torch_compile"] * args.compile)
+    # NumPy computes float16 one element at a time, and bfloat16 not by itself.
+    available = PEERS if args.dtype == np.float32 else ("torch",)
+    wanted = () if args.inside else PEERS[:2] if args.kinds else (*available, *["torch_compile"] * args.compile)
     peers, missing = import_peers(wanted)
     machine: dict[str, Any] = pyreg.show_config("dicts") | {
         "measured_threads": args.threads,
@@ -136,7 +164,7 @@ def work(args: argparse.Namespace) -> None:
             results = measure_inside(args, effort, bar)
         else:
             results = measure_comparison(args, peers, effort, bar)
-    run = {"machine": machine, **results}
+    run = {"machine": machine, "dtype": args.dtype.name, **results}
     if args.json:
         args.json.write_text(json.dumps(run, indent=1) + "\n")
     if args.against:

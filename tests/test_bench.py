@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import run
+from cases import SIXTEEN_BIT, sixteen_bit
 from console import WrongAnswer
 from kernels import against, compare, internals, measure, report
 from kernels import company as in_company
+from kernels import gain as in_gain
 from kernels.case import Case
 from kernels.operations import OPERATIONS
 from kernels.peers import numpy as peer_numpy
@@ -23,11 +25,15 @@ from pyreg import _core
 RUN = Path(__file__).parents[1] / "bench" / "run.py"
 # 37: a multiple of nothing. 300 rows: more than are compared with the reference at either end.
 SIZES = [(3, 37), (300, 64)]
+NAMES = [np.dtype(dtype).name for dtype in (np.float32, *SIXTEEN_BIT)]
+every_operation_and_dtype = pytest.mark.parametrize(
+    ("title", "dtype_name"), [(t, name) for t, op in OPERATIONS.items() for name in NAMES if op.takes(np.dtype(name))]
+)
 DROPPING = [title for title in OPERATIONS if "_dropout_forward p=" in title]
 
 
-def make_case(title, shape=(3, 37)):
-    return Case(OPERATIONS[title], shape if title != "adamw_update" else (shape[0] * shape[1],))
+def make_case(title, shape=(3, 37), dtype="float32"):
+    return Case(OPERATIONS[title], shape if title != "adamw_update" else (shape[0] * shape[1],), dtype)
 
 
 def with_numpy(case):
@@ -40,22 +46,30 @@ def copied(case, answer):
 
 
 @pytest.mark.parametrize("shape", SIZES, ids=str)
-@pytest.mark.parametrize("title", OPERATIONS)
-@pytest.mark.parametrize("library", ["pyreg", "numpy"])
-def test_answers_agree_with_float64_also_when_called_again(library, title, shape):
-    case = make_case(title, shape)
-    call = case.public_call() if library == "pyreg" else with_numpy(case)
+@every_operation_and_dtype
+def test_answers_agree_with_float64_also_when_called_again(title, dtype_name, shape):
+    case = make_case(title, shape, dtype_name)
+    call = case.public_call()
     call()  # must not leave anything behind that a second call would see
     case.restore()
     answer = call()
-    case.check(answer)
-    if library == "pyreg":
-        case.check_bits(answer)
+    case.check(answer, roundings=1)
+    case.check_bits(answer)
 
 
+@pytest.mark.parametrize("shape", SIZES, ids=str)
 @pytest.mark.parametrize("title", OPERATIONS)
-def test_the_cores_call_and_a_new_result_are_the_public_functions(title):
-    case = make_case(title)
+def test_numpys_answers_agree_with_float64_also_when_called_again(title, shape):
+    case = make_case(title, shape)
+    call = with_numpy(case)
+    call()
+    case.restore()
+    case.check(call())
+
+
+@every_operation_and_dtype
+def test_the_cores_call_and_a_new_result_are_the_public_functions(title, dtype_name):
+    case = make_case(title, dtype=dtype_name)
     written = case.param if title == "adamw_update" else case.out
 
     def result(call):
@@ -74,23 +88,35 @@ def test_the_cores_call_and_a_new_result_are_the_public_functions(title):
         assert not np.shares_memory(array, written)
 
 
-@pytest.mark.parametrize("title", OPERATIONS)
-def test_a_wrong_entry_of_any_result_is_refused(title):
-    case = make_case(title)
+@every_operation_and_dtype
+def test_a_wrong_entry_of_any_result_is_refused(title, dtype_name):
+    case = make_case(title, dtype=dtype_name)
     answer = copied(case, case.public_call()())
-    case.check(answer)
+    case.check(answer, roundings=1)
     for name, result in zip(case.named(answer), answer, strict=True):
         right = result.flat[-1].copy()
-        for wrong in (right + np.abs(result).max() / 1000, np.nan):
+        for wrong in (float(right) + float(np.abs(result).max()) * (1e-3 + 2 * case.unit), np.nan):
             result.flat[-1] = wrong
             with pytest.raises(WrongAnswer, match=f"{name} is off by|z is off by|were kept"):
-                case.check(answer)
+                case.check(answer, roundings=1)
         result.flat[-1] = right
 
 
-@pytest.mark.parametrize("title", OPERATIONS)
-def test_other_bits_of_a_row_at_either_end_are_refused(title):
-    case = make_case(title, (900, 37))  # more than the first and the last rows that are compared
+@sixteen_bit
+def test_sums_over_rows_are_checked_in_16_bits_too_but_not_another_librarys(dtype):
+    case = make_case("layer_norm_backward", (30, 37), dtype)
+    dx, dweight, dbias = copied(case, case.public_call()())
+    wrong = dx, dweight, dbias * 2
+    case.check(wrong)
+    with pytest.raises(WrongAnswer, match="dbias is off by"):
+        case.check(wrong, roundings=1)
+    with pytest.raises(WrongAnswer, match="dx is off by"):
+        case.check((dx * 2, dweight, dbias))
+
+
+@every_operation_and_dtype
+def test_other_bits_of_a_row_at_either_end_are_refused(title, dtype_name):
+    case = make_case(title, (900, 37), dtype_name)  # more than the first and the last rows that are compared
     answer = copied(case, case.public_call()())
     case.check_bits(answer)
     for name, result in case.named(answer).items():
@@ -170,13 +196,15 @@ def test_gelu_is_not_mistaken_for_its_approximation():
     ],
 )
 def test_bytes_moved_are_those_of_the_large_arrays(title, arrays):
-    case = make_case(title)
-    assert case.bytes_moved == sum(getattr(case, name).nbytes for name in arrays.split())
+    for dtype_name in NAMES:
+        if OPERATIONS[title].takes(np.dtype(dtype_name)):
+            case = make_case(title, dtype=dtype_name)
+            assert case.bytes_moved == sum(getattr(case, name).nbytes for name in arrays.split())
 
 
-@pytest.mark.parametrize("title", OPERATIONS)
-def test_copies_move_the_bytes_of_the_operation(title, monkeypatch):
-    case, calls = make_case(title), []
+@every_operation_and_dtype
+def test_copies_move_the_bytes_of_the_operation(title, dtype_name, monkeypatch):
+    case, calls = make_case(title, dtype=dtype_name), []
 
     def copy(source, target, nontemporal):
         calls.append((source.nbytes + target.nbytes, nontemporal))
@@ -274,6 +302,7 @@ def test_a_machine_that_is_twice_as_slow_changes_nothing():
         ('{"rows": [{"op": 1}], "machine": {}}', "not a file that --json wrote"),
         (json.dumps({"machine": pyreg.show_config("dicts"), "sweep": []}), "no rows to compare"),
         (json.dumps(make_run()), "did not measure what this one does"),
+        (json.dumps(make_run(layer_norm=0.004) | {"dtype": "float16"}), "did not measure what this one does"),
     ],
 )
 def test_a_file_that_is_not_a_run_is_refused(text, message, tmp_path, capsys):
@@ -359,6 +388,61 @@ def test_quick_run_checks_and_reports_every_peer_that_can_be_imported(tmp_path):
     assert len(dict(against.rows_of(against.read_run(str(path))))) == len(rows)
 
 
+@sixteen_bit
+def test_a_run_in_16_bits_has_pytorch_beside_pyreg_and_no_updates(dtype, tmp_path):
+    path, name = tmp_path / "run.json", np.dtype(dtype).name
+    only = [part for op in ("layer_norm_backward", "dropout", "adamw_update") for part in ("--only", op)]
+    output = run_command("--quick", "--dtype", name, *only, "--threads", "1", "--json", path)
+    made = json.loads(path.read_text())
+    assert made["dtype"] == name
+    assert made["machine"]["peers"].keys() <= {"torch"}
+    assert {row["op"] for row in made["rows"]} == {"layer_norm_backward", "dropout p=0.1", "dropout p=0.5"}
+    for row in made["rows"]:
+        assert row["bytes_moved"] == 2 * np.prod(row["shape"]) * (3 if row["op"] == "layer_norm_backward" else 2)
+        assert row["times"].keys() == {"pyreg", "copy", "nontemporal copy", *made["machine"]["peers"]}
+    assert f"pyreg's calls, {name};" in output
+    assert len(dict(against.rows_of(against.read_run(str(path))))) == len(made["rows"])
+
+
+@sixteen_bit
+def test_the_gain_has_the_rates_of_float32_beside_those_of_the_dtype(dtype, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(in_gain, "SHAPES", ((8, 768), (16, 768)))
+    path, name = tmp_path / "run.json", np.dtype(dtype).name
+    arguments = ["--gain", "--quick", "--dtype", name, "--only", "dropout", "--json", str(path)]
+    assert run.main([*arguments, "--threads", "1"]) == 0
+    made = json.loads(path.read_text())
+    assert [(row["op"], row["shape"]) for row in made["gain"]] == [
+        (f"dropout p={p}", [rows, 768]) for p in (0.1, 0.5) for rows in (8, 16)
+    ]
+    for row in made["gain"]:
+        assert row["times"].keys() == {"float32", "in cache", "low"}
+        assert row["threads"] == 1
+    assert f" {name}  gain  of limit\n" in capsys.readouterr().out
+
+
+def test_the_gain_is_compared_with_twice_float32_or_float32_in_cache():
+    for in_cache, percent in ((4, 75), (1.2, 125)):
+        times = {
+            "float32": times_of(60 / 1e6),
+            "in cache": times_of(6 / in_cache / 1e6),
+            "low": times_of(60 / 1.5 / 1e6),
+        }
+        row = in_gain.GainRow("dropout p=0.1", (60, 768), few=6, threads=2, times=times)
+        assert [row.rate(name) for name in times] == pytest.approx([1, in_cache, 1.5])
+        assert row.gain() == pytest.approx(1.5)
+        assert row.percent_of_limit() == pytest.approx(percent)
+
+
+def test_rows_in_cache_have_all_arrays_in_half_of_the_threads_caches(monkeypatch, tmp_path):
+    monkeypatch.setattr(in_gain, "CACHE", tmp_path / "size")
+    backward = OPERATIONS["layer_norm_backward"]
+    assert in_gain.rows_in_cache(backward, 1024, 1) == 256 // 12  # the kernel does not tell: 512 KiB
+    (tmp_path / "size").write_text("1024K\n")
+    assert in_gain.rows_in_cache(backward, 1024, 1) == 512 // 12
+    assert in_gain.rows_in_cache(backward, 1024, 2) == 1024 // 12
+    assert in_gain.rows_in_cache(backward, 10**9, 1) == 1
+
+
 def test_sweep_and_isa_have_a_row_for_each_size_and_level(tmp_path):
     path = tmp_path / "run.json"
     run_command("--quick", "--sweep", "--isa", "--only", "dropout", "--threads", "1", "--json", path)
@@ -383,12 +467,25 @@ def test_sweep_and_isa_have_a_row_for_each_size_and_level(tmp_path):
         (["--company", "--threads", "1"], "cannot be combined with"),
         (["--busy", "--sweep"], "cannot be combined with"),
         (["--company", "--only", "drop_path"], "measure only"),
+        (["--dtype", "int8"], "invalid choice"),
+        (["--dtype", "float16", "--company"], "float32 alone"),
+        (["--dtype", "float16", "--only", "adamw_update"], "does not take float16"),
+        (["--gain"], "needs --dtype"),
+        (["--gain", "--dtype", "float16", "--isa"], "cannot be combined with"),
+        (["--gain", "--dtype", "float16", "--plot", "run.png"], "cannot be combined with"),
     ],
 )
 def test_bad_flags_are_refused_before_anything_is_measured(arguments, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         run.parse_args(arguments)
     assert message in capsys.readouterr().err
+
+
+def test_bfloat16_without_ml_dtypes_is_refused_with_a_word(monkeypatch, capsys):
+    monkeypatch.setattr(run, "sixteen_bit_dtypes", lambda: (np.float16,))
+    with pytest.raises(SystemExit, match="2"):
+        run.parse_args(["--dtype", "bfloat16"])
+    assert "the package ml_dtypes, which is not installed" in capsys.readouterr().err
 
 
 def test_wrong_answer_names_the_peer_and_the_size():

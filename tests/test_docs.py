@@ -31,6 +31,18 @@ def test_the_example_of_every_public_function_runs():
     assert set(re.findall(r"pyreg\.(\w+)\(", example)) == set(pyreg.__all__) - {"reference"}
 
 
+def test_a_tensor_of_bfloat16_shares_its_memory_as_the_page_says():
+    torch, _ = pytest.importorskip("torch"), pytest.importorskip("ml_dtypes")
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/low_precision.md").read_text(), re.DOTALL)
+    made = {}
+    exec(example, made)
+    kept = pyreg.dropout_mask((4, 8), 0.5, key=1)
+    np.testing.assert_array_equal(made["tensor"].float().numpy(), 2 * kept)
+    assert made["result"].dtype is torch.bfloat16
+    made["y"][:] = 3
+    assert (made["result"] == 3).all()
+
+
 def tables(heading):
     """The lines of each fenced block under a heading of the README, without the spaces that align them."""
     section = (ROOT / "README.md").read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
@@ -84,12 +96,14 @@ def test_the_readmes_training_is_that_of_the_page():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_snippets_of_a_page_print_what_they_say(page):
     text = page.read_text()
+    if "import ml_dtypes" in text:
+        pytest.importorskip("ml_dtypes")
     # A snippet of another kind would not be run.
     fences = re.findall(r"^ *```(.*)$", text, re.MULTILINE)
     kinds = {kind for kind in fences[::2] if not kind.startswith("{")}
     assert set(fences[1::2]) <= {""}
     # What bench/ printed; an example that a test of its own runs.
-    others = {"speed": "", "measurements": "", "training": "", "api": "python"}
+    others = {"speed": "", "measurements": "", "training": "", "api": "python", "low_precision": "python"}
     assert kinds <= {"pycon", "sh", others.get(page.stem, "sh")}
     blocks = re.findall(r"^ *```pycon\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
     snippets = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, page.name, str(page), 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from console import WrongAnswer
@@ -34,15 +35,17 @@ def import_peers(names: Iterable[str]) -> tuple[Peers, list[str]]:
     return peers, missing
 
 
-def checked(case: Case, name: str, make: Callable[[], Call]) -> Call:
-    """Return the call that `make` makes, if its answer is right."""
+def checked(case: Case, name: str, make: Callable[[], Call], read: Callable[[Any], Any] | None = None) -> Call:
+    """Return the call that `make` makes, if its answer is right. `read` makes it readable for NumPy."""
     case.restore()
     call = make()
     try:
-        answer = call()
-        case.check(answer)
+        answer = read(call()) if read else call()
         if name == "pyreg":
+            case.check(answer, roundings=1)
             case.check_bits(answer)
+        else:
+            case.check(answer)
     except WrongAnswer as error:
         raise WrongAnswer(f"{name}, {case.name} at {format_shape(case.shape)}: {error}") from None
     return call
@@ -51,7 +54,7 @@ def checked(case: Case, name: str, make: Callable[[], Call]) -> Call:
 def checked_peer(case: Case, name: str, peers: Peers) -> Call | None:
     """Return the call of a peer, if its answer is right; None if it does not measure the operation."""
     make = getattr(peers[name], case.name, None)
-    return make and checked(case, name, lambda: make(case))
+    return make and checked(case, name, lambda: make(case), getattr(peers[name], "read", None))
 
 
 def copies(case: Case) -> dict[str, Call]:
@@ -84,7 +87,12 @@ def compare_case(case: Case, threads: int, peers: Peers, effort: Effort) -> Iter
 
 
 def compare(
-    sizes: dict[str, Sequence[Shape]], threads: Sequence[int], peers: Peers, effort: Effort, bar: tqdm
+    sizes: dict[str, Sequence[Shape]],
+    dtype: np.dtype[Any],
+    threads: Sequence[int],
+    peers: Peers,
+    effort: Effort,
+    bar: tqdm,
 ) -> list[Row]:
     """Measure the operations at these sizes, and print a table of each."""
     everything: list[Row] = []
@@ -93,7 +101,7 @@ def compare(
         rows: list[Row] = []
         for shape in shapes:
             bar.set_description(f"{title}, {format_shape(shape)}")
-            case = Case(OPERATIONS[title], shape)
+            case = Case(OPERATIONS[title], shape, dtype)
             for n in threads:
                 with pyreg.num_threads(n):
                     rows += compare_case(case, n, peers, effort)

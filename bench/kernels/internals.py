@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 from console import format_ratio, format_seconds, format_table
 from tqdm import tqdm
 
@@ -26,16 +27,18 @@ SMALL, CACHED, LARGE = (8, 768), (512, 768), (8192, 768)
 SWEEP = tuple((rows, 768) for rows in (8, 64, 512, 4096, 32768))
 
 
-def make_case(op: str, shape: Shape) -> Case:
+def make_case(op: str, shape: Shape, dtype: np.dtype[Any]) -> Case:
     """Return an operation at a size in rows; the optimiser has as many parameters."""
-    return Case(OPERATIONS[op], (math.prod(shape),) if op == "adamw_update" else shape)
+    return Case(OPERATIONS[op], (math.prod(shape),) if op == "adamw_update" else shape, dtype)
 
 
-def make_cases(ops: Sequence[str], shapes: Sequence[Shape], bar: tqdm) -> Iterator[tuple[str, Case]]:
+def make_cases(
+    ops: Sequence[str], shapes: Sequence[Shape], dtype: np.dtype[Any], bar: tqdm
+) -> Iterator[tuple[str, Case]]:
     bar.reset(len(ops) * len(shapes))
     for op in ops:
         for shape in shapes:
-            yield op, make_case(op, shape)
+            yield op, make_case(op, shape, dtype)
             bar.update()
 
 
@@ -63,10 +66,10 @@ def core_call(case: Case) -> Call:
     return recorder.calls[-1]
 
 
-def python_layer(ops: Sequence[str], effort: Effort, bar: tqdm) -> Table:
+def python_layer(ops: Sequence[str], dtype: np.dtype[Any], effort: Effort, bar: tqdm) -> Table:
     """Return what Python costs: a public call less the call that it makes of the core."""
     rows = []
-    for op, case in make_cases(ops, [SMALL], bar):
+    for op, case in make_cases(ops, [SMALL], dtype, bar):
         with pyreg.num_threads(1):
             times = measure([{"public": case.public_call(), "core": core_call(case)}], 1, effort)
         public, core = times["public"].median, times["core"].median
@@ -76,11 +79,13 @@ def python_layer(ops: Sequence[str], effort: Effort, bar: tqdm) -> Table:
     return format_table(f"Python layer at {format_shape(SMALL)}, 1 thread", head, cells), rows
 
 
-def sweep(ops: Sequence[str], threads: Sequence[int], quick: bool, effort: Effort, bar: tqdm) -> Table:
+def sweep(
+    ops: Sequence[str], dtype: np.dtype[Any], threads: Sequence[int], quick: bool, effort: Effort, bar: tqdm
+) -> Table:
     """Return the time per element against the size: constant if the time grows as the array does."""
     rows = []
     shapes = SWEEP[:3] if quick else SWEEP
-    for op, case in make_cases(ops, shapes, bar):
+    for op, case in make_cases(ops, shapes, dtype, bar):
         for n in threads:
             with pyreg.num_threads(n):
                 seconds = measure([{"pyreg": case.public_call()}], n, effort)["pyreg"].median
@@ -91,14 +96,14 @@ def sweep(ops: Sequence[str], threads: Sequence[int], quick: bool, effort: Effor
         for n in threads
     ]
     head = ("elements", "threads", *(f"{math.prod(shape):,}" for shape in shapes))
-    return format_table("Nanoseconds per element against the size, float32, out=", head, cells), rows
+    return format_table(f"Nanoseconds per element against the size, {dtype}, out=", head, cells), rows
 
 
-def isa(ops: Sequence[str], quick: bool, effort: Effort, bar: tqdm) -> Table:
+def isa(ops: Sequence[str], dtype: np.dtype[Any], quick: bool, effort: Effort, bar: tqdm) -> Table:
     """Return the time at each instruction-set level of this machine, and the gain over the lowest."""
     levels, chosen = _core.isa_found(), _core.isa_chosen()
     rows = []
-    for op, case in make_cases(ops, (SMALL, CACHED) if quick else (CACHED, LARGE), bar):
+    for op, case in make_cases(ops, (SMALL, CACHED) if quick else (CACHED, LARGE), dtype, bar):
         calls = {level: at_level(level, case.public_call()) for level in levels}
         try:
             with pyreg.num_threads(1):
@@ -112,7 +117,7 @@ def isa(ops: Sequence[str], quick: bool, effort: Effort, bar: tqdm) -> Table:
         line = [row["op"], format_shape(row["shape"]), format_seconds(first)]
         cells.append(line + [f"{format_seconds(s)} {format_ratio(first / s):>5}" for s in others])
     head = ("", "size", *levels)
-    return format_table(f"Instruction sets, 1 thread, gain over {levels[0]}", head, cells), rows
+    return format_table(f"Instruction sets, {dtype}, 1 thread, gain over {levels[0]}", head, cells), rows
 
 
 def at_level(level: str, call: Call) -> Call:

@@ -1,4 +1,4 @@
-"""The operations that run.py measures, float32 throughout."""
+"""The operations that run.py measures, all arrays of one dtype."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pyreg._cases import Of, Shape
+import numpy as np
+
+from pyreg._cases import CASES, Of, Shape
 
 # From the overhead of a call, over what fits a cache, to what only memory holds. 1001: an odd length, so that every
 # loop has a remainder.
@@ -30,6 +32,9 @@ class Operation:
     arguments: Mapping[str, Any] = field(default_factory=dict)  # not the defaults; an Of becomes an array
     sizes: tuple[Shape, ...] = ROWS  # of x; --quick measures the first two
     also_new: bool = False  # whether large results are also timed in new arrays
+
+    def takes(self, dtype: np.dtype[Any]) -> bool:
+        return dtype.type in CASES[self.function].dtypes
 
     @property
     def title(self) -> str:

@@ -25,7 +25,7 @@ COLORS = {
 }
 
 
-def plot(path: Path, rows: Sequence[Row], title: str) -> None:
+def plot(path: Path, rows: Sequence[Row], title: str, dtype: str = "float32") -> None:
     """Draw bars of GB/s: a panel for each operation, a group of bars for each size.
 
     Of `rows`, those on the most threads with out= are drawn. `title` says what the machine is.
@@ -48,7 +48,7 @@ def plot(path: Path, rows: Sequence[Row], title: str) -> None:
     place = {"loc": "outside lower center", "ncols": 4 if columns == 1 else 7, "frameon": False}
     figure.legend(unique.values(), unique.keys(), **place)
     plural = "s" if threads > 1 else ""
-    figure.suptitle(f"{title}, {threads} thread{plural}\nfloat32, out= given, more is better", fontsize=12)
+    figure.suptitle(f"{title}, {threads} thread{plural}\n{dtype}, out= given, more is better", fontsize=12)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

@@ -90,10 +90,10 @@ def format_comparison(rows: Sequence[Row], peers: Iterable[str]) -> str:
     return format_table(rows[0].op, list(columns), cells)
 
 
-def format_notes(peers: Peers, *, with_loop: bool) -> str:
+def format_notes(peers: Peers, dtype: str, *, with_loop: bool) -> str:
     """Return what the columns mean."""
     notes = [
-        "time: the median of pyreg's calls, float32; mean and p90 (the 90th percentile) of the same calls.",
+        f"time: the median of pyreg's calls, {dtype}; mean and p90 (the 90th percentile) of the same calls.",
         "result: out= writes to a result of an earlier call, new to an array that the call allocates.",
         "GB/s: the bytes that the operation must read and write, divided by the time.",
         "of copy: that speed in percent of a copy's that moves as many bytes on as many threads, with",
@@ -104,6 +104,13 @@ def format_notes(peers: Peers, *, with_loop: bool) -> str:
             "of loop: in percent of a loop that reads and writes the same arrays as adamw_update and does",
             "  one addition for each element it writes.",
         ]
+    if dtype != "float32":
+        notes += [
+            "The optimiser, numpy, jax and numba are measured in float32 alone. torch adds up dweight and dbias of",
+            f"  LayerNorm in {dtype}: they are not checked, because they would not pass.",
+        ]
+    if not peers:
+        return "\n".join(notes)
     notes += [
         f"{', '.join(peers)}: how many times as long as pyreg they take.",
         "  In a backward pass with dropout, they read what their forward pass would have stored: the mask, and",

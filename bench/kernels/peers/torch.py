@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -17,9 +19,22 @@ NOTE = "torch returns new arrays (adamw_update: in place, torch.optim.AdamW with
 # The forward passes are timed alone, without what autograd would record; the backward passes are what it would call.
 torch.set_grad_enabled(False)
 
-tensor = torch.from_numpy  # shares the array's memory
 aten = torch.ops.aten
 ALL = (True, True, True)  # the gradients of native_layer_norm_backward
+
+
+def tensor(array: Array) -> torch.Tensor:
+    """Return a tensor that shares the array's memory. PyTorch does not know NumPy's bfloat16."""
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def read(answer: Any) -> Any:
+    """Return an answer in tensors that NumPy can read: its dtypes do not include bfloat16."""
+    if isinstance(answer, tuple):
+        return tuple(map(read, answer))
+    return answer.float() if isinstance(answer, torch.Tensor) and answer.dtype == torch.bfloat16 else answer
 
 
 def set_num_threads(threads: int) -> bool:
@@ -39,10 +54,16 @@ def layer_norm_forward(case: Case) -> Call:
     return lambda: torch.native_layer_norm(x, shape, weight, bias, case.eps)
 
 
+def statistics(case: Case) -> tuple[torch.Tensor, ...]:
+    """Return what native_layer_norm returns beside y: mean and rstd, in the dtype of the weight."""
+    dtype = tensor(case.weight).dtype
+    return tuple(tensor(a).to(dtype)[:, None] for a in (case.mean, case.rstd))
+
+
 def layer_norm_backward(case: Case) -> Call:
     dy, x, weight = tensor(case.dy), tensor(case.x), tensor(case.weight)
     bias, shape = torch.zeros_like(weight), weight.shape
-    mean, rstd = tensor(case.mean).float()[:, None], tensor(case.rstd)[:, None]
+    mean, rstd = statistics(case)
     return lambda: aten.native_layer_norm_backward(dy, x, shape, mean, rstd, weight, bias, ALL)
 
 
@@ -74,7 +95,7 @@ def dropout_add_layer_norm_forward(case: Case) -> Call:
 def dropout_add_layer_norm_backward(case: Case) -> Call:
     dy, dz, z, weight = (tensor(a) for a in (case.dy, case.dz, case.z, case.weight))
     bias, shape, keep = torch.zeros_like(weight), weight.shape, 1 / (1 - case.p)
-    mean, rstd, kept = tensor(case.mean).float()[:, None], tensor(case.rstd)[:, None], tensor(case.kept)
+    (mean, rstd), kept = statistics(case), tensor(case.kept)
 
     def call() -> tuple[torch.Tensor, ...]:
         dresidual, dweight, dbias = aten.native_layer_norm_backward(dy, z, shape, mean, rstd, weight, bias, ALL)
@@ -108,13 +129,13 @@ def softmax_dropout_forward(case: Case) -> Call:
 def softmax_dropout_backward(case: Case) -> Call:
     if case.y is not None:
         grad, y = tensor(case.dy), tensor(case.y)
-        return lambda: aten._softmax_backward_data(grad, y, -1, torch.float32).mul_(case.scale)
+        return lambda: aten._softmax_backward_data(grad, y, -1, y.dtype).mul_(case.scale)
     dy, kept, prob = tensor(case.dy), tensor(case.kept), tensor(case.prob)
     keep, scale = 1 / (1 - case.p), case.scale
 
     def call() -> torch.Tensor:
         dprob = aten.native_dropout_backward(dy, kept, keep)
-        return aten._softmax_backward_data(dprob, prob, -1, torch.float32) * scale
+        return aten._softmax_backward_data(dprob, prob, -1, prob.dtype) * scale
 
     return call
 

@@ -15,6 +15,7 @@ NAME = "compile"
 VERSION = eager.VERSION
 NOTE = "compile is torch.compile (adamw_update: of an optimiser that is not fused)."
 set_num_threads = eager.set_num_threads
+read = eager.read
 
 
 def compiled(call: Callable[[], Any]) -> Call:
