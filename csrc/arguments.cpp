@@ -23,11 +23,16 @@ constexpr char kSwapped = '<';
 bool is_ndarray(PyObject* object) { return Py_TYPE(object) == npy_api::get().PyArray_Type_; }
 
 // bfloat16 is not one of NumPy's own types. The package ml_dtypes registers it, under a number that differs from
-// process to process.
+// process to process. Its newer versions put their name into the type's.
 bool is_bfloat16(const py::detail::PyArrayDescr_Proxy& descr) {
   constexpr int kFirstRegistered = 256;
-  return descr.type_num >= kFirstRegistered &&
-         std::string_view(reinterpret_cast<const PyTypeObject*>(descr.typeobj)->tp_name) == "ml_dtypes.bfloat16";
+  if (descr.type_num < kFirstRegistered) return false;
+  const auto* const type = reinterpret_cast<const PyTypeObject*>(descr.typeobj);
+  const std::string_view name = type->tp_name;
+  if (name != "bfloat16") return name == "ml_dtypes.bfloat16";
+  PyObject* const module_name = PyDict_GetItemString(type->tp_dict, "__module__");
+  return module_name && PyUnicode_Check(module_name) &&
+         PyUnicode_CompareWithASCIIString(module_name, "ml_dtypes") == 0;
 }
 
 Type type_of(const py::detail::PyArray_Proxy& array) {

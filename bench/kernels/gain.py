@@ -21,17 +21,21 @@ from pyreg._cases import Shape
 from .case import Case
 from .compare import checked
 from .internals import Table
-from .measure import Effort, Times, measure
+from .measure import Call, Effort, Times, measure
 from .operations import OPERATIONS, Operation
 from .report import format_disturbance, format_percent, format_shape
 
 SHAPES: tuple[Shape, ...] = ((512, 768), (8192, 768), (8192, 4096))
+AT_ONCE = 16
 CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 
 
 @dataclass(frozen=True)
 class GainRow:
-    """An operation at a size: `times` of "float32", "in cache" (float32, of `few` rows) and "low" (of 16 bits)."""
+    """An operation at a size: `times` of "float32", "in cache" and "low" (of 16 bits).
+
+    "in cache": `AT_ONCE` calls of float32 on one thread, of `few` rows each.
+    """
 
     op: str
     shape: Shape
@@ -40,8 +44,9 @@ class GainRow:
     times: dict[str, Times]
 
     def rate(self, name: str) -> float:
-        """Return the rows per microsecond."""
-        return (self.few if name == "in cache" else self.shape[0]) / self.times[name].median / 1e6
+        """Return the rows per microsecond on all threads."""
+        rows = self.threads * AT_ONCE * self.few if name == "in cache" else self.shape[0]
+        return rows / self.times[name].median / 1e6
 
     def gain(self) -> float:
         return self.rate("low") / self.rate("float32")
@@ -66,18 +71,30 @@ def second_level_cache() -> int:
         return 512 * 1024
 
 
-def rows_in_cache(operation: Operation, n: int, threads: int) -> int:
-    """Return how many rows of n floats fit in half of the threads' second-level caches, with all arrays."""
-    return max(1, threads * second_level_cache() // 2 // (operation.arrays_moved * 4 * n))
+def rows_in_cache(operation: Operation, n: int) -> int:
+    """Return how many rows of n floats fit in half of a CPU's second-level cache, with all arrays."""
+    return max(1, second_level_cache() // 2 // (operation.arrays_moved * 4 * n))
+
+
+def repeated(call: Call) -> Call:
+    """Return `AT_ONCE` calls on one thread. As few rows as fit in a cache are too few to share among threads."""
+
+    def calls() -> None:
+        with pyreg.num_threads(1):
+            for _ in range(AT_ONCE):
+                call()
+
+    return calls
 
 
 def measure_row(op: str, shape: Shape, dtype: np.dtype[Any], threads: int, effort: Effort) -> GainRow:
     operation, n = OPERATIONS[op], shape[-1]
-    few = rows_in_cache(operation, n, threads)
+    few = rows_in_cache(operation, n)
     sizes = {"float32": (shape, np.float32), "in cache": ((few, n), np.float32), "low": (shape, dtype)}
     cases = {name: Case(operation, *size) for name, size in sizes.items()}
     with pyreg.num_threads(threads):
         calls = {name: checked(case, "pyreg", case.public_call) for name, case in cases.items()}
+        calls["in cache"] = repeated(calls["in cache"])
         return GainRow(op, shape, few, threads, measure([calls], threads, effort))
 
 
@@ -93,8 +110,8 @@ def gain(ops: Sequence[str], dtype: np.dtype[Any], threads: int, quick: bool, ef
             bar.update()
     head = ("rows per us", "size", "float32", "in cache", dtype.name, "gain", "of limit")
     notes = [
-        "in cache: float32, as many rows as fit, with all arrays, in half of the threads' second-level caches,",
-        f"  {second_level_cache() // 1024} KiB each. gain: {dtype} divided by float32.",
+        "in cache: float32 on one thread, as many rows as fit, with all arrays, in half of the second-level cache of",
+        f"  {second_level_cache() // 1024} KiB; times the number of threads. gain: {dtype} divided by float32.",
         "of limit: in percent of twice float32 or of float32 in cache, whichever is less.",
         format_disturbance(times for row in rows for times in row.times.values()),
     ]
