@@ -76,14 +76,46 @@ void dropout_elements(int64_t n, const T* x, uint64_t threshold, uint64_t key, u
   if constexpr (kNontemporal) nontemporal_fence();
 }
 
-// The same with less code, for all elements but floats.
+// The same for 16-bit elements. The mask is applied to what they are narrowed to, where it takes half the vectors.
 template <typename S>
-void dropout_staged(int64_t n, const S* x, uint64_t threshold, uint64_t key, uint64_t offset, S* y,
+void dropout_halves(int64_t n, const S* x, uint64_t threshold, uint64_t key, uint64_t offset, S* y,
                     bool nontemporal) {
-  using T = Compute<S>;
-  RowMasks masks(1, n, threshold, key, offset);
-  const T scale = masks.scale<T>();
+  const float scale = dropout_scale<float>(threshold);
   StagedRowWriter<S> results(n, y, nontemporal);
+  ChunkMask masks[2];
+  ChunkMask *mask = &masks[0], *next = &masks[1];
+  const auto chunk_at = [=](int64_t at) {
+    return static_cast<int>(n - at < kChunk ? n - at : kChunk);
+  };
+  next->start(offset, chunk_at(0), threshold, key);
+  next->finish();
+  for (int64_t at = 0; at < n; at += kChunk) {
+    ChunkMask* const made = next;
+    next = mask;
+    mask = made;
+    const int64_t end = at + chunk_at(at);
+    next->start(offset + end, chunk_at(end), threshold, key);
+    for (int64_t begin = at; begin < end; begin += kRowChunk) {
+      for (int batch = 0; batch < kRowChunk && next->unmade(); batch += kBatch) next->make_batch();
+      const HalfStore<S> target = results.chunk(begin);
+      const uint8_t* const keep = mask->kept() + (begin - at);
+      each_two_vectors<S>(begin, begin + kRowChunk < end ? begin + kRowChunk : end, [&](auto vector) PYREG_LAMBDA {
+        fetch_ahead<kReadAhead, 2>(vector, x);
+        target.store_kept(vector, vector.load(x) * scale, keep, begin);
+      });
+    }
+    next->finish();
+  }
+  results.end_row();
+  results.finish();
+}
+
+// The same for doubles, with less code.
+inline void dropout_doubles(int64_t n, const double* x, uint64_t threshold, uint64_t key, uint64_t offset, double* y,
+                            bool nontemporal) {
+  RowMasks masks(1, n, threshold, key, offset);
+  const auto scale = masks.scale<double>();
+  StagedRowWriter<double> results(n, y, nontemporal);
   const uint8_t* keep = nullptr;
   int64_t chunk_begin = 0;
   results.write_row(
@@ -93,7 +125,7 @@ void dropout_staged(int64_t n, const S* x, uint64_t threshold, uint64_t key, uin
       },
       [&](auto vector) PYREG_LAMBDA {
         fetch_ahead<kReadAhead, 2>(vector, x);
-        return masked<T>(vector.load(x), scale, kept_lanes<T>(vector, keep, chunk_begin));
+        return masked<double>(vector.load(x), scale, kept_lanes<double>(vector, keep, chunk_begin));
       });
   results.finish();
 }
@@ -105,8 +137,10 @@ void dropout(int64_t n, const S* x, uint64_t threshold, uint64_t key, uint64_t o
     std::memset(y, 0, n * sizeof(S));
   } else if (threshold == 0) {
     if (y != x) std::memcpy(y, x, n * sizeof(S));
+  } else if constexpr (kHalf<S>) {
+    dropout_halves(n, x, threshold, key, offset, y, nontemporal);
   } else if constexpr (kStaged<S>) {
-    dropout_staged(n, x, threshold, key, offset, y, nontemporal);
+    dropout_doubles(n, x, threshold, key, offset, y, nontemporal);
   } else {
     const auto run = nontemporal ? dropout_elements<S, true> : dropout_elements<S, false>;
     run(n, x, threshold, key, offset, y);

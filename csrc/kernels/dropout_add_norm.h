@@ -304,7 +304,7 @@ class HalfDropoutAddGradients {
       }
       if (dresidual.row) dresidual.store(vector, d);
       const auto d_branch = d * vector.load(branch.layer_scale) * branch.row_scale;
-      dx.store(vector, branch.dropout(vector, d_branch));
+      dx.store_kept(vector, d_branch * branch.scale, branch.keep, begin);
       fetch_row<From::cache>(vector, dz);
     });
   }

@@ -48,6 +48,23 @@ PYREG_NOINLINE void store_words(void* p, int count, V v) {
   for (int i = 0; i < count; ++i) std::memcpy(static_cast<char*>(p) + 2 * i, &words[i], 2);
 }
 
+// The bytes at p, 0xff or 0, widened to 16-bit lanes: as many as V has.
+template <typename V>
+PYREG_INLINE V widen_to_words(const uint8_t* p) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64) return (V)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)p));
+#endif
+#if defined(__AVX2__)
+  if constexpr (sizeof(V) == 32) return (V)_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p));
+#endif
+#if defined(__SSE4_1__)
+  if constexpr (sizeof(V) == 16) return (V)_mm_cvtepi8_epi16(_mm_loadl_epi64((const __m128i*)p));
+#endif
+  V words{};
+  for (size_t i = 0; i < sizeof(V) / 2; ++i) words[i] = static_cast<uint16_t>(static_cast<int8_t>(p[i]));
+  return words;
+}
+
 // --- float16
 
 PYREG_INLINE_WIDE Floats widen(HalfWords half) {
@@ -228,6 +245,15 @@ struct HalfVector {
     }
   }
 
+  // The same for elements whose byte of `keep` is 0xff, and +0 where it is 0. keep: from the vector's first element
+  // on.
+  PYREG_INLINE void store_kept(S* row, vec v, vec even, const uint8_t* keep) const {
+    if constexpr (!kPaired<S>)
+      put(row + at, narrow(v) & widen_to_words<HalfWords>(keep));
+    else if (odd())
+      put(row + first(), narrow(even, v) & widen_to_words<Words>(keep));
+  }
+
   // Stores v to an array, unless `row` is null, and what it then is there to a row of plain floats.
   PYREG_INLINE void store_rounded(S* row, float* wide, vec v, vec even) const {
     if constexpr (!kPaired<S>) {
@@ -297,6 +323,12 @@ struct HalfStore {
   template <typename Vector>
   PYREG_INLINE void store(Vector vector, Floats v) const {
     vector.store(row, v, even);
+    if (!vector.odd()) even = v;
+  }
+  // keep: the bytes of the row from element `begin` on.
+  template <typename Vector>
+  PYREG_INLINE void store_kept(Vector vector, Floats v, const uint8_t* keep, int64_t begin) const {
+    vector.store_kept(row, v, even, keep + (vector.first() - begin));
     if (!vector.odd()) even = v;
   }
   template <typename Vector>
