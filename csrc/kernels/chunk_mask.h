@@ -162,11 +162,17 @@ PYREG_INLINE FloatMask widen_every_second(const uint8_t* p) {
                                         8, 8, 8, 8, 10, 10, 10, 10, 12, 12, 12, 12, 14, 14, 14, 14);
   return (FloatMask)_mm256_shuffle_epi8(bytes, _mm256_add_epi8(even, _mm256_set1_epi8(kOdd)));
 #else
-  int16_t pairs[kFloats];
-  std::memcpy(pairs, p, sizeof pairs);
-  FloatMask wide{};
-  for (int i = 0; i < kFloats; ++i) wide[i] = pairs[i];
-  return (kOdd ? wide << 16 : wide << 24) >> 24;
+#if defined(__AVX512F__)
+  const auto wide = (FloatMask)_mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i*)p));
+#elif defined(__x86_64__)
+  const auto wide = (FloatMask)_mm_cvtepi16_epi32(load_bytes<uint64_t>(p));
+#else
+  typedef int16_t Pairs __attribute__((vector_size(2 * kFloats)));
+  Pairs pairs;
+  std::memcpy(&pairs, p, sizeof pairs);
+  const FloatMask wide = __builtin_convertvector(pairs, FloatMask);
+#endif
+  return kOdd ? wide >> 8 : (wide << 24) >> 24;
 #endif
 }
 

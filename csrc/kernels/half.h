@@ -152,6 +152,8 @@ PYREG_INLINE Floats every_second(Floats a, Floats b) {
 #elif defined(__AVX2__)
   const __m256 mixed = _mm256_shuffle_ps((__m256)a, (__m256)b, kOdd ? 0xdd : 0x88);
   return (Floats)_mm256_permute4x64_pd((__m256d)mixed, 0xd8);
+#elif defined(__x86_64__)
+  return (Floats)_mm_shuffle_ps((__m128)a, (__m128)b, kOdd ? 0xdd : 0x88);
 #else
   Floats v{};
   for (int i = 0; i < kFloats; ++i) v[i] = 2 * i + kOdd < kFloats ? a[2 * i + kOdd] : b[2 * i + kOdd - kFloats];
