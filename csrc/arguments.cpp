@@ -23,7 +23,7 @@ constexpr char kSwapped = '<';
 bool is_ndarray(PyObject* object) { return Py_TYPE(object) == npy_api::get().PyArray_Type_; }
 
 // bfloat16 is not one of NumPy's own types. The package ml_dtypes registers it, under a number that differs from
-// process to process. Its newer versions put their name into the type's.
+// process to process. Its newer versions put their name into the type's. pyreg/_dtypes.py has the same rule.
 bool is_bfloat16(const py::detail::PyArrayDescr_Proxy& descr) {
   constexpr int kFirstRegistered = 256;
   if (descr.type_num < kFirstRegistered) return false;
@@ -316,6 +316,7 @@ Result array_of_dtype(PyObject* descr, Type type, int axes, const Py_ssize_t* sh
 }  // namespace
 
 Result new_array(Type type, int axes, const Py_ssize_t* shape) {
+  // Not of 16 bits: result_if makes those.
   const int number = type == Type::float32   ? npy_api::NPY_FLOAT_
                      : type == Type::float64 ? npy_api::NPY_DOUBLE_
                                              : npy_api::NPY_BOOL_;

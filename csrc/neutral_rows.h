@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <memory>
 
-#include "arguments.h"
+#include "kernels/table.h"
 
 namespace pyreg {
 
@@ -59,24 +59,6 @@ class NeutralRow {
 
   const E* row_;
   std::unique_ptr<E[]> memory_;
-};
-
-// The given rows of n, or one neutral row in place of all of them. If there are no rows, nothing reads it.
-template <typename E>
-class RowsOrNeutral {
- public:
-  RowsOrNeutral(const E* given, const Rows& rows, double neutral)
-      : neutral_(given || rows.count == 0 ? 0 : rows.n, neutral),
-        rows_(given ? given : neutral_.get()),
-        step_(given ? rows.n : 0) {}
-
-  const E* from(int64_t row) const { return rows_ + row * step_; }
-  int64_t step() const { return step_; }
-
- private:
-  NeutralRow<E> neutral_;
-  const E* rows_;
-  int64_t step_;
 };
 
 }  // namespace pyreg

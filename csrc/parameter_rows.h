@@ -52,7 +52,7 @@ class ParameterRow {
   std::unique_ptr<T[]> memory_;
 };
 
-// Where the gradient of a row of parameters is summed: in the result itself, if the kernels' order is the array's.
+// Where the gradient of a row of parameters is summed: of floats and doubles, in the result itself.
 template <typename S>
 class ParameterGradient {
   using T = Compute<S>;

@@ -236,6 +236,8 @@ def writable(
     else:
         names, wanted = beside(like.dtype, first, wide)
         how = "it is written in place, so it cannot be converted"
+        if not array.dtype.isnative:
+            wanted += ", in native byte order"
     if name_of(array.dtype) not in names or not array.dtype.isnative:
         raise TypeError(f"{name} must be {wanted}, got {array.dtype}; {how}")
     if like is not None:

@@ -34,8 +34,9 @@ def dropout_add_layer_norm_forward(
     """Apply dropout, add the residual and normalise the sum by LayerNorm, in one pass.
 
     ``z = dropout(x, p, key=key, offset=offset) * row_scale * layer_scale + residual`` and
-    ``y = layer_norm(z, weight, bias)``. The results have the same bits as these steps run separately, with
-    about half the memory traffic. A Pre-LN Transformer uses both, z as the next residual; a Post-LN one uses y.
+    ``y = layer_norm(z, weight, bias)``. The results have the same bits as these steps run separately (see the
+    Notes for arrays of 16 bits), with about half the memory traffic. A Pre-LN Transformer uses both, z as the
+    next residual; a Post-LN one uses y.
 
     Parameters
     ----------
@@ -74,8 +75,8 @@ def dropout_add_layer_norm_forward(
     y : ndarray
         The normalised sum, of x's dtype and shape; `out` if given.
     z : ndarray or None
-        The sum, of residual's dtype (without a residual, of x's) and x's shape; `z_out` if given. None with
-        ``return_z=False``.
+        The sum, of residual's dtype (without a residual, of `z_out`'s or x's) and x's shape; `z_out` if given. None
+        with ``return_z=False``.
     mean : ndarray of float64
         The mean of each row of z, of x's leading shape: without the normalised axes.
     rstd : ndarray of float32, or of float64 if x is

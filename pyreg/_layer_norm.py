@@ -265,7 +265,7 @@ def backward_arguments(
 
 def row_means(value: Any, rstd: FloatArray, of: str, x: FloatArray) -> FloatArray:
     """The means of the rows of x, an array called `of`, in float64."""
-    mean: FloatArray = np.asarray(_check.array("mean", value, WIDE), np.float64)
+    mean: FloatArray = np.asarray(_check.array("mean", value, WIDE[::-1]), np.float64)
     _check.normalized_by("mean", mean, of, x)
     _check.match_shape("rstd", rstd, mean.shape, f"{of} without the normalised axes")
     return mean

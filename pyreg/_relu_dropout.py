@@ -84,7 +84,8 @@ def relu_dropout_backward(
     x : array_like of float32, float64, float16 or bfloat16, shape ``(..., n)``, optional
         The input of the forward pass. Either x or `y` must be given.
     bias : array_like, shape ``(n,)``, optional
-        The bias of the forward pass. With `y`, it only decides whether dbias is returned: its values are not read.
+        The bias of the forward pass, of x's dtype, or float32 if x has 16 bits. With `y`, it only decides whether
+        dbias is returned: its values are not read.
     y : array_like, the dtype and shape of x, optional
         What the forward pass returned, in place of x.
     p, key, offset

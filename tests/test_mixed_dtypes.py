@@ -131,7 +131,7 @@ def wrong_beside(dtype):
         yield "layer_norm_backward", "rstd", wrong, f"must be float32 if x is {name}, got {wrong}"
         yield "dropout_add_rms_norm_backward", "rstd", wrong, f"must be float32 if dy is {name}, got {wrong}"
         yield "softmax_dropout_backward", "maximum", wrong, f"must be float32 if x is {name}, got {wrong}"
-    yield "layer_norm_backward", "mean", name, f"must be float32 or float64, got {name}"
+    yield "layer_norm_backward", "mean", name, f"must be float64 or float32, got {name}"
 
 
 @sixteen_bit

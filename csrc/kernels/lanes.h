@@ -284,12 +284,12 @@ struct PartVector {
   PYREG_INLINE auto before(int64_t end) const { return lanes_before<T>(at, end); }
 };
 
-// Calls take(k) for each vector of a group. If they are many, only floats are worth so much code: processors without
-// AVX2 are rare.
+// Calls take(k) for each vector of a group. Many short ones are taken in a loop: processors without AVX2 are rare,
+// and not worth so much code.
 template <typename S, typename Take>
 PYREG_INLINE void each_of_group(Take take) {
   constexpr int kVecs = Group<S>::kVecs;
-  if constexpr (!std::is_same_v<S, float> && kVecs > 4) {
+  if constexpr (kVecs > 4) {
 #pragma GCC unroll 1
     for (int k = 0; k < kVecs; k += 2) {
       take(k);
@@ -335,7 +335,8 @@ PYREG_INLINE void each_two_vectors(int64_t begin, int64_t end, Body body) {
   if (second > 0) body(PartVector<S>{at + kWidth, 1, second});
 }
 
-// The same for loops that do not sum over the row, so no element needs a certain lane. The first `lead` elements of
+// The same for loops that do not sum over the row, so no element needs a certain lane. (16-bit elements: without a
+// lead.) The first `lead` elements of
 // the row come separately, and the groups after them start on cache lines. `begin` is 0, or `lead` plus whole groups.
 template <typename T, typename Body>
 PYREG_INLINE void each_vector_from_line(int64_t begin, int64_t end, int64_t lead, Body body) {

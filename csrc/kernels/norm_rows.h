@@ -12,7 +12,7 @@
 //   for each row r:
 //     mean, rstd <- its sums                                 row_moments.h
 //       the row is summed again if the shift was too far from the mean, or if squares overflowed or underflowed;
-//       in the second case y <- x * 2**k is summed, and replaces x
+//       in the second case y <- x * 2**k is summed, and replaces x (of 16 bits: in the scratch)
 //     for each chunk of 128 elements:                        row_sums.h
 //       of row r + 1:  [make it from x, mask and residual]   dropout_add_norm.h, row_masks.h
 //                      add it to the sums, lane by lane      lanes.h
@@ -101,7 +101,7 @@ PYREG_NOINLINE void write_normalised(int64_t n, const Row& row, const T* x, cons
 }
 
 // y (rows, n), which may be the source's array; weight (n); bias (n) if kBias; mean, rstd (rows), or null. scratch: a
-// row, if S has 16 bits; then `nontemporal` says what kNontemporal says otherwise.
+// row, if S has 16 bits. nontemporal: read only if kStaged<S>; then kNontemporal is false.
 template <typename Norm, bool kBias, bool kNontemporal, typename S, typename Rows>
 void norm_forward_rows(int64_t rows, int64_t n, Rows& source, const Compute<S>* weight, const Compute<S>* bias,
                        double eps, S* y, double* mean, Compute<S>* rstd, Compute<S>* scratch, bool nontemporal) {
@@ -287,7 +287,7 @@ void norm_backward(int64_t rows, int64_t n, const S* dy, const S* x, const doubl
                                                                  dweight, dbias);
   };
   choose_stores<S>(nontemporal, rows, n, [&](auto is_nontemporal) PYREG_LAMBDA {
-    if constexpr (kHalf<S>)  // without a weight, it is all ones
+    if constexpr (kStaged<S>)  // without a weight, it is all ones
       run(Flag<true>{}, is_nontemporal);
     else
       weight ? run(Flag<true>{}, is_nontemporal) : run(Flag<false>{}, is_nontemporal);

@@ -219,8 +219,8 @@ class RowWriter<S, false> : public StagedRowWriter<S> {
   using StagedRowWriter<S>::StagedRowWriter;
 };
 
-// Calls run(Flag<true>{}) if `rows` rows of n are to be written past the caches and are long enough, otherwise
-// run(Flag<false>{}).
+// For floats: calls run(Flag<true>{}) if `rows` rows of n are to be written past the caches and are long enough,
+// otherwise run(Flag<false>{}).
 template <typename T, typename Run>
 PYREG_INLINE void choose_stores(bool nontemporal, int64_t rows, int64_t n, Run run) {
   if constexpr (kStaged<T>) {  // StagedRowWriter knows both

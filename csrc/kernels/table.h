@@ -110,7 +110,7 @@ struct DropoutAddNormBackward {
   void* dresidual;                            // (rows, n), or null
   ColumnSum<T> dweight, dbias, dlayer_scale;  // over these rows. RMSNorm has no dbias
   T* scratch;                                 // if S has 16 bits: two rows, each padded to whole groups of lanes
-  bool nontemporal;                           // if true, dx and dresidual have the same offset in a cache line
+  bool nontemporal;  // if true, floats: dx and dresidual have the same offset in a cache line
 };
 
 // An activation of (rows, n), followed by dropout. It is the backward pass if dy is given.
@@ -211,7 +211,7 @@ struct CommonKernels {
   // scratch: a row; only used if S has 16 bits.
   void (*layer_norm_forward)(int64_t rows, int64_t n, const S* x, const T* weight, const T* bias, double eps, S* y,
                              double* mean, T* rstd, T* scratch, bool nontemporal);
-  // weight: null if there is none, but never if S has 16 bits.
+  // weight: null if there is none, but only of floats.
   void (*layer_norm_backward)(int64_t rows, int64_t n, const S* dy, const S* x, const double* mean, const T* rstd,
                               const T* weight, S* dx, const ColumnSum<T>& dweight, const ColumnSum<T>& dbias,
                               bool nontemporal);

@@ -1,4 +1,5 @@
 #include <cstdint>
+#include <type_traits>
 
 #include "dispatch.h"
 #include "functions.h"
@@ -157,9 +158,10 @@ Reference backward(Arguments& a) {
         kCentred ? kernels<S>().dropout_add_layer_norm_backward : kernels<S>().dropout_add_rms_norm_backward;
     const bool wide = z.is_wide(dy.type);
     const int64_t bytes = (2 + bool{x}) * dy.bytes + (1 + bool{dz} + return_dresidual) * z.bytes;
-    const bool nontemporal =
-        outgrows_cache(bytes) && !dx.replaces({dy, dz, z, x}) && !dresidual.replaces({dy, dz, z, x}) &&
-        (kHalf<S> || !return_dresidual || place_in_line(dx.as<const T>()) == place_in_line(dresidual.as<const T>()));
+    const bool nontemporal = outgrows_cache(bytes) && !dx.replaces({dy, dz, z, x}) &&
+                             !dresidual.replaces({dy, dz, z, x}) &&
+                             (!std::is_same_v<S, float> || !return_dresidual ||
+                              place_in_line(dx.as<const T>()) == place_in_line(dresidual.as<const T>()));
     // The kernel always sums for weight and bias; in scratch if no gradient is wanted.
     const ParameterGradient<S> dweights(dweight, weight, n), dbiases(dbias, weight, n),
         dlayer_scales(dlayer_scale, layer_scale, n);
