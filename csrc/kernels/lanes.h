@@ -319,11 +319,17 @@ PYREG_INLINE void each_vector(int64_t begin, int64_t end, Body body) {
   });
 }
 
-// The same for 16-bit elements in loops that do not sum over the row: less code than with whole groups.
+// The same for 16-bit elements in loops that do not sum over the row: a group at a time where it has four vectors,
+// then two vectors at a time.
 template <typename S, typename Body>
 PYREG_INLINE void each_two_vectors(int64_t begin, int64_t end, Body body) {
   constexpr int kWidth = Group<S>::kWidth;
   int64_t at = begin;
+  if constexpr (Group<S>::kVecs == 4) {
+#pragma GCC unroll 1
+    for (; at + 4 * kWidth <= end; at += 4 * kWidth)
+      each_of_group<S>([&](int k) PYREG_LAMBDA { body(WholeVector<S>{at + k * kWidth, k, true}); });
+  }
 #pragma GCC unroll 1
   for (; at + 2 * kWidth <= end; at += 2 * kWidth) {
     body(WholeVector<S>{at, 0, true});
@@ -336,8 +342,8 @@ PYREG_INLINE void each_two_vectors(int64_t begin, int64_t end, Body body) {
 }
 
 // The same for loops that do not sum over the row, so no element needs a certain lane. (16-bit elements: without a
-// lead.) The first `lead` elements of
-// the row come separately, and the groups after them start on cache lines. `begin` is 0, or `lead` plus whole groups.
+// lead.) The first `lead` elements of the row come separately, and the groups after them start on cache lines. `begin`
+// is 0, or `lead` plus whole groups.
 template <typename T, typename Body>
 PYREG_INLINE void each_vector_from_line(int64_t begin, int64_t end, int64_t lead, Body body) {
   if constexpr (kHalf<T>) return each_two_vectors<T>(begin, end, body);

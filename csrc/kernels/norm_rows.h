@@ -13,7 +13,7 @@
 //     mean, rstd <- its sums                                 row_moments.h
 //       the row is summed again if the shift was too far from the mean, or if squares overflowed or underflowed;
 //       in the second case y <- x * 2**k is summed, and replaces x (of 16 bits: in the scratch)
-//     for each chunk of 128 elements:                        row_sums.h
+//     for each chunk of 256 elements:                        row_sums.h
 //       of row r + 1:  [make it from x, mask and residual]   dropout_add_norm.h, row_masks.h
 //                      add it to the sums, lane by lane      lanes.h
 //                      prefetch some KB ahead

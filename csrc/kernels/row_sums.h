@@ -10,7 +10,7 @@ namespace {
 // Elements of a row that are summed in T; the sums of these blocks are added in double. Otherwise a long row around
 // 1e6 would lose its mean, and any long row its variance.
 constexpr int64_t kSumBlock = 4096;
-constexpr int64_t kRowChunk = 128;  // elements
+constexpr int64_t kRowChunk = 256;  // elements
 static_assert(kSumBlock % kRowChunk == 0 && kRowChunk % Group<float>::kCount == 0);
 
 // Calls take(begin, end) for each chunk of a row of n. An empty row has one empty chunk.
