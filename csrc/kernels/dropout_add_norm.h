@@ -80,11 +80,7 @@ class DropoutAddRows {
         scratch_(a.scratch),
         z_(a.n, static_cast<T*>(a.z), a.nontemporal) {}
 
-  // Rows alternate between two rows of the scratch: while one is made, the other is normalised.
-  PYREG_INLINE const T* start_row() {
-    made_ = scratch_ + (row_++ % 2) * whole_groups<T>(n_);
-    return made_;
-  }
+  PYREG_INLINE const T* start_row() { return made_ = row_in_turn(scratch_, row_++, n_); }
 
   PYREG_INLINE void make(int64_t begin, int64_t end) {
     branch_.scaled() ? make_chunk<true>(begin, end) : make_chunk<false>(begin, end);
@@ -137,10 +133,7 @@ class HalfDropoutAddRows {
         z_(a.n, a.wide ? nullptr : static_cast<S*>(a.z), a.nontemporal),
         wide_z_(a.n, a.wide ? static_cast<float32*>(a.z) : nullptr, a.nontemporal) {}
 
-  PYREG_INLINE const float* start_row() {
-    made_ = a_.scratch + (++row_ % 2) * whole_groups<float>(a_.n);
-    return made_;
-  }
+  PYREG_INLINE const float* start_row() { return made_ = row_in_turn(a_.scratch, ++row_, a_.n); }
   PYREG_INLINE void make(int64_t begin, int64_t end) {
     a_.wide ? make_chunk(begin, end, wide_z_) : make_chunk(begin, end, z_);
   }
@@ -327,11 +320,7 @@ class HalfRows {
 
   explicit HalfRows(const DropoutAddNormBackward<S>& a) : a_(a) {}
 
-  // Rows alternate, as in DropoutAddRows.
-  PYREG_INLINE const float* start_row() {
-    made_ = a_.scratch + (++row_ % 2) * whole_groups<float>(a_.n);
-    return made_;
-  }
+  PYREG_INLINE const float* start_row() { return made_ = row_in_turn(a_.scratch, ++row_, a_.n); }
   PYREG_INLINE void make(int64_t begin, int64_t end) {
     a_.wide ? make_from(static_cast<const float32*>(a_.z), begin, end)
             : make_from(static_cast<const S*>(a_.z), begin, end);
@@ -360,7 +349,7 @@ PYREG_INLINE void dropout_add_norm_backward(const DropoutAddNormBackward<S>& a) 
     constexpr bool kNontemporal = is_nontemporal.value;
     const auto run = [&](auto rows, auto& gradients) PYREG_LAMBDA {
       norm_backward_rows<Norm, true, kNontemporal>(a.rows, a.n, a.dy, rows, a.mean, a.rstd, a.weight, gradients,
-                                                   a.dweight, a.dbias);
+                                                   a.dweight, a.dbias, a.scratch);
     };
     if constexpr (kHalf<S>) {
       HalfDropoutAddGradients<S> gradients(a);

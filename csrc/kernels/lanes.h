@@ -342,8 +342,8 @@ PYREG_INLINE void each_two_vectors(int64_t begin, int64_t end, Body body) {
 }
 
 // The same for loops that do not sum over the row, so no element needs a certain lane. (16-bit elements: without a
-// lead.) The first `lead` elements of the row come separately, and the groups after them start on cache lines. `begin`
-// is 0, or `lead` plus whole groups.
+// lead.) The first `lead` elements of the row come separately, and the groups after them start on cache lines.
+// `begin` is 0, or `lead` plus whole groups.
 template <typename T, typename Body>
 PYREG_INLINE void each_vector_from_line(int64_t begin, int64_t end, int64_t lead, Body body) {
   if constexpr (kHalf<T>) return each_two_vectors<T>(begin, end, body);

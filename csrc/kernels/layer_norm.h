@@ -17,12 +17,13 @@ void layer_norm_forward(int64_t rows, int64_t n, const S* x, const T* weight, co
   });
 }
 
-// dy, x, dx (rows, n); mean, rstd (rows); weight (n), dweight, dbias: all, or none. dx may be dy or x.
+// dy, x, dx (rows, n); mean, rstd (rows); weight (n), dweight, dbias: all, or none. dx may be dy or x. scratch:
+// norm_scratch<S>(n).
 template <typename S, typename T = Compute<S>>
 void layer_norm_backward(int64_t rows, int64_t n, const S* dy, const S* x, const double* mean, const T* rstd,
-                         const T* weight, S* dx, const ColumnSum<T>& dweight, const ColumnSum<T>& dbias,
+                         const T* weight, S* dx, const ColumnSum<T>& dweight, const ColumnSum<T>& dbias, T* scratch,
                          bool nontemporal) {
-  norm_backward<LayerNorm<S>>(rows, n, dy, x, mean, rstd, weight, dx, dweight, dbias, nontemporal);
+  norm_backward<LayerNorm<S>>(rows, n, dy, x, mean, rstd, weight, dx, dweight, dbias, scratch, nontemporal);
 }
 
 }  // namespace

@@ -20,6 +20,8 @@
 //       of row r:      y <- (x - mean) * rstd * weight + bias, for a chunk that starts on a cache line of y;
 //                      with ordinary stores or past the caches: row_writer.h
 //
+// What is widened in pairs (half.h) is widened once: x - shift, or xhat in the backward pass, waits in the scratch.
+//
 // The backward pass is the same, with the sums of g and g * xhat, and with dx, dweight and dbias (row_adder.h)
 // instead of y.
 #pragma once
@@ -80,10 +82,10 @@ class StoredRows {
   const S* next_;
 };
 
-// A vector of y from one of x.
-template <bool kBias, typename Vector, typename Row, typename E, typename T>
-PYREG_INLINE auto normalised(Vector vector, const Row& row, const E* x, const T* weight, const T* bias) {
-  auto value = row.xhat(vector.load(x)) * vector.load(weight);
+// A vector of y from one of xhat.
+template <bool kBias, typename Vector, typename Value, typename T>
+PYREG_INLINE Value weighed(Vector vector, Value xhat, const T* weight, const T* bias) {
+  Value value = xhat * vector.load(weight);
   if constexpr (kBias) value = value + vector.load(bias);
   return value;
 }
@@ -95,13 +97,13 @@ PYREG_NOINLINE void write_normalised(int64_t n, const Row& row, const T* x, cons
   each_chunk(n, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
     const auto chunk = writer.chunk(begin);
     each_vector<S>(begin, end, [&](auto vector) PYREG_LAMBDA {
-      chunk.store(vector, normalised<kBias>(vector, row, x, weight, bias));
+      chunk.store(vector, weighed<kBias>(vector, row.xhat(vector.load(x)), weight, bias));
     });
   });
 }
 
-// y (rows, n), which may be the source's array; weight (n); bias (n) if kBias; mean, rstd (rows), or null. scratch: a
-// row, if S has 16 bits. nontemporal: read only if kStaged<S>; then kNontemporal is false.
+// y (rows, n), which may be the source's array; weight (n); bias (n) if kBias; mean, rstd (rows), or null. scratch:
+// norm_scratch<S>(n). nontemporal: read only if kStaged<S>; then kNontemporal is false.
 template <typename Norm, bool kBias, bool kNontemporal, typename S, typename Rows>
 void norm_forward_rows(int64_t rows, int64_t n, Rows& source, const Compute<S>* weight, const Compute<S>* bias,
                        double eps, S* y, double* mean, Compute<S>* rstd, Compute<S>* scratch, bool nontemporal) {
@@ -109,15 +111,18 @@ void norm_forward_rows(int64_t rows, int64_t n, Rows& source, const Compute<S>* 
   using E = typename Rows::Element;
   constexpr bool kReadsHalf = kHalf<E>;
   RowWriter<S, kNontemporal> writer(n, y, nontemporal);
-  typename Norm::template Sums<E> sums;
+  using Sums = typename Norm::template Sums<E>;
+  Sums sums;
   const E* next = nullptr;
+  T* deviations_next = nullptr;
   // Row r + 1 is summed while row r is normalised. Starting at -1 keeps the code that sums a row in one place.
   for (int64_t r = -1; r < rows; ++r) {
     const E* x = next;
+    T* const deviations = deviations_next;
     typename Norm::Row row{};
     const int64_t lead = writer.lead();
     const bool begun = r >= 0, more = r + 1 < rows;
-    bool scaled_apart = false;  // in scratch, because x cannot hold the scaled row
+    T* scaled_apart = nullptr;  // the scaled row, if x cannot hold it
     if (begun) {
       const auto take = [&](const auto& sums, double scale) PYREG_LAMBDA {
         const InverseDeviation<T> deviation = inverse_deviation<T>(sums, eps, scale);
@@ -131,10 +136,10 @@ void norm_forward_rows(int64_t rows, int64_t n, Rows& source, const Compute<S>* 
       const bool must_scale = needs_scale<T>(sums, eps);
       if constexpr (kReadsHalf) {
         if (must_scale) {
-          to_vectors<S>(n, x, scratch);
-          scale = scale_row(row_elements<S>(n), scratch, eps, scratch);
-          take(row_sums<typename Norm::template Sums<T>>(n, scratch), scale);
-          scaled_apart = true;
+          scaled_apart = row_in_turn(scratch, r, n);
+          to_vectors<S>(n, x, scaled_apart);
+          scale = scale_row(row_elements<S>(n), scaled_apart, eps, scaled_apart);
+          take(row_sums<typename Norm::template Sums<T>>(n, scaled_apart), scale);
         }
       } else if (must_scale) {
         T* scaled;
@@ -144,15 +149,18 @@ void norm_forward_rows(int64_t rows, int64_t n, Rows& source, const Compute<S>* 
           scaled = writer.row();
         scale = scale_row(row_elements<S>(n), x, eps, scaled);
         x = scaled;
-        sums = row_sums<decltype(sums)>(n, x);
+        sums = row_sums<Sums>(n, x);
       }
       if (!scaled_apart) take(sums, scale);
     }
-    if (more) next = source.start_row();
+    if (more) {
+      next = source.start_row();
+      if constexpr (Sums::kStoresDeviations) deviations_next = row_in_turn(scratch, r + 1, n);
+    }
     each_chunk(n, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
       if (more) {
         source.make(begin, end);
-        if (begin == 0) sums.start(n, next);
+        if (begin == 0) sums.start(n, next, deviations_next);
         sums.template add<Rows::kFrom>(begin, end);
       }
       if (!begun || scaled_apart) return;
@@ -160,16 +168,25 @@ void norm_forward_rows(int64_t rows, int64_t n, Rows& source, const Compute<S>* 
       const typename Norm::Row factors = row;
       const auto chunk = writer.chunk(begin);
       each_vector_of_chunk<S>(begin, end, n, lead, [&](auto vector) PYREG_LAMBDA {
-        chunk.store(vector, normalised<kBias>(vector, factors, from, weight, bias));
+        typename Native<T>::vec xhat;
+        if constexpr (Sums::kStoresDeviations)
+          xhat = factors.xhat_of_deviation(vector.load(deviations));
+        else
+          xhat = factors.xhat(vector.load(from));
+        chunk.store(vector, weighed<kBias>(vector, xhat, weight, bias));
       });
     });
     if constexpr (kReadsHalf)
-      if (scaled_apart) write_normalised<kBias>(n, row, scratch, weight, bias, writer);
+      if (scaled_apart) write_normalised<kBias>(n, row, scaled_apart, weight, bias, writer);
     if (begun) writer.end_row();
   }
   source.finish();
   writer.finish();
 }
+
+// Whether xhat waits in the scratch until the means are known. Pairs would have to be widened again.
+template <typename S>
+constexpr bool kStoresXhat = kPaired<S>;
 
 // The means of g and of g * xhat over a row, which its dx needs. E: the type of x's elements in memory.
 template <typename Norm, bool kWeight, typename S, typename E>
@@ -180,30 +197,20 @@ class RowGradientMeans {
   typename Norm::Row row;
   T mean_g, mean_g_xhat;
 
-  // Starts a row. Nothing is added yet.
-  PYREG_INLINE void start(int64_t n, const S* dy, const E* x, const typename Norm::Row& of, const T* weight) {
-    n_ = n, dy_ = dy, x_ = x, weight_ = weight, row = of;
+  // Starts a row. Nothing is added yet. xhat: where xhat is to be stored if kStoresXhat<S>; may be x.
+  PYREG_INLINE void start(int64_t n, const S* dy, const E* x, const typename Norm::Row& of, const T* weight,
+                          T* xhat) {
+    n_ = n, dy_ = dy, x_ = x, weight_ = weight, xhat_ = xhat, row = of;
     sum_g_.start();
     sum_g_xhat_.start();
   }
 
   template <From kDyFrom, From kFrom>
-  PYREG_INLINE_WIDE void add(int64_t begin, int64_t end) {
-    Accumulators<S> sum_g = sum_g_.accumulators(), sum_g_xhat = sum_g_xhat_.accumulators();
-    const S* const dy = dy_;
-    const E* const x = x_;
-    const T* const weight = weight_;
-    const typename Norm::Row factors = row;
-    each_vector<S>(begin, end, [&](auto vector) PYREG_LAMBDA {
-      auto g = vector.load(dy);
-      if constexpr (kWeight) g = g * vector.load(weight);
-      if constexpr (Norm::kCentred) sum_g.v[vector.k] += g;
-      sum_g_xhat.v[vector.k] += vector.only_row(g * factors.xhat(vector.load(x)));
-      fetch_row<kDyFrom>(vector, dy);
-      fetch_row<kFrom>(vector, x);
-    });
-    if constexpr (Norm::kCentred) sum_g_.put(sum_g, end, n_);
-    sum_g_xhat_.put(sum_g_xhat, end, n_);
+  PYREG_INLINE void add(int64_t begin, int64_t end) {
+    if constexpr (Norm::kCentred)
+      add_apart<kDyFrom, kFrom>(begin, end);
+    else
+      add_here<kDyFrom, kFrom>(begin, end);
   }
 
   // Called when the whole row is added.
@@ -213,24 +220,55 @@ class RowGradientMeans {
   }
 
  private:
+  // If it were inlined, both sums would take registers that the loop after it needs.
+  template <From kDyFrom, From kFrom>
+  PYREG_NOINLINE void add_apart(int64_t begin, int64_t end) {
+    add_here<kDyFrom, kFrom>(begin, end);
+  }
+
+  template <From kDyFrom, From kFrom>
+  PYREG_INLINE_WIDE void add_here(int64_t begin, int64_t end) {
+    Accumulators<S> sum_g = sum_g_.accumulators(), sum_g_xhat = sum_g_xhat_.accumulators();
+    const S* const dy = dy_;
+    const E* const x = x_;
+    const T* const weight = weight_;
+    T* const xhat = xhat_;
+    const typename Norm::Row factors = row;
+    each_vector<S>(begin, end, [&](auto vector) PYREG_LAMBDA {
+      auto g = vector.load(dy);
+      if constexpr (kWeight) g = g * vector.load(weight);
+      if constexpr (Norm::kCentred) sum_g.v[vector.k] += g;
+      const auto xhat_i = factors.xhat(vector.load(x));
+      if constexpr (kStoresXhat<S>) vector.store(xhat, xhat_i);
+      sum_g_xhat.v[vector.k] += vector.only_row(g * xhat_i);
+      fetch_row<kDyFrom>(vector, dy);
+      fetch_row<kFrom>(vector, x);
+    });
+    if constexpr (Norm::kCentred) sum_g_.put(sum_g, end, n_);
+    sum_g_xhat_.put(sum_g_xhat, end, n_);
+  }
+
   int64_t n_;
   const S* dy_;
   const E* x_;
   const T* weight_;
+  T* xhat_;
   RowSum<S> sum_g_, sum_g_xhat_;
 };
 
 // dy and the source's rows x (rows, n); mean (rows) if Norm has one, rstd (rows); weight (n), or null if !kWeight.
 // dweight, dbias: sums over these rows; there is no dbias if Norm has no mean. The gradient may write over dy or x.
+// scratch: norm_scratch<S>(n). The source may make its rows in it.
 template <typename Norm, bool kWeight, bool kNontemporal, typename S, typename Rows, typename Gradient,
           typename T = Compute<S>>
 void norm_backward_rows(int64_t rows, int64_t n, const S* dy, Rows& source, const double* mean, const T* rstd,
                         const T* weight, Gradient& gradient, const ColumnSum<T>& dweight_sum,
-                        const ColumnSum<T>& dbias_sum) {
+                        const ColumnSum<T>& dbias_sum, T* scratch) {
   using E = typename Rows::Element;
   RowAdder<S> dweights(rows, n, dweight_sum), dbiases(rows, n, dbias_sum);
   RowGradientMeans<Norm, kWeight, S, E> means;
   const E* x_next = nullptr;
+  T* xhat_next = nullptr;
   for (int64_t r = -1; r < rows; ++r) {
     typename Norm::Row row{};
     T mean_g = 0, mean_g_xhat = 0;
@@ -244,9 +282,11 @@ void norm_backward_rows(int64_t rows, int64_t n, const S* dy, Rows& source, cons
     }
     const S* const dy_r = begun ? dy + r * n : dy;
     const E* const x_r = x_next;
+    const T* const xhat_r = xhat_next;
     if (more) {
       x_next = source.start_row();
-      means.start(n, dy + (r + 1) * n, x_next, Norm::row(mean, rstd, r + 1), weight);
+      if constexpr (kStoresXhat<S>) xhat_next = row_in_turn(scratch, r + 1, n);
+      means.start(n, dy + (r + 1) * n, x_next, Norm::row(mean, rstd, r + 1), weight, xhat_next);
     }
     each_chunk(n, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
       if (more) {
@@ -257,7 +297,12 @@ void norm_backward_rows(int64_t rows, int64_t n, const S* dy, Rows& source, cons
       const auto chunk = gradient.chunk(begin);
       const typename Norm::Row factors = row;
       each_vector_of_chunk<S>(begin, end, n, lead, [&](auto vector) PYREG_LAMBDA {
-        const auto dy_i = vector.load(dy_r), xhat = factors.xhat(vector.load(x_r));
+        const auto dy_i = vector.load(dy_r);
+        typename Native<T>::vec xhat;
+        if constexpr (kStoresXhat<S>)
+          xhat = vector.load(xhat_r);
+        else
+          xhat = factors.xhat(vector.load(x_r));
         auto g = dy_i;
         if constexpr (kWeight) {
           g = g * vector.load(weight);
@@ -279,12 +324,13 @@ void norm_backward_rows(int64_t rows, int64_t n, const S* dy, Rows& source, cons
 // dx (rows, n). weight may be null; there are no dweight and dbias then.
 template <typename Norm, typename S, typename T = Compute<S>>
 void norm_backward(int64_t rows, int64_t n, const S* dy, const S* x, const double* mean, const T* rstd,
-                   const T* weight, S* dx, const ColumnSum<T>& dweight, const ColumnSum<T>& dbias, bool nontemporal) {
+                   const T* weight, S* dx, const ColumnSum<T>& dweight, const ColumnSum<T>& dbias, T* scratch,
+                   bool nontemporal) {
   const auto run = [&](auto weighs, auto is_nontemporal) PYREG_LAMBDA {
     StoredRows<S, is_nontemporal.value> source(n, x);
     RowWriter<S, is_nontemporal.value> gradient(n, dx, nontemporal);
     norm_backward_rows<Norm, weighs.value, is_nontemporal.value>(rows, n, dy, source, mean, rstd, weight, gradient,
-                                                                 dweight, dbias);
+                                                                 dweight, dbias, scratch);
   };
   choose_stores<S>(nontemporal, rows, n, [&](auto is_nontemporal) PYREG_LAMBDA {
     if constexpr (kStaged<S>)  // without a weight, it is all ones

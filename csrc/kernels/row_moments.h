@@ -15,7 +15,8 @@ template <typename T>
 struct CentredRow {
   T shift, lo, rstd;
 
-  PYREG_INLINE typename Native<T>::vec xhat(typename Native<T>::vec x) const { return ((x - shift) - lo) * rstd; }
+  PYREG_INLINE typename Native<T>::vec xhat(typename Native<T>::vec x) const { return xhat_of_deviation(x - shift); }
+  PYREG_INLINE typename Native<T>::vec xhat_of_deviation(typename Native<T>::vec d) const { return (d - lo) * rstd; }
 };
 
 // The same for a norm that does not.
@@ -43,24 +44,30 @@ class RowMoments {
   using T = Compute<S>;
 
  public:
-  // Starts the row x (n). Nothing is added yet.
-  PYREG_INLINE void start(int64_t n, const E* x) {
+  // Whether x - shift is stored, for the loop that normalises the row. Pairs would have to be widened again.
+  static constexpr bool kStoresDeviations = kPaired<S> && std::is_same_v<E, S>;
+
+  // Starts the row x (n). Nothing is added yet. deviations: where they are stored.
+  PYREG_INLINE void start(int64_t n, const E* x, T* deviations) {
     constexpr int kGroup = Group<S>::kCount;
     const int64_t count = n < kGroup ? n : kGroup;
     Accumulators<S> first;
     each_vector<S>(0, count, [&](auto vector) PYREG_LAMBDA {
       first.v[vector.k] += only_row_if<kHalf<S>>(vector, vector.load(x));
     });
-    start_about(n, x, static_cast<T>(static_cast<double>(first.sum()) / static_cast<double>(count)));
+    start_about(n, x, deviations, static_cast<T>(static_cast<double>(first.sum()) / static_cast<double>(count)));
   }
 
   template <From kFrom>
   PYREG_INLINE_WIDE void add(int64_t begin, int64_t end) {
     Accumulators<S> sum_d = sum_d_.accumulators(), sum_dd = sum_dd_.accumulators();
     const E* const x = x_;
+    T* const deviations = deviations_;
     const T about = shift_;
     each_vector<S>(begin, end, [&](auto vector) PYREG_LAMBDA {
-      const auto d = vector.only_row(vector.load(x) - about);
+      auto d = vector.load(x) - about;
+      if constexpr (kStoresDeviations) vector.store(deviations, d);
+      d = vector.only_row(d);
       sum_d.v[vector.k] += d;
       sum_dd.v[vector.k] += d * d;
       fetch_row<kFrom>(vector, x);
@@ -72,7 +79,7 @@ class RowMoments {
   // Called when the whole row is added.
   PYREG_INLINE void finish() {
     divide();
-    if (lo_ * lo_ > variance_) *this = about(n_, x_, static_cast<T>(mean()));
+    if (lo_ * lo_ > variance_) *this = about(n_, x_, deviations_, static_cast<T>(mean()));
   }
 
   PYREG_INLINE double mean() const { return static_cast<double>(shift_) + lo_; }
@@ -81,16 +88,16 @@ class RowMoments {
   PYREG_INLINE CentredRow<T> row(T rstd) const { return {shift_, static_cast<T>(lo_), rstd}; }
 
  private:
-  static PYREG_NOINLINE RowMoments about(int64_t n, const E* x, T shift) {
+  static PYREG_NOINLINE RowMoments about(int64_t n, const E* x, T* deviations, T shift) {
     RowMoments moments;
-    moments.start_about(n, x, shift);
+    moments.start_about(n, x, deviations, shift);
     add_row(moments, n);
     moments.divide();
     return moments;
   }
 
-  PYREG_INLINE void start_about(int64_t n, const E* x, T shift) {
-    n_ = n, x_ = x, shift_ = shift;
+  PYREG_INLINE void start_about(int64_t n, const E* x, T* deviations, T shift) {
+    n_ = n, x_ = x, deviations_ = deviations, shift_ = shift;
     sum_d_.start();
     sum_dd_.start();
   }
@@ -103,6 +110,7 @@ class RowMoments {
 
   int64_t n_;
   const E* x_;
+  T* deviations_;
   T shift_;
   double lo_, variance_;
   RowSum<S> sum_d_, sum_dd_;
@@ -114,7 +122,9 @@ class RowMeanSquare {
   using T = Compute<S>;
 
  public:
-  PYREG_INLINE void start(int64_t n, const E* x) {
+  static constexpr bool kStoresDeviations = false;
+
+  PYREG_INLINE void start(int64_t n, const E* x, T*) {
     n_ = n, x_ = x;
     sum_.start();
   }
@@ -170,7 +180,7 @@ double scale_to_one(int64_t n, const T* x, double eps) {
 template <typename Sums, typename E>
 PYREG_NOINLINE Sums row_sums(int64_t n, const E* x) {
   Sums sums;
-  sums.start(n, x);
+  sums.start(n, x, nullptr);
   add_row(sums, n);
   sums.finish();
   return sums;

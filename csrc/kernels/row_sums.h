@@ -39,6 +39,12 @@ PYREG_INLINE void each_vector_of_chunk(int64_t begin, int64_t end, int64_t n, in
   each_vector_from_line<T>(moved.begin, moved.end, lead, body);
 }
 
+// Rows alternate between two rows of the scratch: while one is made, the other is used.
+template <typename T>
+PYREG_INLINE T* row_in_turn(T* scratch, int64_t row, int64_t n) {
+  return scratch + row % 2 * whole_groups<T>(n);
+}
+
 // Where a row comes from, which decides how it is prefetched.
 enum class From { scratch, cache, memory };
 

@@ -38,6 +38,28 @@ using Compute = typename ComputeType<S>::type;
 template <typename S>
 constexpr bool kHalf = sizeof(S) == 2;
 
+constexpr int kLineBytes = 64;  // of a cache line
+// A group of lanes: rows are summed in such groups (kernels/lanes.h).
+constexpr int kGroupBytes = 128;
+
+template <typename T>
+constexpr int64_t line_elements() {
+  return kLineBytes / sizeof(T);
+}
+
+// n rounded up to whole cache lines, or to whole groups of lanes.
+template <typename T>
+constexpr int64_t whole_lines(int64_t n) {
+  constexpr int64_t kLine = line_elements<T>();
+  return (n + kLine - 1) / kLine * kLine;
+}
+
+template <typename T>
+constexpr int64_t whole_groups(int64_t n) {
+  constexpr int64_t kGroup = kGroupBytes / sizeof(T);
+  return (n + kGroup - 1) / kGroup * kGroup;
+}
+
 enum class Decay { none, coupled, decoupled };
 enum class Activation { relu, silu, gelu, gelu_tanh };
 enum class Momentum { none, first, next };  // first: the buffer is filled with the gradient
@@ -90,7 +112,7 @@ struct DropoutAddNormForward {
   void* z;       // (rows, n), or null
   double* mean;  // (rows), if the norm has a mean
   T* rstd;       // (rows)
-  T* scratch;    // two rows, each padded to whole groups of lanes; three if S has 16 bits
+  T* scratch;    // two rows, each padded to whole groups of lanes, then norm_scratch<S>(n)
   bool nontemporal;
 };
 
@@ -109,9 +131,15 @@ struct DropoutAddNormBackward {
   S* dx;                                      // (rows, n)
   void* dresidual;                            // (rows, n), or null
   ColumnSum<T> dweight, dbias, dlayer_scale;  // over these rows. RMSNorm has no dbias
-  T* scratch;                                 // if S has 16 bits: two rows, each padded to whole groups of lanes
+  T* scratch;                                 // norm_scratch<S>(n)
   bool nontemporal;  // if true, floats: dx and dresidual have the same offset in a cache line
 };
+
+// The scratch of the norms' kernels, in elements: two rows.
+template <typename S>
+constexpr int64_t norm_scratch(int64_t n) {
+  return kHalf<S> ? 2 * whole_groups<Compute<S>>(n) : 0;
+}
 
 // An activation of (rows, n), followed by dropout. It is the backward pass if dy is given.
 template <typename S>
@@ -126,28 +154,6 @@ struct ActivationDropout {
   ColumnSum<T> dbias;  // over these rows
   bool nontemporal;
 };
-
-constexpr int kLineBytes = 64;  // of a cache line
-// A group of lanes: rows are summed in such groups (kernels/lanes.h).
-constexpr int kGroupBytes = 128;
-
-template <typename T>
-constexpr int64_t line_elements() {
-  return kLineBytes / sizeof(T);
-}
-
-// n rounded up to whole cache lines, or to whole groups of lanes.
-template <typename T>
-constexpr int64_t whole_lines(int64_t n) {
-  constexpr int64_t kLine = line_elements<T>();
-  return (n + kLine - 1) / kLine * kLine;
-}
-
-template <typename T>
-constexpr int64_t whole_groups(int64_t n) {
-  constexpr int64_t kGroup = kGroupBytes / sizeof(T);
-  return (n + kGroup - 1) / kGroup * kGroup;
-}
 
 constexpr int kMaxAxes = 64;  // of a NumPy array
 
@@ -208,17 +214,17 @@ struct SoftmaxDropoutBackward {
 template <typename S>
 struct CommonKernels {
   using T = Compute<S>;
-  // scratch: a row; only used if S has 16 bits.
+  // scratch, here and below: norm_scratch<S>(n).
   void (*layer_norm_forward)(int64_t rows, int64_t n, const S* x, const T* weight, const T* bias, double eps, S* y,
                              double* mean, T* rstd, T* scratch, bool nontemporal);
   // weight: null if there is none, but only of floats.
   void (*layer_norm_backward)(int64_t rows, int64_t n, const S* dy, const S* x, const double* mean, const T* rstd,
                               const T* weight, S* dx, const ColumnSum<T>& dweight, const ColumnSum<T>& dbias,
-                              bool nontemporal);
+                              T* scratch, bool nontemporal);
   void (*rms_norm_forward)(int64_t rows, int64_t n, const S* x, const T* weight, double eps, S* y, T* rstd,
                            T* scratch, bool nontemporal);
   void (*rms_norm_backward)(int64_t rows, int64_t n, const S* dy, const S* x, const T* rstd, const T* weight, S* dx,
-                            const ColumnSum<T>& dweight, bool nontemporal);
+                            const ColumnSum<T>& dweight, T* scratch, bool nontemporal);
   void (*dropout_add_layer_norm_forward)(const DropoutAddNormForward<S>& arguments);
   void (*dropout_add_layer_norm_backward)(const DropoutAddNormBackward<S>& arguments);
   void (*dropout_add_rms_norm_forward)(const DropoutAddNormForward<S>& arguments);

@@ -101,7 +101,7 @@ Reference forward(Arguments& a) {
     const EitherRows<S> residuals(residual, wide, rows);
     const int64_t z_bytes = n * static_cast<int64_t>(wide ? sizeof(float32) : sizeof(S));
     parallel_blocks_with_scratch<T>(rows.count, forward_block_rows<S>(n, nontemporal), bytes,
-                                    (kHalf<S> ? 3 : 2) * whole_groups<T>(n),
+                                    2 * whole_groups<T>(n) + norm_scratch<S>(n),
                                     [&](int64_t begin, int64_t end, T* scratch) {
                                       kernel({.rows = end - begin,
                                               .n = n,
@@ -167,8 +167,8 @@ Reference backward(Arguments& a) {
         dlayer_scales(dlayer_scale, layer_scale, n);
     const EitherRows<S> dzs(dz, wide, rows);
     const int64_t z_bytes = n * static_cast<int64_t>(wide ? sizeof(float32) : sizeof(S));
-    sum_over_rows<S>(rows.count, n, bytes, dx, {&dweights, &dbiases, &dlayer_scales},
-                     kHalf<S> ? 2 * whole_groups<T>(n) : 0, [&](int64_t begin, int64_t end, auto& sums, T* scratch) {
+    sum_over_rows<S>(rows.count, n, bytes, dx, {&dweights, &dbiases, &dlayer_scales}, norm_scratch<S>(n),
+                     [&](int64_t begin, int64_t end, auto& sums, T* scratch) {
                        kernel({.rows = end - begin,
                                .n = n,
                                .dropout = scales.of_block(dropout, begin, n),

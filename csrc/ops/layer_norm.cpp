@@ -32,7 +32,7 @@ Reference forward(Arguments& a) {
     const auto kernel = kernels<S>().layer_norm_forward;
     const bool nontemporal = outgrows_cache(2 * x.bytes) && !y.replaces({x});
     parallel_blocks_with_scratch<T>(rows.count, forward_block_rows<S>(n, nontemporal), 2 * x.bytes,
-                                    kHalf<S> ? whole_groups<T>(n) : 0, [&](int64_t begin, int64_t end, T* scratch) {
+                                    norm_scratch<S>(n), [&](int64_t begin, int64_t end, T* scratch) {
                                       kernel(end - begin, n, x.as<S>() + begin * n, weights.get(), biases.get(), eps,
                                              y.as<S>() + begin * n, mean.from<double>(begin), rstd.from<T>(begin),
                                              scratch, nontemporal);
@@ -62,11 +62,11 @@ Reference backward(Arguments& a) {
     const bool weighs = !std::is_same_v<S, float> || weight;  // other kernels always do
     const ParameterRow<S> weights(weight, weighs ? rows.read() : 0, kMultipliesByOne);
     const ParameterGradient<S> dweights(dweight, weight, n), dbiases(dbias, weight, n);
-    sum_over_rows<S>(rows.count, weighs ? n : 0, bytes, dx, {&dweights, &dbiases}, 0,
-                     [&](int64_t begin, int64_t end, auto& sums, T*) {
+    sum_over_rows<S>(rows.count, weighs ? n : 0, bytes, dx, {&dweights, &dbiases}, norm_scratch<S>(n),
+                     [&](int64_t begin, int64_t end, auto& sums, T* scratch) {
                        kernel(end - begin, n, dy.as<S>() + begin * n, x.as<S>() + begin * n,
                               mean.as<double>() + begin, rstd.as<T>() + begin, weighs ? weights.get() : nullptr,
-                              dx.as<S>() + begin * n, sums[0], sums[1], nontemporal);
+                              dx.as<S>() + begin * n, sums[0], sums[1], scratch, nontemporal);
                      });
   });
   return backward_result.of({&dx, &dweight, &dbias});
