@@ -8,6 +8,7 @@ from calls import Call
 from cases import LAYOUTS, LEVELS, LIKE, SIXTEEN_BIT, bytes_moved, dtypes_of, wanted_outs
 from hypothesis import strategies as st
 
+from pyreg import _core
 from pyreg._cases import CASES
 
 # Building a strategy takes longer than drawing from it, so all are built here, once.
@@ -60,12 +61,12 @@ MEDIUM = st.one_of(  # enough for several threads and blocks
     st.tuples(near(4096), near(8, 16, 32)),
 )
 ROWS = st.sampled_from([31, 64, 67, 768, 1001, 4096, 0])
-LARGE = "large enough that results are written past the caches: more than 32 MiB are moved"
+LARGE = "large enough that results are written past the caches: more than _core.cache_bytes are moved"
 
 
 def large(draw, case, dtype):
     # Twice as large, because up to half of the arrays may be left out.
-    elements = 66 * 2**20 // bytes_moved(case, (1,), dtype)
+    elements = 2 * (_core.cache_bytes + 2**20) // bytes_moved(case, (1,), dtype)
     n = draw(ROWS) or elements
     return elements // n + 1, n
 

@@ -234,12 +234,12 @@ struct HalfVector {
       return widen(words<HalfWords>(row + at));
     }
   }
-  // The second vector of a pair stores both; `even` is the first.
-  PYREG_INLINE void store(S* row, vec v, vec even) const {
+  // The second vector of a pair stores both; `even` is the first. past_caches: a whole vector at an aligned place.
+  PYREG_INLINE void store(S* row, vec v, vec even, bool past_caches) const {
     if constexpr (!kPaired<S>)
-      put(row + at, narrow(v));
+      put(row + at, narrow(v), past_caches);
     else if (odd())
-      put(row + first(), narrow(even, v));
+      put(row + first(), narrow(even, v), past_caches);
   }
 
   PYREG_INLINE vec load(const float32* row) const {
@@ -247,7 +247,7 @@ struct HalfVector {
     const vec a = floats(row + first(), count), b = floats(row + first() + kFloats, count - kFloats);
     return plain(odd() ? every_second<true>(a, b) : every_second<false>(a, b));
   }
-  PYREG_INLINE void store(float32* row, vec v, vec even) const {
+  PYREG_INLINE void store(float32* row, vec v, vec even, bool) const {
     if constexpr (kPaired<S>) {
       if (!odd()) return;
       float both[2 * kFloats];
@@ -260,29 +260,29 @@ struct HalfVector {
 
   // The same for elements whose byte of `keep` is 0xff, and +0 where it is 0. keep: from the vector's first element
   // on.
-  PYREG_INLINE void store_kept(S* row, vec v, vec even, const uint8_t* keep) const {
+  PYREG_INLINE void store_kept(S* row, vec v, vec even, const uint8_t* keep, bool past_caches) const {
     if constexpr (!kPaired<S>)
-      put(row + at, narrow(v) & widen_to_words<HalfWords>(keep));
+      put(row + at, narrow(v) & widen_to_words<HalfWords>(keep), past_caches);
     else if (odd())
-      put(row + first(), narrow(even, v) & widen_to_words<Words>(keep));
+      put(row + first(), narrow(even, v) & widen_to_words<Words>(keep), past_caches);
   }
 
   // Stores v to an array, unless `row` is null, and what it then is there to a row of plain floats.
-  PYREG_INLINE void store_rounded(S* row, float* wide, vec v, vec even) const {
+  PYREG_INLINE void store_rounded(S* row, float* wide, vec v, vec even, bool past_caches) const {
     if constexpr (!kPaired<S>) {
       const HalfWords half = narrow(v);
-      if (row) put(row + at, half);
+      if (row) put(row + at, half, past_caches);
       store(wide, widen(half));
     } else if (odd()) {
       const Words both = narrow(even, v);
-      if (row) put(row + first(), both);
+      if (row) put(row + first(), both, past_caches);
       const vec wide_even = (vec)((FloatBits)both << 16), wide_odd = (vec)((FloatBits)both & 0xffff0000);
       std::memcpy(wide + first(), &wide_even, sizeof(vec));
       std::memcpy(wide + at, &wide_odd, sizeof(vec));
     }
   }
-  PYREG_INLINE void store_rounded(float32* row, float* wide, vec v, vec even) const {
-    if (row) store(row, v, even);
+  PYREG_INLINE void store_rounded(float32* row, float* wide, vec v, vec even, bool past_caches) const {
+    if (row) store(row, v, even, past_caches);
     store(wide, v);
   }
 
@@ -301,9 +301,9 @@ struct HalfVector {
     return v;
   }
   template <typename V>
-  PYREG_INLINE void put(S* p, V v) const {
+  PYREG_INLINE void put(S* p, V v, bool past_caches) const {
     if constexpr (!kWhole) return store_words(p, count, v);
-    std::memcpy(p, &v, sizeof v);
+    store_either(p, v, past_caches);
   }
   // `many` are left from p on.
   PYREG_INLINE vec floats(const float32* p, int many) const {
@@ -331,22 +331,23 @@ struct PartVector<bfloat16> : HalfVector<bfloat16, false> {};
 template <typename E>
 struct HalfStore {
   E* row;
+  bool past_caches = false;
   mutable Floats even{};
 
   template <typename Vector>
   PYREG_INLINE void store(Vector vector, Floats v) const {
-    vector.store(row, v, even);
+    vector.store(row, v, even, past_caches);
     if (!vector.odd()) even = v;
   }
   // keep: the bytes of the row from element `begin` on.
   template <typename Vector>
   PYREG_INLINE void store_kept(Vector vector, Floats v, const uint8_t* keep, int64_t begin) const {
-    vector.store_kept(row, v, even, keep + (vector.first() - begin));
+    vector.store_kept(row, v, even, keep + (vector.first() - begin), past_caches);
     if (!vector.odd()) even = v;
   }
   template <typename Vector>
   PYREG_INLINE void store_rounded(Vector vector, Floats v, float* wide) const {
-    vector.store_rounded(row, wide, v, even);
+    vector.store_rounded(row, wide, v, even, past_caches);
     if (!vector.odd()) even = v;
   }
 };

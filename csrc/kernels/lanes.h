@@ -134,6 +134,29 @@ PYREG_INLINE void store_nontemporal(T* p, typename Native<T>::vec v) {
 #endif
 }
 
+// Stores v, which is a vector or half of one, past the caches or not. If gcc knew that the flag stays the same, it
+// would compile each loop twice.
+template <typename V>
+PYREG_INLINE void store_either(void* p, V v, bool past_caches) {
+#if defined(__x86_64__)
+  asm volatile("" : "+r"(past_caches));
+  if (past_caches) {
+    if constexpr (sizeof v == kVectorBytes)
+      store_nontemporal(static_cast<float*>(p), (Native<float>::vec)v);
+    else
+#if defined(__AVX512F__)
+      _mm256_stream_si256(static_cast<__m256i*>(p), (__m256i)v);
+#elif defined(__AVX2__)
+      _mm_stream_si128(static_cast<__m128i*>(p), (__m128i)v);
+#else
+      _mm_stream_si64(static_cast<long long*>(p), (long long)v);
+#endif
+    return;
+  }
+#endif
+  std::memcpy(p, &v, sizeof v);
+}
+
 // Ends a kernel that stored past the caches: other threads see those stores from here on.
 PYREG_INLINE void nontemporal_fence() {
 #if defined(__x86_64__)

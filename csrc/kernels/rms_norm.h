@@ -17,7 +17,8 @@ void rms_norm_forward(int64_t rows, int64_t n, const S* x, const T* weight, doub
   });
 }
 
-// dy, x, dx (rows, n); rstd (rows); weight (n), dweight: both, or neither. dx may be dy or x. scratch: norm_scratch<S>(n).
+// dy, x, dx (rows, n); rstd (rows); weight (n), dweight: both, or neither. dx may be dy or x. scratch:
+// norm_scratch<S>(n).
 template <typename S, typename T = Compute<S>>
 void rms_norm_backward(int64_t rows, int64_t n, const S* dy, const S* x, const T* rstd, const T* weight, S* dx,
                        const ColumnSum<T>& dweight, T* scratch, bool nontemporal) {

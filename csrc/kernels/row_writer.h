@@ -114,25 +114,35 @@ class RowWriter {
 template <typename E>
 struct WholeStore {
   E* row;
+  bool past_caches = false;
 
   template <typename Vector>
   PYREG_INLINE void store(Vector vector, typename Native<E>::vec v) const {
-    vector.store(row, v);
+    if constexpr (Vector::kWhole)
+      store_either(row + vector.at, v, past_caches);
+    else
+      vector.store(row, v);
   }
 };
 
 template <typename S>
 constexpr bool kStaged = !std::is_same_v<S, float>;
 
-// The same with less code, for all elements but floats: past the caches, a chunk is written to the stage, from where
-// its whole lines are stored, so one loop serves both kinds of stores. E: S, or float32 beside 16-bit S.
+// The same with less code, for all elements but floats: one loop serves both kinds of stores. Past the caches, rows
+// of whole lines are stored as they come. Of others, a chunk is written to the stage, from where its whole lines are
+// stored. E: S, or float32 beside 16-bit S.
 template <typename S, typename E = S>
 class StagedRowWriter {
  public:
   using Chunk = std::conditional_t<kHalf<S>, HalfStore<E>, WholeStore<E>>;
 
   StagedRowWriter(int64_t n, E* row, bool nontemporal)
-      : n_(n), row_(row), nontemporal_(nontemporal && row), lead_(row ? from_line(row) : 0), staged_(lead_) {}
+      : n_(n),
+        row_(row),
+        nontemporal_(nontemporal && row),
+        lead_(row ? from_line(row) : 0),
+        past_caches_(std::is_same_v<E, S> && nontemporal_ && lead_ == 0 && n % kLine == 0),
+        staged_(lead_) {}
 
   StagedRowWriter(const StagedRowWriter&) = delete;
 
@@ -141,13 +151,13 @@ class StagedRowWriter {
 
   // Chunks must be written in order.
   PYREG_INLINE Chunk chunk(int64_t begin) {
-    if (!nontemporal_) return {row_};
+    if (!nontemporal_ || past_caches_) return {row_, past_caches_};
     put_away(begin);
     return {stage_ + staged_ - begin};
   }
 
   PYREG_INLINE void end_row() {
-    if (nontemporal_) {
+    if (nontemporal_ && !past_caches_) {
       put_away(n_);
       begun_ = 0;
     }
@@ -156,7 +166,7 @@ class StagedRowWriter {
 
   PYREG_INLINE void finish() {
     if (!nontemporal_) return;
-    std::memcpy(row_ - (staged_ - lead_), stage_ + lead_, (staged_ - lead_) * sizeof(E));
+    if (!past_caches_) std::memcpy(row_ - (staged_ - lead_), stage_ + lead_, (staged_ - lead_) * sizeof(E));
     nontemporal_fence();
   }
 
@@ -209,7 +219,9 @@ class StagedRowWriter {
   bool nontemporal_;
   // lead_: elements of the stage before the first that is this writer's; staged_: elements in it; begun_: where in
   // the row the chunk begins that is being written.
-  int64_t lead_, staged_, begun_ = 0;
+  int64_t lead_;
+  bool past_caches_;  // without the stage
+  int64_t staged_, begun_ = 0;
   alignas(kLineBytes) E stage_[kRowChunk + 3 * kLine];
 };
 
