@@ -76,7 +76,8 @@ def test_out_may_be_y_or_dy_and_nothing_is_written_beside_it(impl, dtype, rng):
             guarded.assert_bands_untouched_and_clear(shift)
 
 
-# Three arrays of 6 MB, more than _core.cache_bytes together: results are written past the caches unless they replace an input.
+# Three arrays of 6 MB, more than _core.cache_bytes together: results are written past the caches unless they replace
+# an input.
 @pytest.mark.parametrize("shape", [(1_500, 1001), (25_000, 64), (50_000, 31), (1_550_000,)])
 def test_results_written_past_the_caches_have_the_same_bits(level, rng, shape):
     dy, y, bias = arrays(rng, np.float32, shape)

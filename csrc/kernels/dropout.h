@@ -116,17 +116,10 @@ inline void dropout_doubles(int64_t n, const double* x, uint64_t threshold, uint
   RowMasks masks(1, n, threshold, key, offset);
   const auto scale = masks.scale<double>();
   StagedRowWriter<double> results(n, y, nontemporal);
-  const uint8_t* keep = nullptr;
-  int64_t chunk_begin = 0;
-  results.write_row(
-      [&](int64_t begin, const MovedChunk&) PYREG_LAMBDA {
-        keep = masks.chunk(begin);
-        chunk_begin = begin;
-      },
-      [&](auto vector) PYREG_LAMBDA {
-        fetch_ahead<kReadAhead, 2>(vector, x);
-        return masked<double>(vector.load(x), scale, kept_lanes<double>(vector, keep, chunk_begin));
-      });
+  write_masked_row(results, masks, [&](auto vector, const uint8_t* keep, int64_t begin) PYREG_LAMBDA {
+    fetch_ahead<kReadAhead, 2>(vector, x);
+    return masked<double>(vector.load(x), scale, kept_lanes<double>(vector, keep, begin));
+  });
   results.finish();
 }
 
@@ -139,7 +132,7 @@ void dropout(int64_t n, const S* x, uint64_t threshold, uint64_t key, uint64_t o
     if (y != x) std::memcpy(y, x, n * sizeof(S));
   } else if constexpr (kHalf<S>) {
     dropout_halves(n, x, threshold, key, offset, y, nontemporal);
-  } else if constexpr (kStaged<S>) {
+  } else if constexpr (kLessCode<S>) {
     dropout_doubles(n, x, threshold, key, offset, y, nontemporal);
   } else {
     const auto run = nontemporal ? dropout_elements<S, true> : dropout_elements<S, false>;

@@ -103,7 +103,7 @@ PYREG_NOINLINE void write_normalised(int64_t n, const Row& row, const T* x, cons
 }
 
 // y (rows, n), which may be the source's array; weight (n); bias (n) if kBias; mean, rstd (rows), or null. scratch:
-// norm_scratch<S>(n). nontemporal: read only if kStaged<S>; then kNontemporal is false.
+// norm_scratch<S>(n). nontemporal: read only if kLessCode<S>; then kNontemporal is false.
 template <typename Norm, bool kBias, bool kNontemporal, typename S, typename Rows>
 void norm_forward_rows(int64_t rows, int64_t n, Rows& source, const Compute<S>* weight, const Compute<S>* bias,
                        double eps, S* y, double* mean, Compute<S>* rstd, Compute<S>* scratch, bool nontemporal) {
@@ -278,7 +278,7 @@ void norm_backward_rows(int64_t rows, int64_t n, const S* dy, Rows& source, cons
     if (begun) {
       means.finish();
       row = means.row, mean_g = means.mean_g, mean_g_xhat = means.mean_g_xhat;
-      if constexpr (!kStaged<S>) lead = to_next_line(kWeight && !kNontemporal ? dweight : gradient.row());
+      if constexpr (!kLessCode<S>) lead = to_next_line(kWeight && !kNontemporal ? dweight : gradient.row());
     }
     const S* const dy_r = begun ? dy + r * n : dy;
     const E* const x_r = x_next;
@@ -333,7 +333,7 @@ void norm_backward(int64_t rows, int64_t n, const S* dy, const S* x, const doubl
                                                                  dweight, dbias, scratch);
   };
   choose_stores<S>(nontemporal, rows, n, [&](auto is_nontemporal) PYREG_LAMBDA {
-    if constexpr (kStaged<S>)  // without a weight, it is all ones
+    if constexpr (kLessCode<S>)  // without a weight, it is all ones
       run(Flag<true>{}, is_nontemporal);
     else
       weight ? run(Flag<true>{}, is_nontemporal) : run(Flag<false>{}, is_nontemporal);

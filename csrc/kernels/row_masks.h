@@ -93,5 +93,18 @@ class RowMasks {
   ChunkMask *mask_ = &masks_[0], *next_ = &masks_[1];
 };
 
+// Writes a row of value(vector, keep, begin), where keep is the mask from the row's element `begin` on.
+template <typename Results, typename Value>
+PYREG_INLINE void write_masked_row(Results& results, RowMasks& masks, Value value) {
+  const uint8_t* keep = nullptr;
+  int64_t chunk_begin = 0;
+  results.write_row(
+      [&](int64_t begin, const MovedChunk&) PYREG_LAMBDA {
+        keep = masks.chunk(begin);
+        chunk_begin = begin;
+      },
+      [&](auto vector) PYREG_LAMBDA { return value(vector, keep, chunk_begin); });
+}
+
 }  // namespace
 }  // namespace pyreg

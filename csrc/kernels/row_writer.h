@@ -125,10 +125,7 @@ struct WholeStore {
   }
 };
 
-template <typename S>
-constexpr bool kStaged = !std::is_same_v<S, float>;
-
-// The same with less code, for all elements but floats: one loop serves both kinds of stores. Past the caches, rows
+// The same with less code: one loop serves both kinds of stores. Past the caches, rows
 // of whole lines are stored as they come. Of others, a chunk is written to the stage, from where its whole lines are
 // stored. E: S, or float32 beside 16-bit S.
 template <typename S, typename E = S>
@@ -140,7 +137,7 @@ class StagedRowWriter {
       : n_(n),
         row_(row),
         nontemporal_(nontemporal && row),
-        lead_(row ? from_line(row) : 0),
+        lead_((kLine - to_next_line(row)) % kLine),
         past_caches_(std::is_same_v<E, S> && nontemporal_ && lead_ == 0 && n % kLine == 0),
         staged_(lead_) {}
 
@@ -187,10 +184,6 @@ class StagedRowWriter {
  private:
   static constexpr int64_t kLine = kLineBytes / sizeof(E);
 
-  static int64_t from_line(const E* p) {
-    return static_cast<int64_t>(reinterpret_cast<uintptr_t>(p) % kLineBytes / sizeof(E));
-  }
-
   // Stores the whole lines of what is staged, now that the row is written up to `end`.
   PYREG_NOINLINE void put_away(int64_t end) {
     E* target = row_ + begun_ - staged_;  // where stage_[0] belongs
@@ -226,7 +219,7 @@ class StagedRowWriter {
 };
 
 template <typename S>
-  requires kStaged<S>
+  requires kLessCode<S>
 class RowWriter<S, false> : public StagedRowWriter<S> {
   using StagedRowWriter<S>::StagedRowWriter;
 };
@@ -235,7 +228,7 @@ class RowWriter<S, false> : public StagedRowWriter<S> {
 // otherwise run(Flag<false>{}).
 template <typename T, typename Run>
 PYREG_INLINE void choose_stores(bool nontemporal, int64_t rows, int64_t n, Run run) {
-  if constexpr (kStaged<T>) {  // StagedRowWriter knows both
+  if constexpr (kLessCode<T>) {  // StagedRowWriter knows both
     run(Flag<false>{});
   } else {
     constexpr int kLeastLines = 4;  // so that a row's first and last lines differ

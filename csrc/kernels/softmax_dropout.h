@@ -80,16 +80,9 @@ void softmax_dropout_forward_rows(const SoftmaxDropoutForward<S>& a) {
     a.maximum[r] = maximum;
     a.rsum[r] = rsum;
     fill_zeros(e, whole_steps<S>(count), row_elements<S>(n));
-    const uint8_t* keep = nullptr;
-    int64_t chunk_begin = 0;
-    results.write_row(
-        [&](int64_t begin, const MovedChunk&) PYREG_LAMBDA {
-          keep = masks.chunk(begin);
-          chunk_begin = begin;
-        },
-        [&](auto vector) PYREG_LAMBDA {
-          return masked<T>(from_scratch(vector, e) * rsum, keep_scale, kept_lanes<T>(vector, keep, chunk_begin));
-        });
+    write_masked_row(results, masks, [&](auto vector, const uint8_t* keep, int64_t begin) PYREG_LAMBDA {
+      return masked<T>(from_scratch(vector, e) * rsum, keep_scale, kept_lanes<T>(vector, keep, begin));
+    });
   }
   results.finish();
 }
@@ -165,8 +158,6 @@ void softmax_dropout_backward(const SoftmaxDropoutBackward<S>& a) {
     else if constexpr (is_nontemporal.value)
       some ? softmax_backward_from_weights_in_memory<S, true>(a)
            : softmax_backward_from_weights_in_memory<S, false>(a);
-    else if constexpr (kHalf<S>)
-      softmax_backward_from_weights_in_cache<S, true>(a);  // if all are left too, for less code
     else
       some ? softmax_backward_from_weights_in_cache<S, true>(a) : softmax_backward_from_weights_in_cache<S, false>(a);
   });

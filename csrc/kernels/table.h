@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 namespace pyreg {
 
@@ -37,6 +38,11 @@ using Compute = typename ComputeType<S>::type;
 
 template <typename S>
 constexpr bool kHalf = sizeof(S) == 2;
+
+// For all but floats, kernels have less code: a missing weight or layer_scale is all ones, and one loop serves both
+// kinds of stores (kernels/row_writer.h).
+template <typename S>
+constexpr bool kLessCode = !std::is_same_v<S, float>;
 
 constexpr int kLineBytes = 64;  // of a cache line
 // A group of lanes: rows are summed in such groups (kernels/lanes.h).

@@ -160,7 +160,7 @@ Reference backward(Arguments& a) {
     const int64_t bytes = (2 + bool{x}) * dy.bytes + (1 + bool{dz} + return_dresidual) * z.bytes;
     const bool nontemporal = outgrows_cache(bytes) && !dx.replaces({dy, dz, z, x}) &&
                              !dresidual.replaces({dy, dz, z, x}) &&
-                             (!std::is_same_v<S, float> || !return_dresidual ||
+                             (kLessCode<S> || !return_dresidual ||
                               place_in_line(dx.as<const T>()) == place_in_line(dresidual.as<const T>()));
     // The kernel always sums for weight and bias; in scratch if no gradient is wanted.
     const ParameterGradient<S> dweights(dweight, weight, n), dbiases(dbias, weight, n),

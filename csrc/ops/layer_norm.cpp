@@ -1,5 +1,3 @@
-#include <type_traits>
-
 #include "dispatch.h"
 #include "functions.h"
 #include "parameter_rows.h"
@@ -59,7 +57,7 @@ Reference backward(Arguments& a) {
     const int64_t n = rows.n, bytes = 3 * x.bytes;
     const auto kernel = kernels<S>().layer_norm_backward;
     const bool nontemporal = outgrows_cache(bytes) && !dx.replaces({x, dy});
-    const bool weighs = !std::is_same_v<S, float> || weight;  // other kernels always do
+    const bool weighs = kLessCode<S> || weight;
     const ParameterRow<S> weights(weight, weighs ? rows.read() : 0, kMultipliesByOne);
     const ParameterGradient<S> dweights(dweight, weight, n), dbiases(dbias, weight, n);
     sum_over_rows<S>(rows.count, weighs ? n : 0, bytes, dx, {&dweights, &dbiases}, norm_scratch<S>(n),
