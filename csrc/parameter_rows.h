@@ -15,12 +15,6 @@
 
 namespace pyreg {
 
-// The elements of a row of parameters in the kernels' order.
-template <typename S>
-constexpr int64_t parameter_elements(int64_t n) {
-  return kHalf<S> ? whole_groups<Compute<S>>(n) : n;
-}
-
 // A row of parameters, or a neutral one if none is given.
 template <typename S>
 class ParameterRow {

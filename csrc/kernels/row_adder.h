@@ -30,7 +30,7 @@ class RowAdder {
  public:
   // Starts the sum of `rows` rows of n.
   RowAdder(int64_t rows, int64_t n, const ColumnSum<T>& sum)
-      : sum_(sum), rows_(rows), n_(kHalf<S> ? whole_groups<T>(n) : n), target_(sum.total ? sum.total : sum.inner) {
+      : sum_(sum), rows_(rows), n_(parameter_elements<S>(n)), target_(sum.total ? sum.total : sum.inner) {
     if (target_) std::memset(target_, 0, n_ * sizeof(T));
   }
 

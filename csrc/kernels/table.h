@@ -141,6 +141,12 @@ struct DropoutAddNormBackward {
   bool nontemporal;  // if true, floats: dx and dresidual have the same offset in a cache line
 };
 
+// The elements of a row of parameters, or of a sum over rows: padded to whole groups beside 16-bit S.
+template <typename S>
+constexpr int64_t parameter_elements(int64_t n) {
+  return kHalf<S> ? whole_groups<Compute<S>>(n) : n;
+}
+
 // The scratch of the norms' kernels, in elements: two rows.
 template <typename S>
 constexpr int64_t norm_scratch(int64_t n) {
