@@ -80,7 +80,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         parser.error("argument --dtype: bfloat16 is that of the package ml_dtypes, which is not installed")
     args.dtype = dtypes[args.dtype]
     if args.kinds and args.dtype != np.float32:
-        parser.error("--company and --busy measure float32 alone: NumPy has no fast matrix product of 16 bits")
+        parser.error("--company and --busy measure float32 alone: NumPy has no matrix product in 16 bits")
     if args.gain and (args.dtype == np.float32 or args.sweep or args.isa):
         parser.error("--gain needs --dtype float16 or bfloat16, and cannot be combined with --sweep or --isa")
     if args.kinds and (args.inside or args.threads != default_threads):

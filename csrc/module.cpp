@@ -36,7 +36,7 @@ PYBIND11_MODULE(core_of_main_interpreter, m, pybind11::mod_gil_not_used()) {
   m.attr("__version__") = PYREG_VERSION;
   m.attr("compiler") = kCompiler;
   m.attr("build_type") = PYREG_BUILD_TYPE;
-  m.attr("cache_bytes") = kCacheBytes;
+  m.attr("most_bytes_cached") = kMostBytesCached;
   m.def("isa_built", isa_built);
   m.def("isa_found", isa_found);
   m.def("isa_chosen", isa_chosen);

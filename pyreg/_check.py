@@ -144,8 +144,10 @@ def array(name: str, value: Any, names: Sequence[str] = FLOATS, wanted: str = ""
         raise TypeError(f"{name} must be an array of {wanted}, got None")
     dtype = any_array.dtype
     if name_of(dtype) not in names:
-        module = "ml_dtypes" if names[0] == "bfloat16" else "np"
-        hint = f"; convert it, e.g. with np.asarray({name}, {module}.{names[0]})"
+        best = "float32" if "float32" in names else names[0]
+        hint = f"; convert it, e.g. with np.asarray({name}, {'ml_dtypes' if best == 'bfloat16' else 'np'}.{best})"
+        if dtype.kind in "iu" and dtype.itemsize == 2 and "bfloat16" in names:
+            hint += f"; if it holds the bits of bfloat16, pass {name}.view(ml_dtypes.bfloat16)"
         is_number = dtype.kind in "biuf" or name_of(dtype)
         raise TypeError(f"{name} must be {wanted}, got {dtype}{hint if is_number else ''}")
     result = np.asarray(any_array, dtype=dtype.type, order="C")  # the type's dtype is in native byte order

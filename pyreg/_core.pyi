@@ -7,7 +7,7 @@ from typing import Any
 __version__: str
 compiler: str
 build_type: str
-cache_bytes: int
+most_bytes_cached: int
 
 def isa_built() -> list[str]: ...
 def isa_found() -> list[str]: ...

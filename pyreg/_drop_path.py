@@ -60,9 +60,9 @@ def drop_path(
     -----
     The function is linear, so its backward pass is the same call on the gradient.
 
-    The factors alone are ``dropout(np.ones(samples, x.dtype), p, key=key, offset=offset)``. To use them as
-    the `row_scale` of a fused function, for a branch of shape (samples, tokens, features), repeat them:
-    ``np.repeat(factors, tokens).reshape(samples, tokens)``.
+    The factors alone are ``dropout(np.ones(samples, np.float32), p, key=key, offset=offset)``, with np.float64
+    if x is float64. To use them as the `row_scale` of a fused function, for a branch of shape (samples, tokens,
+    features), repeat them: ``np.repeat(factors, tokens).reshape(samples, tokens)``.
 
     References
     ----------

@@ -180,7 +180,7 @@ def layer_norm_backward(
         Of x's dtype and shape; `out` if given.
     dweight, dbias : ndarray, or None if there is no weight
         Of weight's dtype and shape. If there is a bias but no weight, its gradient is the sum of `dy` over the
-        rows.
+        rows (of 16-bit arrays, with ``dtype=np.float32``).
 
     Raises
     ------
@@ -194,8 +194,9 @@ def layer_norm_backward(
     `dweight` and `dbias` are summed over blocks of 64 rows, then over the blocks in double precision, so
     they do not depend on the number of threads.
 
-    Gradients are not finite if a deviation from the mean overflows the dtype (elements of both signs beyond half its
-    range), or if `rstd` is infinite (with ``eps=0``, a constant row or one of subnormal numbers).
+    Gradients are not finite if a deviation from the mean overflows float32, or float64 if x is (elements of both
+    signs beyond half its range), or if `rstd` is infinite (with ``eps=0``, a constant row or one of subnormal
+    numbers).
 
     Examples
     --------

@@ -15,7 +15,7 @@ from pyreg._cases import CASES, Arguments, Case
 from pyreg.reference.philox import philox
 
 SHAPE = (130, 1001)  # not multiples of a block or vector length
-# A call on this shape moves more than _core.cache_bytes, so it uses nontemporal stores.
+# A call on this shape moves more than _core.most_bytes_cached, so it uses nontemporal stores.
 LARGE_SHAPE = (1100, 4099)
 LARGE = ("layer_norm_forward",)
 

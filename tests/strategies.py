@@ -61,12 +61,12 @@ MEDIUM = st.one_of(  # enough for several threads and blocks
     st.tuples(near(4096), near(8, 16, 32)),
 )
 ROWS = st.sampled_from([31, 64, 67, 768, 1001, 4096, 0])
-LARGE = "large enough that results are written past the caches: more than _core.cache_bytes are moved"
+LARGE = "large enough that results are written past the caches: more than _core.most_bytes_cached are moved"
 
 
 def large(draw, case, dtype):
     # Twice as large, because up to half of the arrays may be left out.
-    elements = 2 * (_core.cache_bytes + 2**20) // bytes_moved(case, (1,), dtype)
+    elements = 2 * (_core.most_bytes_cached + 2**20) // bytes_moved(case, (1,), dtype)
     n = draw(ROWS) or elements
     return elements // n + 1, n
 

@@ -73,18 +73,18 @@ def test_out_may_be_an_input(case, dtype, shape):
                 assert all(made[case.outs[out]] is given[out] for out in outs)
 
 
-# Calls that move more than _core.cache_bytes write their results past the caches: whole cache lines, and separately
-# the ends of rows and blocks. Calls that work in place never do, so they give the expected results. n = 31: rows of
-# less than four lines. 64: rows of whole lines. 0: three long rows, which share all elements. Two results start at
-# the same place in their lines, or at different ones.
+# Calls that move more than _core.most_bytes_cached write their results past the caches: whole cache lines, and
+# separately the ends of rows and blocks. Calls that work in place never do, so they give the expected results.
+# n = 31: rows of less than four lines. 64: rows of whole lines. 0: three long rows, which share all elements. Two
+# results start at the same place in their lines, or at different ones.
 @with_out
 @pytest.mark.parametrize("n", [31, 64, 67, 768, 1001, 4096, 0])
 def test_results_written_past_the_caches_have_the_same_bits_and_nothing_is_written_beside_them(case, dtype, n):
-    elements = (_core.cache_bytes + 2**20) // bytes_moved(case, (1,), dtype)
+    elements = (_core.most_bytes_cached + 2**20) // bytes_moved(case, (1,), dtype)
     times = 8 if n else 3
     part = (elements // times // n + 1, n) if n else (1, elements // times + 1)
     arguments, shape = repeated(case, case.arguments(part, dtype), times), (times * part[0], part[1])
-    assert bytes_moved(case, shape, dtype) > _core.cache_bytes
+    assert bytes_moved(case, shape, dtype) > _core.most_bytes_cached
     over = {name: arguments[name].copy() for name in case.over[: len(case.outs)]}
     expected = case.call(pyreg, arguments | over | dict(zip(case.outs, over.values(), strict=True)))
     for shifts in ((0, 0), (1, 1), (3, 2)):

@@ -143,6 +143,19 @@ PYREG_NOINLINE void apply_curve(int64_t count, float* h, const float* dh) {
 template <typename S, typename Curve, bool kBackward>
   requires kHalf<S>
 void fill_chunk(const ActivationDropout<S>& a, int64_t row, int64_t from, int64_t to, float* values) {
+  if constexpr (std::is_same_v<Curve, Relu<float>>) {  // too short for a second loop
+    const S *const x = a.x + row, *const dy = kBackward ? a.dy + row : nullptr;
+    const float* const bias = a.bias;
+    each_two_vectors<S>(from, to, [&](auto vector) PYREG_LAMBDA {
+      Floats value = vector.load(x) + vector.load(bias);
+      if constexpr (kBackward)
+        value = Curve::gradient(vector.load(dy), value);
+      else
+        value = Curve::value(value);
+      std::memcpy(values + (vector.at - from), &value, sizeof value);
+    });
+    return;
+  }
   alignas(kVectorBytes) float dh[kRowChunk];
   widen_chunk(a, row, from, to, values, dh);
   apply_curve<Curve, kBackward>(row_elements<S>(to - from), values, dh);
@@ -166,12 +179,15 @@ void activation_dropout_rows(const ActivationDropout<S>& a, FillChunk<S> fill) {
           chunk_begin = begin, from = moved.begin;
           fill(a, r * a.n, moved.begin, moved.end, values);
         },
-        [&](auto vector) PYREG_LAMBDA {
+        [&](const auto& target, auto vector) PYREG_LAMBDA {
           typename Native<T>::vec value;
           std::memcpy(&value, values + (vector.at - from), sizeof value);
-          value = masked<T>(value, scale, kept_lanes<T>(vector, keep, chunk_begin));
-          if (dbias) vector.store(dbias, vector.load(dbias) + value);
-          return value;
+          value = value * scale;
+          if (dbias) {
+            const auto kept = where_kept<T>(value, kept_lanes<T>(vector, keep, chunk_begin));
+            vector.store(dbias, vector.load(dbias) + kept);
+          }
+          store_kept<S>(target, vector, value, keep, chunk_begin);
         });
     dbiases.end_row();
   }

@@ -116,9 +116,9 @@ inline void dropout_doubles(int64_t n, const double* x, uint64_t threshold, uint
   RowMasks masks(1, n, threshold, key, offset);
   const auto scale = masks.scale<double>();
   StagedRowWriter<double> results(n, y, nontemporal);
-  write_masked_row(results, masks, [&](auto vector, const uint8_t* keep, int64_t begin) PYREG_LAMBDA {
+  write_masked_row<double>(results, masks, [&](auto vector) PYREG_LAMBDA {
     fetch_ahead<kReadAhead, 2>(vector, x);
-    return masked<double>(vector.load(x), scale, kept_lanes<double>(vector, keep, begin));
+    return vector.load(x) * scale;
   });
   results.finish();
 }

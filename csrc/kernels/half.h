@@ -7,8 +7,8 @@
 //              variants", 2012, gist.github.com/rygorous/2156668.
 //   bfloat16   the upper half of a float. A register of 16-bit elements is widened to the vector of its even elements
 //              by a shift, and to that of its odd ones by clearing bits: one instruction each, where widening in
-//              order would take two. To narrow such a pair, its halves are put side by side and rounded in 16-bit
-//              lanes.
+//              order would take two. To narrow such a pair, half a unit is added to both, they are put side by side,
+//              and a tie is made even in 16-bit lanes.
 //
 // The vectors of bfloat16 are therefore pairs: in each group of lanes, vector 0 holds the elements 0, 2, 4, ...,
 // vector 1 the elements 1, 3, 5, ..., the next pair the elements after those. A row of plain floats beside them is in
@@ -234,7 +234,8 @@ struct HalfVector {
       return widen(words<HalfWords>(row + at));
     }
   }
-  // The second vector of a pair stores both; `even` is the first. past_caches: a whole vector at an aligned place.
+  // The second vector of a pair stores both; `even` is the first. past_caches: only for whole vectors,
+  // at places aligned to them.
   PYREG_INLINE void store(S* row, vec v, vec even, bool past_caches) const {
     if constexpr (!kPaired<S>)
       put(row + at, narrow(v), past_caches);

@@ -134,10 +134,10 @@ PYREG_INLINE void store_nontemporal(T* p, typename Native<T>::vec v) {
 #endif
 }
 
-// Stores v, which is a vector or half of one, past the caches or not. If gcc knew that the flag stays the same, it
-// would compile each loop twice.
+// Stores v, which is a vector or half of one, past the caches (p is aligned to it) or not. If gcc knew that the flag
+// stays the same, it would compile each loop twice.
 template <typename V>
-PYREG_INLINE void store_either(void* p, V v, bool past_caches) {
+PYREG_INLINE void store_either(void* p, V v, [[maybe_unused]] bool past_caches) {
 #if defined(__x86_64__)
   asm volatile("" : "+r"(past_caches));
   if (past_caches) {

@@ -20,7 +20,8 @@
 //       of row r:      y <- (x - mean) * rstd * weight + bias, for a chunk that starts on a cache line of y;
 //                      with ordinary stores or past the caches: row_writer.h
 //
-// What is widened in pairs (half.h) is widened once: x - shift, or xhat in the backward pass, waits in the scratch.
+// x in pairs (half.h) is widened once, but for the forward pass of RMSNorm, which does little else with it: x -
+// shift, or xhat in the backward pass, waits in the scratch.
 //
 // The backward pass is the same, with the sums of g and g * xhat, and with dx, dweight and dbias (row_adder.h)
 // instead of y.
@@ -258,7 +259,7 @@ class RowGradientMeans {
 
 // dy and the source's rows x (rows, n); mean (rows) if Norm has one, rstd (rows); weight (n), or null if !kWeight.
 // dweight, dbias: sums over these rows; there is no dbias if Norm has no mean. The gradient may write over dy or x.
-// scratch: norm_scratch<S>(n). The source may make its rows in it.
+// scratch: norm_scratch<S>(n). The source may make row r in row_in_turn(scratch, r, n); xhat then replaces it.
 template <typename Norm, bool kWeight, bool kNontemporal, typename S, typename Rows, typename Gradient,
           typename T = Compute<S>>
 void norm_backward_rows(int64_t rows, int64_t n, const S* dy, Rows& source, const double* mean, const T* rstd,

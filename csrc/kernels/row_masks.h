@@ -93,8 +93,17 @@ class RowMasks {
   ChunkMask *mask_ = &masks_[0], *next_ = &masks_[1];
 };
 
-// Writes a row of value(vector, keep, begin), where keep is the mask from the row's element `begin` on.
-template <typename Results, typename Value>
+// Stores v where `keep` is 0xff, and +0 where it is 0. keep: from the row's element `begin` on.
+template <typename S, typename Target, typename Vector, typename Value>
+PYREG_INLINE void store_kept(const Target& target, Vector vector, Value v, const uint8_t* keep, int64_t begin) {
+  if constexpr (kHalf<S>)
+    target.store_kept(vector, v, keep, begin);
+  else
+    target.store(vector, where_kept<S>(v, kept_lanes<S>(vector, keep, begin)));
+}
+
+// Writes a row of value(vector) where it is kept, and of +0 where it is dropped.
+template <typename S, typename Results, typename Value>
 PYREG_INLINE void write_masked_row(Results& results, RowMasks& masks, Value value) {
   const uint8_t* keep = nullptr;
   int64_t chunk_begin = 0;
@@ -103,7 +112,8 @@ PYREG_INLINE void write_masked_row(Results& results, RowMasks& masks, Value valu
         keep = masks.chunk(begin);
         chunk_begin = begin;
       },
-      [&](auto vector) PYREG_LAMBDA { return value(vector, keep, chunk_begin); });
+      [&](const auto& target, auto vector)
+          PYREG_LAMBDA { store_kept<S>(target, vector, value(vector), keep, chunk_begin); });
 }
 
 }  // namespace

@@ -59,18 +59,17 @@ class RowWriter {
     }
   }
 
-  // Writes a row chunk by chunk. Calls make(begin, moved) for each chunk, then stores value(vector) for the vectors
-  // of the moved chunk.
-  template <typename Make, typename Value>
-  PYREG_INLINE void write_row(Make make, Value value) {
+  // Writes a row chunk by chunk. Calls make(begin, moved) for each chunk, then put(chunk, vector) for the vectors of
+  // the moved chunk, which stores them.
+  template <typename Make, typename Put>
+  PYREG_INLINE void write_row(Make make, Put put) {
     // With ordinary stores there is no lead: the vectors that are read from the scratch are then the same that were
     // written to it just before. Others would have to wait until those writes are through.
     const int64_t lead = kNontemporal ? this->lead() : 0;
     each_chunk(n_, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
       make(begin, MovedChunk(begin, end, n_, lead));
       const Chunk target = chunk(begin);
-      each_vector_of_chunk<T>(begin, end, n_, lead,
-                              [&](auto vector) PYREG_LAMBDA { target.store(vector, value(vector)); });
+      each_vector_of_chunk<T>(begin, end, n_, lead, [&](auto vector) PYREG_LAMBDA { put(target, vector); });
     });
     end_row();
   }
@@ -125,9 +124,9 @@ struct WholeStore {
   }
 };
 
-// The same with less code: one loop serves both kinds of stores. Past the caches, rows
-// of whole lines are stored as they come. Of others, a chunk is written to the stage, from where its whole lines are
-// stored. E: S, or float32 beside 16-bit S.
+// The same with less code: one loop serves both kinds of stores. Past the caches, vectors are stored as they come if
+// rows are whole lines and start on one. Otherwise, and always if they are float32 beside 16-bit S, a chunk is
+// written to the stage, from where its whole lines are stored. E: S, or that float32.
 template <typename S, typename E = S>
 class StagedRowWriter {
  public:
@@ -138,7 +137,7 @@ class StagedRowWriter {
         row_(row),
         nontemporal_(nontemporal && row),
         lead_((kLine - to_next_line(row)) % kLine),
-        past_caches_(std::is_same_v<E, S> && nontemporal_ && lead_ == 0 && n % kLine == 0),
+        direct_(std::is_same_v<E, S> && nontemporal_ && lead_ == 0 && n % kLine == 0),
         staged_(lead_) {}
 
   StagedRowWriter(const StagedRowWriter&) = delete;
@@ -148,13 +147,13 @@ class StagedRowWriter {
 
   // Chunks must be written in order.
   PYREG_INLINE Chunk chunk(int64_t begin) {
-    if (!nontemporal_ || past_caches_) return {row_, past_caches_};
+    if (!nontemporal_ || direct_) return {row_, direct_};
     put_away(begin);
     return {stage_ + staged_ - begin};
   }
 
   PYREG_INLINE void end_row() {
-    if (nontemporal_ && !past_caches_) {
+    if (nontemporal_ && !direct_) {
       put_away(n_);
       begun_ = 0;
     }
@@ -163,20 +162,21 @@ class StagedRowWriter {
 
   PYREG_INLINE void finish() {
     if (!nontemporal_) return;
-    if (!past_caches_) std::memcpy(row_ - (staged_ - lead_), stage_ + lead_, (staged_ - lead_) * sizeof(E));
+    if (!direct_) std::memcpy(row_ - (staged_ - lead_), stage_ + lead_, (staged_ - lead_) * sizeof(E));
     nontemporal_fence();
   }
 
   template <typename Value>
   PYREG_INLINE void write_elements(Value value) {
-    write_row([](int64_t, const MovedChunk&) PYREG_LAMBDA {}, value);
+    write_row([](int64_t, const MovedChunk&) PYREG_LAMBDA {},
+              [&](const auto& target, auto vector) PYREG_LAMBDA { target.store(vector, value(vector)); });
   }
-  template <typename Make, typename Value>
-  PYREG_INLINE void write_row(Make make, Value value) {
+  template <typename Make, typename Put>
+  PYREG_INLINE void write_row(Make make, Put put) {
     each_chunk(n_, [&](int64_t begin, int64_t end) PYREG_LAMBDA {
       make(begin, MovedChunk(begin, end, n_, 0));
       const Chunk target = chunk(begin);
-      each_vector_from_line<S>(begin, end, 0, [&](auto vector) PYREG_LAMBDA { target.store(vector, value(vector)); });
+      each_vector_from_line<S>(begin, end, 0, [&](auto vector) PYREG_LAMBDA { put(target, vector); });
     });
     end_row();
   }
@@ -213,7 +213,7 @@ class StagedRowWriter {
   // lead_: elements of the stage before the first that is this writer's; staged_: elements in it; begun_: where in
   // the row the chunk begins that is being written.
   int64_t lead_;
-  bool past_caches_;  // without the stage
+  bool direct_;  // vectors are stored past the caches without the stage
   int64_t staged_, begun_ = 0;
   alignas(kLineBytes) E stage_[kRowChunk + 3 * kLine];
 };

@@ -80,9 +80,8 @@ void softmax_dropout_forward_rows(const SoftmaxDropoutForward<S>& a) {
     a.maximum[r] = maximum;
     a.rsum[r] = rsum;
     fill_zeros(e, whole_steps<S>(count), row_elements<S>(n));
-    write_masked_row(results, masks, [&](auto vector, const uint8_t* keep, int64_t begin) PYREG_LAMBDA {
-      return masked<T>(from_scratch(vector, e) * rsum, keep_scale, kept_lanes<T>(vector, keep, begin));
-    });
+    write_masked_row<S>(results, masks,
+                        [&](auto vector) PYREG_LAMBDA { return from_scratch(vector, e) * rsum * keep_scale; });
   }
   results.finish();
 }
@@ -141,8 +140,9 @@ void softmax_dropout_backward_rows(const SoftmaxDropoutBackward<S>& a) {
     }
     fill_end<S>(prob, count, n);
     results.write_row([](int64_t, const MovedChunk&) PYREG_LAMBDA {},
-                      [&](auto vector) PYREG_LAMBDA {
-                        return (from_scratch(vector, prob) * (from_scratch(vector, dprob) - mean)) * score_scale;
+                      [&](const auto& target, auto vector) PYREG_LAMBDA {
+                        const auto dscore = from_scratch(vector, prob) * (from_scratch(vector, dprob) - mean);
+                        target.store(vector, dscore * score_scale);
                       });
   }
   results.finish();

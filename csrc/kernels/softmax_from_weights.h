@@ -46,7 +46,7 @@ class WeightsRows {
   PYREG_INLINE WeightsRow<S, kSome> next() {
     const int64_t n = a_.scores.n, r = row_++;
     // Two rows of bytes, each in the place of a row of scores: one is written while the other is read.
-    auto* const kept = reinterpret_cast<uint8_t*>(a_.scratch + r % 2 * whole_groups<Compute<S>>(n));
+    auto* const kept = reinterpret_cast<uint8_t*>(row_in_turn(a_.scratch, r, n));
     if constexpr (kSome) rows_.write_kept(kept);
     const S* const y = rows_.x();
     rows_.next();
@@ -73,7 +73,8 @@ void softmax_backward_from_weights_in_cache(const SoftmaxDropoutBackward<S>& a) 
       return row.product(vector);
     }));
     results.write_row([](int64_t, const MovedChunk&) PYREG_LAMBDA {},
-                      [&](auto vector) PYREG_LAMBDA { return row.dx(vector, mean, score_scale); });
+                      [&](const auto& target, auto vector)
+                          PYREG_LAMBDA { target.store(vector, row.dx(vector, mean, score_scale)); });
   }
   results.finish();
 }

@@ -39,8 +39,8 @@ using Compute = typename ComputeType<S>::type;
 template <typename S>
 constexpr bool kHalf = sizeof(S) == 2;
 
-// For all but floats, kernels have less code: a missing weight or layer_scale is all ones, and one loop serves both
-// kinds of stores (kernels/row_writer.h).
+// For all but floats, kernels have less code: a missing weight is all ones in the backward pass, and one loop serves
+// both kinds of stores (kernels/row_writer.h).
 template <typename S>
 constexpr bool kLessCode = !std::is_same_v<S, float>;
 
@@ -147,7 +147,7 @@ constexpr int64_t parameter_elements(int64_t n) {
   return kHalf<S> ? whole_groups<Compute<S>>(n) : n;
 }
 
-// The scratch of the norms' kernels, in elements: two rows.
+// The scratch of the norms' kernels, in elements: two rows beside 16-bit S, else none.
 template <typename S>
 constexpr int64_t norm_scratch(int64_t n) {
   return kHalf<S> ? 2 * whole_groups<Compute<S>>(n) : 0;

@@ -1,5 +1,4 @@
 #include <cstdint>
-#include <type_traits>
 
 #include "dispatch.h"
 #include "functions.h"
