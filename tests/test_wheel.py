@@ -125,7 +125,7 @@ def test_the_self_check_passes(python, tmp_path):
 
 # The wheel has the same kernels as any other build, but another OpenMP runtime and other flags for linking.
 OF_THE_BUILD = (
-    "test_digests or test_import or test_isa_isolation or test_main or test_result_memory or test_same_bits"
+    "test_digests or test_import or test_isa_isolation or test_main or test_result_memory"
     " or test_scarcity or test_threads or test_typing"
 )
 
