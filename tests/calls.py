@@ -87,9 +87,9 @@ class Call:
         made = dict(zip(self.case.results, results, strict=True))
         for out, result in self.case.outs.items():
             assert given.get(out) is None or made[result] is given[out], f"{result} is not {out}"
-        # In another byte order, the NaNs of an out that overlaps are numbers, and no payload is promised.
-        swapped = {other for other, _ in self.overlaps.values() if self.layouts.get(other) == "byte-swapped"}
-        return None, made | {name: given[name] for name in memory if name not in {*self.wrong, *swapped}}
+        # In another dtype or byte order, the NaNs of an out that overlaps are numbers, and no payload is promised.
+        others = {other for out, (other, _) in self.overlaps.items() if given[out].dtype != given[other].dtype}
+        return None, made | {name: given[name] for name in memory if name not in {*self.wrong, *others}}
 
     def may_overlap(self, other, array, others):
         """Whether the array does not overlap the other, whose layout may cause a copy, or may replace it."""
