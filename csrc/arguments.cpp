@@ -10,9 +10,10 @@ namespace {
 
 using py::detail::npy_api;
 
-constexpr int kReadable = int{npy_api::NPY_ARRAY_C_CONTIGUOUS_} | int{npy_api::NPY_ARRAY_ALIGNED_};
+constexpr int kInOrder = npy_api::NPY_ARRAY_C_CONTIGUOUS_, kAligned = npy_api::NPY_ARRAY_ALIGNED_;
+constexpr int kReadable = kInOrder | kAligned;
 constexpr int kFloat16Number = 23;  // NPY_HALF, which npy_api has not
-constexpr int kWritable = kReadable | int{npy_api::NPY_ARRAY_WRITEABLE_};
+constexpr int kWritable = npy_api::NPY_ARRAY_WRITEABLE_;
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 constexpr char kSwapped = '>';
@@ -52,20 +53,6 @@ Type type_of(const py::detail::PyArray_Proxy& array) {
   }
 }
 
-int64_t bytes_of(Type type) {
-  switch (type) {
-    case Type::float64:
-      return 8;
-    case Type::float32:
-      return 4;
-    case Type::float16:
-    case Type::bfloat16:
-      return 2;
-    default:
-      return 1;
-  }
-}
-
 // An ndarray, or a subclass of it; empty if it has neither type or lacks one of the flags. type: none for any
 // floating type.
 Array checked_array(PyObject* object, Type type, Type other, int flags) {
@@ -75,10 +62,27 @@ Array checked_array(PyObject* object, Type type, Type other, int flags) {
   if ((proxy.flags & flags) != flags || !fits) return {};
   int64_t size = 1;
   for (int axis = 0; axis < proxy.nd; ++axis) size *= proxy.dimensions[axis];
-  return {{proxy.data}, object,
-          proxy.nd,     proxy.dimensions,
-          size,         size * bytes_of(own),
-          own,          reinterpret_cast<PyObject*>(proxy.descr)};
+  return {{proxy.data},  object,
+          proxy.nd,      proxy.dimensions,
+          proxy.strides, (proxy.flags & kInOrder) != 0,
+          size,          size * bytes_of(own),
+          own,           reinterpret_cast<PyObject*>(proxy.descr)};
+}
+
+// Whether the elements fill a piece of memory that begins with the first: in some order of the axes, each stride is
+// that of the axis after it times this one's length.
+bool is_dense(const Array& array) {
+  if (array.in_order || array.size == 0) return true;
+  uint64_t left = 0;  // the axes not yet found, of those longer than 1
+  for (int axis = 0; axis < array.axes; ++axis) left |= uint64_t{array.shape[axis] > 1} << axis;
+  for (Py_ssize_t stride = bytes_of(array.type); left != 0;) {
+    int axis = 0;
+    while (axis < array.axes && !((left >> axis & 1) && array.strides[axis] == stride)) ++axis;
+    if (axis == array.axes) return false;
+    left &= ~(uint64_t{1} << axis);
+    stride *= array.shape[axis];
+  }
+  return true;
 }
 
 // Exact, because the arrays are contiguous.
@@ -136,10 +140,31 @@ Array Arguments::array_of(PyObject* object, Type type, Type other) {
   return result;
 }
 
+bool Arguments::is_writable(PyObject* object) const {
+  return is_ndarray(object) || (checked_ && PyObject_TypeCheck(object, npy_api::get().PyArray_Type_));
+}
+
 Array Arguments::writable_of(PyObject* object, Type type, Type other) {
-  const bool usable = is_ndarray(object) || (checked_ && PyObject_TypeCheck(object, npy_api::get().PyArray_Type_));
-  const Array result = usable ? checked_array(object, type, other, kWritable) : Array{};
+  const Array result = is_writable(object) ? checked_array(object, type, other, kReadable | kWritable) : Array{};
   require(static_cast<bool>(result));
+  return result;
+}
+
+Array Arguments::dense_of(PyObject* object, bool written) {
+  const bool usable = written ? is_writable(object) : is_ndarray(object);
+  const int flags = written ? kAligned | kWritable : kAligned;
+  const Array result = usable ? checked_array(object, Type::none, Type::none, flags) : Array{};
+  require(result && is_dense(result));
+  return result;
+}
+
+std::vector<Array> Arguments::arrays(Reference& list) {
+  PyObject* const argument = object();
+  list = items_of(argument);
+  if (!list) return {array_of(argument, Type::none)};
+  std::vector<Array> result;
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(list.get()); ++i)
+    result.push_back(array_of(PyTuple_GET_ITEM(list.get(), i), Type::none));
   return result;
 }
 
@@ -158,26 +183,14 @@ Array Arguments::optional_array(Type type, Type other) {
   return argument == Py_None ? Array{} : array_of(argument, type, other);
 }
 
-Array Arguments::updated(const Array& like) { return updated_of(object(), like); }
-
-Array Arguments::updated_of(PyObject* object, const Array& like) {
-  const Array result = writable_of(object, type_, type_);
+Array Arguments::updated(const Array& like) {
+  const Array result = writable_of(object(), type_, type_);
   require(!is_half(result.type));
   if (like)
-    require(has_shape(result, like.axes, like.shape));
+    require_shape(result, like);
   else
     type_ = result.type;
   return result;
-}
-
-Array Arguments::optional_updated(const Array& like) {
-  PyObject* const argument = object();
-  return argument == Py_None ? Array{} : updated_of(argument, like);
-}
-
-void Arguments::require_disjoint(std::initializer_list<Array> arrays) {
-  for (auto a = arrays.begin(); a != arrays.end(); ++a)
-    for (auto b = arrays.begin(); b != a; ++b) require(!overlap(*a, *b));
 }
 
 Array Arguments::out(std::initializer_list<Array> replaces, std::initializer_list<Array> avoids, Type type,
@@ -301,6 +314,22 @@ DropoutArguments Arguments::dropout(uint64_t size, bool has_training, bool has_m
   if (key != Py_None || (has_mask && training && p > 0)) require(as_uint64(key, result.key));
   result.threshold = training ? threshold_of(p) : 0;
   return result;
+}
+
+bool same_layout(const Array& a, const Array& b) {
+  if (a.axes != b.axes || !std::equal(a.shape, a.shape + a.axes, b.shape)) return false;
+  if (a.in_order && b.in_order) return true;
+  for (int axis = 0; axis < a.axes && a.size > 0; ++axis)
+    if (a.shape[axis] > 1 && a.strides[axis] / bytes_of(a.type) != b.strides[axis] / bytes_of(b.type)) return false;
+  return true;
+}
+
+Reference items_of(PyObject* object) {
+  if (PyTuple_CheckExact(object)) return Reference(Py_NewRef(object));
+  if (!PyList_CheckExact(object)) return {};
+  Reference items(PyList_AsTuple(object));
+  if (!items) throw py::error_already_set();
+  return items;
 }
 
 Reference none() { return Reference(Py_NewRef(Py_None)); }

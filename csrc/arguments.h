@@ -14,6 +14,7 @@
 #include <limits>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "kernels/table.h"
 #include "released_gil.h"
@@ -21,8 +22,6 @@
 namespace pyreg {
 
 namespace py = pybind11;
-
-enum class Type { none, float32, float64, float16, bfloat16, boolean };
 
 constexpr bool is_half(Type type) { return type == Type::float16 || type == Type::bfloat16; }
 // The type in which the kernels compute with elements of a floating type.
@@ -43,11 +42,13 @@ struct Elements {
   }
 };
 
-// An array argument: C-contiguous, aligned, in native byte order. Empty if the argument is None or is rejected.
+// An array argument: C-contiguous unless it comes from `dense_of`, aligned, in native byte order. Empty if the
+// argument is None or is rejected.
 struct Array : Elements {
   PyObject* object = nullptr;
   int axes = 0;
-  const Py_ssize_t* shape = nullptr;
+  const Py_ssize_t *shape = nullptr, *strides = nullptr;
+  bool in_order = false;  // whether it is C-contiguous
   int64_t size = 0, bytes = 0;
   Type type = Type::none;
   PyObject* descr = nullptr;  // NumPy's dtype
@@ -134,11 +135,8 @@ class Arguments {
     object();
     return {};
   }
-  // An array to update in place, with the shape of `like`. Without `like` it sets the type of the others, which is
-  // not one of 16 bits.
+  // An array to write to, not of 16 bits: with the shape of `like`, or one that sets the type of the others.
   Array updated(const Array& like = {});
-  Array optional_updated(const Array& like);
-  void require_disjoint(std::initializer_list<Array> arrays);
   // An array to write a result to, or None. It has the shape of the first of `replaces`, and its type if none is
   // given. It may be exactly one of `replaces`, and must not overlap any other array of the two lists.
   Array out(std::initializer_list<Array> replaces, std::initializer_list<Array> avoids = {}) {
@@ -176,11 +174,16 @@ class Arguments {
   // `object` as an array; rejected unless the kernels can read it.
   Array array_of(PyObject* object, Type type) { return array_of(object, type, type); }
   Array array_of(PyObject* object, Type type, Type other);
+  // `object` as an array of floats whose elements fill a piece of memory, in the order of its axes or of others;
+  // rejected unless the kernels can read it, or write to it.
+  Array dense_of(PyObject* object, bool written);
+  // An array, or all arrays of a list, each of a floating type. They live as long as `list`.
+  std::vector<Array> arrays(Reference& list);
 
  private:
   static bool has_shape(const Array& array, int axes, const Py_ssize_t* shape);
+  bool is_writable(PyObject* object) const;
   Array writable_of(PyObject* object, Type type, Type other);
-  Array updated_of(PyObject* object, const Array& like);
   DropoutArguments dropout(uint64_t size, bool has_training, bool has_mask);
   template <typename Value>
   Value refused(Value value) {
@@ -193,6 +196,12 @@ class Arguments {
   Type type_ = Type::none;
   bool checked_, good_ = true;
 };
+
+// Whether two dense arrays have the same shape, and every element the same place in memory, counted in elements.
+bool same_layout(const Array& a, const Array& b);
+// The items of a list or a tuple; empty if the object is neither. A copy of a list keeps its items alive if another
+// thread changes the list.
+Reference items_of(PyObject* object);
 
 // Python's None, for a function that has no result.
 Reference none();

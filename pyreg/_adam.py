@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, SupportsIndex
 
 import numpy.typing as npt
 
-from pyreg import _check, _core
+from pyreg import _check, _core, _model
 from pyreg._results import FloatArray
 
 
 def adamw_update(
-    param: FloatArray,
-    grad: npt.ArrayLike,
-    exp_avg: FloatArray,
-    exp_avg_sq: FloatArray,
+    param: FloatArray | Sequence[FloatArray],
+    grad: npt.ArrayLike | Sequence[npt.ArrayLike],
+    exp_avg: FloatArray | Sequence[FloatArray],
+    exp_avg_sq: FloatArray | Sequence[FloatArray],
     *,
     step: SupportsIndex,
     lr: float = 1e-3,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     weight_decay: float = 1e-2,
-    max_exp_avg_sq: FloatArray | None = None,
+    max_exp_avg_sq: FloatArray | Sequence[FloatArray] | None = None,
     maximize: bool = False,
-) -> None:
-    """Update a parameter in place by AdamW: Adam with decoupled weight decay.
+    bias_correction: bool = True,
+    grad_scale: float = 1.0,
+    skip_nonfinite: bool = False,
+    ema: FloatArray | Sequence[FloatArray] | None = None,
+    ema_decay: float = 0.999,
+    param_out: FloatArray | Sequence[FloatArray] | None = None,
+) -> bool:
+    """Update parameters in place by AdamW: Adam with decoupled weight decay.
 
     With ``bc1 = 1 - beta1**step`` and ``bc2 = 1 - beta2**step`` [1]_::
 
@@ -33,15 +40,21 @@ def adamw_update(
         param      -= lr / bc1 * exp_avg / (sqrt(exp_avg_sq) / sqrt(bc2) + eps)
                       + lr * weight_decay * param
 
+    Each array argument is an array, or a list or tuple with an array for each parameter of a model. One call updates
+    all of them, and shares the work among threads over all parameters together.
+
     Parameters
     ----------
-    param : ndarray of float32 or float64
-        The parameter: **updated in place**. C-contiguous, aligned, writeable.
-    grad : array_like, param's dtype and shape
-        The gradient. Any memory layout; copied once unless C-contiguous, aligned and in native byte order.
-    exp_avg, exp_avg_sq : ndarray, param's dtype and shape
-        The first and second moments: **updated in place**. Zeros before the first step. C-contiguous,
-        aligned, writeable.
+    param : ndarray of float32, float64, float16 or bfloat16, or a list of them
+        The parameter: **updated in place**. Aligned, writeable, in native byte order, and dense: its elements fill a
+        piece of memory, in the order of its axes or another, such as Fortran's. Computed in float32, or in float64
+        if it is float64.
+    grad : array_like of float32, float16 or bfloat16, param's shape, or a list of them
+        The gradient, which is only read. float64 if `param` is float64. Any memory layout; copied once unless it is
+        aligned, in native byte order, and laid out as `param` is.
+    exp_avg, exp_avg_sq : ndarray of float32 or bfloat16, param's shape, or a list of them
+        The first and second moments: **updated in place**. Zeros before the first step. float64 if `param` is
+        float64. Aligned, writeable, and laid out as `param` is, as ``np.zeros_like`` makes them.
     step : int
         The number of this update, starting at 1.
     lr : float, optional
@@ -49,27 +62,62 @@ def adamw_update(
     betas : (float, float), optional
         The decay rates of the two moments, each in [0, 1).
     eps : float, optional
-        Added to the square root of the second moment, at least 0.
+        Added to the square root of the second moment, at least 0. Where the sum is 0 (``eps=0``, and every gradient
+        so far was 0), only the decay applies.
     weight_decay : float, optional
         The decoupled decay, at least 0. Each step subtracts ``lr * weight_decay * param`` from the
         parameter, whatever the gradient is.
-    max_exp_avg_sq : ndarray, optional
+    max_exp_avg_sq : ndarray, or a list of them, optional
         Like `exp_avg_sq`. If given, selects AMSGrad [2]_: it is **updated in place** to the largest
         `exp_avg_sq` so far, and the update uses it instead of `exp_avg_sq`.
     maximize : bool, optional
         Maximise the objective instead of minimising it.
+    bias_correction : bool, optional
+        If False, ``bc1`` and ``bc2`` are 1, and `step` is not used.
+    grad_scale : float, optional
+        What to multiply the gradient by, at least 0: to undo the scale of a loss, to clip (see `clip_coefficient`),
+        or both. (PyTorch's fused optimisers divide by their attribute of this name.)
+    skip_nonfinite : bool, optional
+        If True, the gradients are looked through first. If one, times `grad_scale`, is infinite or NaN, nothing
+        changes.
+    ema : ndarray of float32, float16 or bfloat16, param's shape, or a list of them, optional
+        An average of the parameter over the steps: **updated in place** to ``ema_decay * ema + (1 - ema_decay) *
+        param``, with the updated `param`. float64 if `param` is float64. Aligned, writeable, and laid out as `param`
+        is.
+    ema_decay : float, optional
+        The decay rate of `ema`, in [0, 1).
+    param_out : ndarray of float32, float16 or bfloat16, param's shape, or a list of them, optional
+        **Overwritten** with the updated `param`, rounded to this dtype: the copy of float32 parameters that a model
+        computes with. float64 if `param` is float64. Aligned, writeable, and laid out as `param` is.
+
+    Returns
+    -------
+    bool
+        Whether the update was applied: True unless `skip_nonfinite` found a gradient that is not finite.
 
     Raises
     ------
     TypeError
         If an array has the wrong type or dtype, or an argument is not a number.
     ValueError
-        If a shape does not match, an array cannot be updated in place, two arrays overlap, or a
-        number is out of range. No array is modified then.
+        If a shape or the length of a list does not match, an array cannot be updated in place, two arrays overlap
+        (gradients may overlap each other), or a number is out of range. No array is modified then.
 
     See Also
     --------
     adam_update : Adam with coupled weight decay: an L2 term in the gradient.
+    global_norm : The norm of all gradients together, to clip by.
+
+    Notes
+    -----
+    Arrays of 16 bits are computed in float32 and rounded to nearest, ties to even, where they are written. `ema` and
+    `param_out` are computed from `param` as it is stored; `max_exp_avg_sq`, from `exp_avg_sq` as it is stored.
+
+    What a dtype cannot hold is lost. In float32, the square of a gradient below 1e-23 is 0, and that of one above
+    2e19 is infinite: `exp_avg_sq` stays infinite then, and the parameter moves no more, but for the decay. A decay
+    below half a unit in the last place of the parameter, ``lr * weight_decay`` below 3e-8, changes nothing. In
+    bfloat16, changes below 2**-9 of the value are lost: `exp_avg_sq` with ``beta2=0.999`` does not decay, so keep it
+    in float32.
 
     References
     ----------
@@ -83,29 +131,48 @@ def adamw_update(
     >>> param, grad = np.array([1.0, -2.0]), np.array([0.5, 0.5])
     >>> exp_avg, exp_avg_sq = np.zeros(2), np.zeros(2)
     >>> pyreg.adamw_update(param, grad, exp_avg, exp_avg_sq, step=1, lr=0.1, weight_decay=0.1)
+    True
     >>> param
     array([ 0.89, -2.08])
+
+    A model's parameters in one call:
+
+    >>> params = [np.ones((2, 3), np.float32), np.ones(3, np.float32)]
+    >>> grads = [np.full_like(p, 2) for p in params]
+    >>> exp_avgs, exp_avg_sqs = ([np.zeros_like(p) for p in params] for _ in range(2))
+    >>> pyreg.adamw_update(params, grads, exp_avgs, exp_avg_sqs, step=1, lr=0.25, weight_decay=0)
+    True
+    >>> params[1]
+    array([0.75, 0.75, 0.75], dtype=float32)
     """
-    _core.adamw_update(
-        param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay, max_exp_avg_sq, maximize, arguments
-    )
+    applied: bool = _core.adamw_update(
+        param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay, max_exp_avg_sq, maximize,
+        bias_correction, grad_scale, skip_nonfinite, ema, ema_decay, param_out, arguments,
+    )  # fmt: skip
+    return applied
 
 
 def adam_update(
-    param: FloatArray,
-    grad: npt.ArrayLike,
-    exp_avg: FloatArray,
-    exp_avg_sq: FloatArray,
+    param: FloatArray | Sequence[FloatArray],
+    grad: npt.ArrayLike | Sequence[npt.ArrayLike],
+    exp_avg: FloatArray | Sequence[FloatArray],
+    exp_avg_sq: FloatArray | Sequence[FloatArray],
     *,
     step: SupportsIndex,
     lr: float = 1e-3,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     weight_decay: float = 0.0,
-    max_exp_avg_sq: FloatArray | None = None,
+    max_exp_avg_sq: FloatArray | Sequence[FloatArray] | None = None,
     maximize: bool = False,
-) -> None:
-    """Update a parameter in place by classic Adam, with coupled weight decay.
+    bias_correction: bool = True,
+    grad_scale: float = 1.0,
+    skip_nonfinite: bool = False,
+    ema: FloatArray | Sequence[FloatArray] | None = None,
+    ema_decay: float = 0.999,
+    param_out: FloatArray | Sequence[FloatArray] | None = None,
+) -> bool:
+    """Update parameters in place by classic Adam, with coupled weight decay.
 
     The decay is the gradient of the penalty ``weight_decay / 2 * sum(param**2)``. It is added to the
     gradient: the update is that of `adamw_update` without decay, with ``grad + weight_decay * param`` in
@@ -118,8 +185,13 @@ def adam_update(
     weight_decay : float, optional
         The coefficient of the L2 penalty, at least 0. Adam divides the decay, as part of the gradient,
         by the gradient's size, so weights with large gradients decay less.
-    max_exp_avg_sq, maximize
+    max_exp_avg_sq, maximize, bias_correction, grad_scale, skip_nonfinite, ema, ema_decay, param_out
         As in `adamw_update`.
+
+    Returns
+    -------
+    bool
+        Whether the update was applied: True unless `skip_nonfinite` found a gradient that is not finite.
 
     Raises
     ------
@@ -137,12 +209,15 @@ def adam_update(
     >>> param, grad = np.array([1.0, -2.0]), np.array([0.5, 0.5])
     >>> exp_avg, exp_avg_sq = np.zeros(2), np.zeros(2)
     >>> pyreg.adam_update(param, grad, exp_avg, exp_avg_sq, step=1, lr=0.1)
+    True
     >>> param.round(6)
     array([ 0.9, -2.1])
     """
-    _core.adam_update(
-        param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay, max_exp_avg_sq, maximize, arguments
-    )
+    applied: bool = _core.adam_update(
+        param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay, max_exp_avg_sq, maximize,
+        bias_correction, grad_scale, skip_nonfinite, ema, ema_decay, param_out, arguments,
+    )  # fmt: skip
+    return applied
 
 
 def arguments(
@@ -157,9 +232,16 @@ def arguments(
     weight_decay: float,
     max_exp_avg_sq: Any,
     maximize: bool,
+    bias_correction: bool,
+    *options: Any,
 ) -> tuple[Any, ...]:
-    written = {"param": param, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
-    grad = _check.updated(written, {"max_exp_avg_sq": max_exp_avg_sq}, grad)
+    needed = {"param": param, "grad": grad, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+    arrays, options = _model.arguments(needed, {"max_exp_avg_sq": max_exp_avg_sq}, *options)
+    *needed_arrays, max_exp_avg_sq = arrays
     numbers = _check.step(step), _check.number("lr", lr), _check.betas(betas), _check.number("eps", eps)
     weight_decay, maximize = _check.number("weight_decay", weight_decay), _check.flag("maximize", maximize)
-    return param, grad, exp_avg, exp_avg_sq, *numbers, weight_decay, max_exp_avg_sq, maximize
+    bias_correction = _check.flag("bias_correction", bias_correction)
+    return (
+        *(*needed_arrays, *numbers, weight_decay, max_exp_avg_sq, maximize, bias_correction),
+        *options,
+    )

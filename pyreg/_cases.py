@@ -29,10 +29,13 @@ class Of(Enum):
     ELEMENT = auto()  # each element of x
     ROW = auto()  # each row
     COLUMN = auto()  # each position in a row; a result of this kind is a sum over the rows
+    BLOCK = auto()  # 16,384 elements of x in C order
     ALL = auto()  # all of x: one number
+    CALL = auto()  # the call: one truth value
 
     def shape(self, x: Shape) -> Shape:
-        return {Of.ELEMENT: x, Of.ROW: x[:-1], Of.COLUMN: x[-1:], Of.ALL: ()}[self]
+        blocks = -(-math.prod(x) // 2**14)
+        return {Of.ELEMENT: x, Of.ROW: x[:-1], Of.COLUMN: x[-1:], Of.BLOCK: (blocks,), Of.ALL: (), Of.CALL: ()}[self]
 
 
 def sixteen_bit_dtypes() -> Sequence[type[np.generic]]:
@@ -58,6 +61,8 @@ class Case:
     other_axes: Sequence[Arguments] = ()  # further variants, along another axis than the last
     samples: bool = False  # the offset counts samples (x's first axis), not elements
     in_float32: Sequence[Group] = ()  # arrays that may be float32 if x has 16 bits; those of a group together
+    states: Sequence[str] = ()  # arrays that are float32 if x is float16
+    only: Sequence[type[np.generic]] = ()  # the dtypes of x, if not all
 
     @property
     def outs(self) -> dict[str, str]:
@@ -74,7 +79,12 @@ class Case:
     def dtypes(self) -> Sequence[type[np.generic]]:
         if not self.arrays:
             return (np.bool_,)  # a mask has one dtype
-        return np.float32, np.float64, *(() if self.updated else sixteen_bit_dtypes())
+        return self.only or (np.float32, np.float64, *sixteen_bit_dtypes())
+
+    def dtype_of(self, name: str, dtype: Any, in_float32: Sequence[str] = ()) -> Any:
+        """The dtype of an array beside an x of this dtype."""
+        widened = name in in_float32 or (name in self.states and dtype == np.float16)
+        return compute_dtype(np.dtype(dtype)) if widened else dtype
 
     def arguments(
         self,
@@ -92,8 +102,7 @@ class Case:
         rng = np.random.default_rng([seed, *shape])
         made: Arguments = {}
         for name, of in self.arrays.items():
-            own = compute_dtype(np.dtype(dtype)) if name in in_float32 else dtype
-            made[name] = valid(name, draw(rng, of.shape(shape), own))
+            made[name] = valid(name, draw(rng, of.shape(shape), self.dtype_of(name, dtype, in_float32)))
         made |= {name: shape if name == "shape" else value for name, value in self.numbers.items()} | changes
         chosen = {name: of for name, of in made.items() if isinstance(of, Of)}
         made |= {name: valid(name, draw(rng, of.shape(shape), dtype)) for name, of in chosen.items()}
@@ -273,17 +282,34 @@ def dropout(function: str, **options: Any) -> Case:
     return Case(function, {"x": Of.ELEMENT}, TRAINING, {"y": Of.ELEMENT}, variants, **options)
 
 
-def update(function: str, state: Sequence[str], numbers: Arguments, *variants: Arguments) -> Case:
-    """state: the arrays beside param. The last one is optional."""
-    arrays = dict.fromkeys(("param", "grad", *state), Of.ELEMENT)
+def update(function: str, states: Sequence[str], numbers: Arguments, *variants: Arguments) -> Case:
+    """states: the arrays beside param. The last one is optional."""
+    copies = ("ema", "param_out")
+    arrays = dict.fromkeys(("param", "grad", *states, *copies), Of.ELEMENT)
     numbers = {"step": 3, "lr": 0.01, "weight_decay": 0.1, "maximize": False} | numbers
+    numbers |= {"grad_scale": 0.7, "skip_nonfinite": False, "ema_decay": 0.9}
     every: list[Arguments] = [{"step": 1}, {"step": 1000}, {"maximize": True}, {"weight_decay": 0.0}]
-    return Case(function, arrays, numbers, {}, [*every, *variants], state[-1:], ("param", *state))
+    every += [{"ema": None, "grad_scale": 1.0}, {"param_out": None, "skip_nonfinite": True, "ema_decay": 0.25}]
+    return Case(
+        function,
+        arrays,
+        numbers,
+        {"applied": Of.CALL},
+        [*every, *variants],
+        (*states[-1:], *copies),
+        ("param", *states, *copies),
+        in_float32=each(["grad", *states, *copies]),
+        states=states,
+    )
 
 
 ADAM_STATE = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
-ADAM: Arguments = {"betas": (0.9, 0.999), "eps": 1e-6}
-ADAM_VARIANTS: Sequence[Arguments] = ({"max_exp_avg_sq": None}, {"betas": (0.25, 0.9)})
+ADAM: Arguments = {"betas": (0.9, 0.999), "eps": 1e-6, "bias_correction": True}
+ADAM_VARIANTS: Sequence[Arguments] = (
+    {"max_exp_avg_sq": None},
+    {"betas": (0.25, 0.9)},
+    {"bias_correction": False, "eps": 0.0},
+)
 SGD: Arguments = {"momentum": 0.9, "dampening": 0.0, "nesterov": False}
 PLAIN_SGD: Arguments = {"momentum": 0.0, "momentum_buffer": None}
 
@@ -302,6 +328,9 @@ CASES: dict[str, Case] = {
         dropout("drop_path", samples=True),
         Case("dropout_mask", {}, {"shape": ()} | DROPOUT, {"kept": Of.ELEMENT}, [{"p": 1e-3}, *PROBABILITIES]),
         Case("l2_penalty", {"params": Of.ELEMENT}, {"weight_decay": 0.1}, {"penalty": Of.ALL}),
+        Case("global_norm", {"arrays": Of.ELEMENT}, {}, {"norm": Of.ALL}),
+        Case("norm_partial", {"arrays": Of.ELEMENT}, {}, {"partials": Of.BLOCK}),
+        Case("norm_combine", {"partials": Of.ELEMENT}, {}, {"norm": Of.ALL}, only=(np.float64,)),
         update("adamw_update", ADAM_STATE, ADAM, *ADAM_VARIANTS),
         update("adam_update", ADAM_STATE, ADAM, *ADAM_VARIANTS),
         update("sgd_update", ("momentum_buffer",), SGD, {"nesterov": True}, {"dampening": 0.3}, PLAIN_SGD),

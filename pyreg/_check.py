@@ -5,7 +5,6 @@ its argument in a form that the core accepts, or raises TypeError (the wrong kin
 kind, but an invalid value). The message names the argument, what was expected and what came.
 """
 
-import itertools
 import math
 import operator
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
-from pyreg._dtypes import FLOATS, WIDE, beside, compute_dtype, either, name_of
+from pyreg._dtypes import FLOATS, beside, compute_dtype, either, name_of
 from pyreg._results import FloatArray
 
 Shape = tuple[int, ...]
@@ -38,6 +37,14 @@ def finite(name: str, value: Any, dtype: np.dtype[Any]) -> float:
     result = _float(name, value)
     if not abs(result) <= float(np.finfo(dtype).max):  # false for NaN
         raise ValueError(f"{name} must be finite in {dtype}, got {shown(value)}")
+    return result
+
+
+def norm(name: str, value: Any) -> float:
+    """A float that is not negative; it may be infinite or NaN."""
+    result = _float(name, value)
+    if result < 0:
+        raise ValueError(f"{name} must be >= 0, got {shown(value)}")
     return result
 
 
@@ -154,6 +161,17 @@ def array(name: str, value: Any, names: Sequence[str] = FLOATS, wanted: str = ""
     return result if result.flags.aligned else result.copy()
 
 
+def listed(name: str, value: Any, names: Sequence[str] = FLOATS) -> list[FloatArray]:
+    """An array, or all arrays of an iterable, as a list."""
+    if isinstance(value, Mapping):
+        raise TypeError(f"{name} must be arrays, got a {type_name(value)}; pass its .values()")
+    try:
+        values = [value] if isinstance(value, np.ndarray) else list(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an array or an iterable of arrays, got {type_name(value)}") from None
+    return [array(f"{name}[{i}]", item, names) for i, item in enumerate(values)]
+
+
 def as_numpy(name: str, value: Any) -> np.ndarray[Any, Any]:
     try:
         return np.asarray(value)
@@ -220,56 +238,38 @@ def normalized_by(name: str, statistic: FloatArray, of: str, x: FloatArray) -> S
 # --- arrays to write
 
 
-def writable(
-    name: str, value: Any, first: str = "", like: FloatArray | None = None, wide: bool = False
-) -> FloatArray:
-    """An array to write in place, never a copy.
+def writable(name: str, value: Any, first: str, like: FloatArray, wide: bool = False) -> FloatArray:
+    """An array to write in place, never a copy, with the dtype and shape of `like`, called `first`.
 
-    It has the dtype and shape of `like`, called `first`, if that is given; else it is float32 or float64. wide: it
-    may have the compute dtype too.
+    wide: it may have the compute dtype too.
     """
-    if not issubclass(type(value), np.ndarray):  # isinstance would trust a false __class__
-        raise TypeError(f"{name} must be a numpy.ndarray, got {type_name(value)}")
-    refuse_masked(name, value)
-    array = np.ndarray.view(value, np.ndarray)  # a subclass may override attributes
-    names: Sequence[str]
-    if like is None:
-        names, wanted, how = WIDE, f"{either(WIDE)} in native byte order", "convert it once"
-    else:
-        names, wanted = beside(like.dtype, first, wide)
-        how = "it is written in place, so it cannot be converted"
-        if not array.dtype.isnative:
-            wanted += ", in native byte order"
-    if name_of(array.dtype) not in names or not array.dtype.isnative:
-        raise TypeError(f"{name} must be {wanted}, got {array.dtype}; {how}")
-    if like is not None:
-        match_shape(name, array, like.shape, first)
-    flags = array.flags
-    if not flags.writeable:
-        raise ValueError(f"{name} is written in place and must be writeable, got a read-only array")
-    if not flags.c_contiguous:
+    names, wanted = beside(like.dtype, first, wide)
+    array = in_place(name, value, names, wanted)
+    match_shape(name, array, like.shape, first)
+    if not array.flags.c_contiguous:
         raise ValueError(
             f"{name} is written in place and must be C-contiguous, got strides {array.strides} "
             f"for shape {array.shape}; pass a contiguous copy (np.ascontiguousarray) and copy the result back"
         )
-    if not flags.aligned:
-        raise ValueError(f"{name} is written in place and must be aligned, got an unaligned array")
     result: FloatArray = value
     return result
 
 
-def updated(needed: Named, optional: Named, grad: Any) -> FloatArray:
-    """Check the arrays of an update: all like the parameter, the first of them, and disjoint. Return the gradient."""
-    first, param = next(iter(needed.items()))
-    main = np.ndarray.view(writable(first, param), np.ndarray)
-    gradient = matching("grad", grad, main, first)
-    match_shape("grad", gradient, main.shape, first)
-    given: dict[str, Any] = dict(needed) | {name: value for name, value in optional.items() if value is not None}
-    arrays = {name: writable(name, value, first, main) for name, value in given.items()} | {"grad": gradient}
-    for (a, left), (b, right) in itertools.combinations(arrays.items(), 2):
-        if np.may_share_memory(left, right):  # exact for contiguous arrays
-            raise ValueError(f"{a} and {b} must not overlap, got arrays that share memory")
-    return gradient
+def in_place(name: str, value: Any, names: Sequence[str], wanted: str) -> FloatArray:
+    """An array that can be written in place, of a dtype with one of these names: a view of it as a plain ndarray."""
+    if not issubclass(type(value), np.ndarray):  # isinstance would trust a false __class__
+        raise TypeError(f"{name} must be a numpy.ndarray, got {type_name(value)}")
+    refuse_masked(name, value)
+    array = np.ndarray.view(value, np.ndarray)  # a subclass may override attributes
+    if name_of(array.dtype) not in names or not array.dtype.isnative:
+        native = "" if array.dtype.isnative else ", in native byte order"
+        how = "leave it out" if array.dtype.kind in "iub" else "it is written in place, so it cannot be converted"
+        raise TypeError(f"{name} must be {wanted}{native}, got {array.dtype}; {how}")
+    if not array.flags.writeable:
+        raise ValueError(f"{name} is written in place and must be writeable, got a read-only array")
+    if not array.flags.aligned:
+        raise ValueError(f"{name} is written in place and must be aligned, got an unaligned array")
+    return array
 
 
 def y_instead_of(y: Any, needed: Named, optional: Named) -> None:

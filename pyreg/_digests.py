@@ -64,8 +64,7 @@ def inputs(case: Case, variant: Arguments, shape: Shape, dtype: Any) -> Argument
             places[:] = np.resize(special, places.size)
         if array.dtype != np.bool_:
             with np.errstate(all="ignore"):
-                array = array.astype(wide)
-                array = array if name in variant.get("in_float32", ()) else array.astype(dtype)
+                array = array.astype(wide).astype(case.dtype_of(name, dtype, variant.get("in_float32", ())))
         made[name] = array
     return made
 

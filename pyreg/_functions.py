@@ -11,6 +11,10 @@ from pyreg._dropout_add_rms_norm import dropout_add_rms_norm_backward as dropout
 from pyreg._dropout_add_rms_norm import dropout_add_rms_norm_forward as dropout_add_rms_norm_forward
 from pyreg._gelu_dropout import gelu_dropout_backward as gelu_dropout_backward
 from pyreg._gelu_dropout import gelu_dropout_forward as gelu_dropout_forward
+from pyreg._global_norm import clip_coefficient as clip_coefficient
+from pyreg._global_norm import global_norm as global_norm
+from pyreg._global_norm import norm_combine as norm_combine
+from pyreg._global_norm import norm_partial as norm_partial
 from pyreg._l2_penalty import l2_penalty as l2_penalty
 from pyreg._layer_norm import layer_norm as layer_norm
 from pyreg._layer_norm import layer_norm_backward as layer_norm_backward

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -53,13 +53,4 @@ def l2_penalty(params: npt.NDArray[np.floating[Any]] | Iterable[npt.ArrayLike], 
 
 
 def arguments(params: Any, weight_decay: float) -> tuple[list[FloatArray], float]:
-    if isinstance(params, Mapping):
-        raise TypeError(f"params must be arrays, got a {_check.type_name(params)}; pass its .values()")
-    if isinstance(params, np.ndarray):
-        params = [params]
-    try:
-        arrays = list(params)
-    except TypeError:
-        raise TypeError(f"params must be an array or an iterable of arrays, got {_check.type_name(params)}") from None
-    arrays = [_check.array(f"params[{i}]", value) for i, value in enumerate(arrays)]
-    return arrays, _check.number("weight_decay", weight_decay)
+    return _check.listed("params", params), _check.number("weight_decay", weight_decay)

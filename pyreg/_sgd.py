@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, SupportsIndex
 
 import numpy.typing as npt
 
-from pyreg import _check, _core
+from pyreg import _check, _core, _model
 from pyreg._results import FloatArray
 
 
 def sgd_update(
-    param: FloatArray,
-    grad: npt.ArrayLike,
-    momentum_buffer: FloatArray | None = None,
+    param: FloatArray | Sequence[FloatArray],
+    grad: npt.ArrayLike | Sequence[npt.ArrayLike],
+    momentum_buffer: FloatArray | Sequence[FloatArray] | None = None,
     *,
     step: SupportsIndex,
     lr: float = 1e-3,
@@ -22,7 +23,12 @@ def sgd_update(
     weight_decay: float = 0.0,
     nesterov: bool = False,
     maximize: bool = False,
-) -> None:
+    grad_scale: float = 1.0,
+    skip_nonfinite: bool = False,
+    ema: FloatArray | Sequence[FloatArray] | None = None,
+    ema_decay: float = 0.999,
+    param_out: FloatArray | Sequence[FloatArray] | None = None,
+) -> bool:
     """Update a parameter in place by stochastic gradient descent, with coupled weight decay.
 
     With ``g = grad + weight_decay * param``, the gradient of the loss plus the penalty
@@ -33,13 +39,12 @@ def sgd_update(
 
     Parameters
     ----------
-    param : ndarray of float32 or float64
-        The parameter: **updated in place**. C-contiguous, aligned, writeable.
-    grad : array_like, param's dtype and shape
-        The gradient. Any memory layout; copied once unless C-contiguous, aligned and in native byte order.
-    momentum_buffer : ndarray, param's dtype and shape, optional
+    param, grad
+        As in `adamw_update`: an array each, or a list or tuple with an array for each parameter of a model.
+    momentum_buffer : ndarray of float32 or bfloat16, param's shape, or a list of them, optional
         **Updated in place**. Required if `momentum` is not 0, else left unchanged. Step 1 overwrites it,
-        so its initial contents do not matter.
+        so its initial contents do not matter. float64 if `param` is float64. Aligned, writeable, and laid out as
+        `param` is, as ``np.zeros_like`` makes it.
     step : int
         The number of this update, starting at 1.
     lr : float, optional
@@ -52,14 +57,18 @@ def sgd_update(
         Use Nesterov's momentum. Requires a momentum and no dampening.
     maximize : bool, optional
         Maximise the objective instead of minimising it.
+    grad_scale, skip_nonfinite, ema, ema_decay, param_out
+        As in `adamw_update`.
+
+    Returns
+    -------
+    bool
+        Whether the update was applied: True unless `skip_nonfinite` found a gradient that is not finite.
 
     Raises
     ------
-    TypeError
-        If an array has the wrong type or dtype, or an argument is not a number.
-    ValueError
-        If a shape does not match, an array cannot be updated in place, two arrays overlap, or a
-        number is out of range. No array is modified then.
+    TypeError, ValueError
+        As in `adamw_update`.
 
     References
     ----------
@@ -71,13 +80,17 @@ def sgd_update(
     >>> import numpy as np, pyreg
     >>> param, grad, momentum_buffer = np.array([1.0, -2.0]), np.array([0.5, 0.5]), np.zeros(2)
     >>> pyreg.sgd_update(param, grad, momentum_buffer, step=1, lr=0.1, momentum=0.9)
+    True
     >>> pyreg.sgd_update(param, grad, momentum_buffer, step=2, lr=0.1, momentum=0.9)
+    True
     >>> param
     array([ 0.855, -2.145])
     """
-    _core.sgd_update(
-        param, grad, momentum_buffer, step, lr, momentum, dampening, weight_decay, nesterov, maximize, arguments
-    )
+    applied: bool = _core.sgd_update(
+        param, grad, momentum_buffer, step, lr, momentum, dampening, weight_decay, nesterov, maximize,
+        grad_scale, skip_nonfinite, ema, ema_decay, param_out, arguments,
+    )  # fmt: skip
+    return applied
 
 
 def arguments(
@@ -91,8 +104,9 @@ def arguments(
     weight_decay: float,
     nesterov: bool,
     maximize: bool,
+    *options: Any,
 ) -> tuple[Any, ...]:
-    grad = _check.updated({"param": param}, {"momentum_buffer": momentum_buffer}, grad)
+    arrays, options = _model.arguments({"param": param, "grad": grad}, {"momentum_buffer": momentum_buffer}, *options)
     step, nesterov, maximize = _check.step(step), _check.flag("nesterov", nesterov), _check.flag("maximize", maximize)
     lr, momentum = _check.number("lr", lr), _check.number("momentum", momentum)
     dampening = _check.number("dampening", dampening)
@@ -104,4 +118,5 @@ def arguments(
             "nesterov must be False unless momentum > 0 and dampening == 0, "
             f"got momentum={momentum} and dampening={dampening}"
         )
-    return param, grad, momentum_buffer, step, lr, momentum, dampening, weight_decay, nesterov, maximize
+    numbers = lr, momentum, dampening, weight_decay
+    return *arrays, step, *numbers, nesterov, maximize, *options

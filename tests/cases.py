@@ -72,6 +72,14 @@ def on_every_level(case, arguments):
             yield level, case.call(pyreg, arguments)
 
 
+def allowed_dtypes(case, name, dtype):
+    """The dtypes that this array may have beside an x of this dtype."""
+    free = {name for group in case.in_float32 for name in group}
+    if not case.updated or dtype == np.float64 or name not in free:
+        return {dtype, compute_type(dtype)} if name in free else {dtype}
+    return {np.float32, *SIXTEEN_BIT} - ({np.float16} if name in case.states else set())
+
+
 def reference(case, arguments):
     """The reference's results, in new arrays."""
     with np.errstate(all="ignore"):
@@ -86,6 +94,14 @@ def kinds(case):
 def has_rows(case):
     """Whether some result or updated array has rows or elements that do not depend on the others."""
     return not {Of.ELEMENT, Of.ROW}.isdisjoint(kinds(case).values())
+
+
+LISTS = ("params", "arrays", "partials")  # arguments that are an array or an iterable of arrays
+
+
+def first(case):
+    """The array that sets the dtype and shape of the others."""
+    return next((name for name in ("z", "x", "param", *LISTS) if name in case.arrays), None)
 
 
 def parameters_of(case):

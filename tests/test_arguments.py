@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 from bits import assert_same_bits
-from cases import call_of_core, cases_with, parameters_of
+from cases import LISTS, call_of_core, cases_with, first, parameters_of
 
 import pyreg
 from pyreg._cases import CASES, Of
@@ -36,7 +36,7 @@ def call_with_the_least(case):
 
 
 def test_the_table_has_every_function_on_arrays():
-    assert set(CASES) == set(pyreg.reference.__all__) - {"random_key"}
+    assert set(CASES) == set(pyreg.reference.__all__) - {"random_key", "clip_coefficient"}
 
 
 def test_the_core_is_called_once_with_the_arguments_in_their_order_and_what_checks_them(case):
@@ -69,6 +69,7 @@ DEFAULTS |= {"return_z": True, "return_dresidual": True, "out": None, "z_out": N
 DEFAULTS |= {"scale": 1.0, "causal": False, "axis": -1, "y": None, "approximate": "none"}
 DEFAULTS |= {"lr": 1e-3, "betas": (0.9, 0.999), "weight_decay": 0.0, "maximize": False}
 DEFAULTS |= {"momentum": 0.0, "dampening": 0.0, "nesterov": False}
+DEFAULTS |= {"bias_correction": True, "grad_scale": 1.0, "skip_nonfinite": False, "ema_decay": 0.999}
 ADAM = {"eps": 1e-8}
 DEFAULTS_OF = {"adam_update": ADAM, "adamw_update": ADAM | {"weight_decay": 0.01}}
 P_IS_REQUIRED = ("dropout", "drop_path", "dropout_mask")
@@ -137,7 +138,7 @@ def test_inference_is_dropout_of_nothing(case, impl, dtype):
     assert_same_bits(made, case.call(impl, arguments | {"p": 0.0}))
 
 
-@cases_with(lambda case: "norm" in case.name)
+@cases_with(lambda case: "norm" in case.name and first(case) not in LISTS)
 def test_rows_may_have_several_axes(case, impl):
     """The norms accept several normalised axes, and several axes before them."""
     arguments = case.arguments((6, 20), np.float64)
@@ -196,8 +197,8 @@ def test_numpy_scalars_and_arrays_of_no_axes_are_numbers(case):
             expected = call(case, **{name: rounded})
             for other in (np.float32(value), np.array(value, np.float32)):
                 assert_same_bits(call(case, **{name: other}), expected, (name, repr(other)))
-            expected = call(case, **{name: 0.0 if name == "dampening" else 1.0})
-            whole = 0 if name == "dampening" else 1
+            whole = 0 if name in ("dampening", "ema_decay") else 1
+            expected = call(case, **{name: float(whole)})
             for other in (whole, np.int64(whole), np.array(whole)):
                 assert_same_bits(call(case, **{name: other}), expected, (name, repr(other)))
 

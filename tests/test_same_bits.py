@@ -8,7 +8,19 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 from bits import assert_same_bits
-from cases import LAYOUTS, cases_with, cut_results, has_rows, info, inputs, kinds, on_every_level, reference
+from cases import (
+    LAYOUTS,
+    LISTS,
+    cases_with,
+    cut_results,
+    first,
+    has_rows,
+    info,
+    inputs,
+    kinds,
+    on_every_level,
+    reference,
+)
 
 import pyreg
 from pyreg._cases import Of
@@ -73,7 +85,7 @@ def test_every_layout_of_an_input_gives_the_bits_of_a_contiguous_one(case, dtype
             assert_same_bits(case.call(pyreg, arguments | {name: other}), expected, (name, variant))
 
 
-@cases_with(lambda case: case.arrays and "params" not in case.arrays)  # params is a list of arrays
+@cases_with(lambda case: case.arrays and first(case) not in LISTS)
 def test_lists_and_nested_lists_are_read_as_numpy_reads_them(case):
     # Python's floats are float64.
     arguments = case.arguments((3, 4), np.float64)

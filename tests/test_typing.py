@@ -32,6 +32,11 @@ z = pyreg.dropout(x, 0.1, key=key, offset=np.int64(3), out=x)
 assert pyreg.show_config() is None
 cpu: str = pyreg.show_config("dicts")["machine"]["cpu"]
 penalty: float = pyreg.l2_penalty([x, weight], 0.1)
+coefficient: float = pyreg.clip_coefficient(pyreg.global_norm([x, weight]), 1.0)
+norm: float = pyreg.norm_combine([pyreg.norm_partial(x), pyreg.norm_partial([weight])])
+params, grads, exp_avgs, exp_avg_sqs = ([x.copy(), weight.copy()] for _ in range(4))
+applied: bool = pyreg.adamw_update(params, grads, exp_avgs, exp_avg_sqs, step=1, param_out=[x, weight])
+pyreg.sgd_update((x,), (x.copy(),), step=1)
 with pyreg.num_threads(2):
     pyreg.reference.layer_norm([[1.0, 2.0]]).sum()
 pyreg.set_num_threads(pyreg.get_num_threads())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 import pyreg
@@ -28,7 +26,9 @@ class AdamW:
 
     def __init__(self, params: Params, weight_decay: float) -> None:
         self.params = params
-        self.weight_decay = {name: weight_decay if decays(name) else 0.0 for name in params}
+        decayed = [name for name in params if decays(name)]
+        others = [name for name in params if not decays(name)]
+        self.groups = [(decayed, weight_decay), (others, 0.0)]
         self.exp_avg = {name: np.zeros_like(p) for name, p in params.items()}
         self.exp_avg_sq = {name: np.zeros_like(p) for name, p in params.items()}
         self.step = 0
@@ -36,19 +36,10 @@ class AdamW:
     def update(self, grads: Params, lr: float) -> None:
         """Take one step against the gradients."""
         self.step += 1
-        for name, param in self.params.items():
-            pyreg.adamw_update(
-                param,
-                grads[name],
-                self.exp_avg[name],
-                self.exp_avg_sq[name],
-                step=self.step,
-                lr=lr,
-                weight_decay=self.weight_decay[name],
-            )
+        for names, weight_decay in self.groups:
+            arrays = ([of[name] for name in names] for of in (self.params, grads, self.exp_avg, self.exp_avg_sq))
+            pyreg.adamw_update(*arrays, step=self.step, lr=lr, weight_decay=weight_decay)
 
     def weight_norm(self) -> float:
         """Return the L2 norm of the group that decays."""
-        weights = [param for name, param in self.params.items() if decays(name)]
-        # The penalty is weight_decay / 2 * sum(p**2): with 2 it is the squared norm.
-        return math.sqrt(pyreg.l2_penalty(weights, 2.0))
+        return pyreg.global_norm(param for name, param in self.params.items() if decays(name))

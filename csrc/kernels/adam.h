@@ -6,51 +6,74 @@
 // m / (sqrt(v) / c + eps) = c * m / (sqrt(v) + eps_hat) with eps_hat = c * eps.
 #pragma once
 
-#include "kernels/lanes.h"
-#include "kernels/table.h"
+#include "kernels/update.h"
 
 namespace pyreg {
 namespace {
 
-template <typename T, Decay kDecay, bool kAmsgrad>
-void adam_elements(int64_t n, const AdamScalars<T>& s, T* __restrict param, const T* __restrict grad,
-                   T* __restrict exp_avg, T* __restrict exp_avg_sq, T* __restrict max_exp_avg_sq) {
-  const auto [grad_sign, beta1, one_minus_beta1, beta2, one_minus_beta2, step_size, eps_hat, decay] = s;
-  for (int64_t i = 0; i < n; ++i) {
-    const T p = param[i];
-    T g = grad_sign * grad[i];
-    if constexpr (kDecay == Decay::coupled) g = g + decay * p;
-    // The form of lerp that starts at the nearer end: if beta1 = 0, m is exactly g.
-    const T m = beta1 >= T{0.5} ? exp_avg[i] + one_minus_beta1 * (g - exp_avg[i]) : g - beta1 * (g - exp_avg[i]);
-    T v = beta2 * exp_avg_sq[i] + one_minus_beta2 * g * g;
-    exp_avg[i] = m;
-    exp_avg_sq[i] = v;
-    if constexpr (kAmsgrad) {
-      const T old = max_exp_avg_sq[i];
-      v = old >= v || old != old ? old : v;  // the larger; a NaN wins
-      max_exp_avg_sq[i] = v;
+// The loop for usual arrays is also for beta1 >= 0.5, an eps above 0, and one kind of decay.
+template <typename T, Usual kUsual, Decay kDecay>
+PYREG_NOINLINE void adam_elements(int64_t n, const UpdateArrays& arrays, const AdamScalars<T>& scalars) {
+  using V = typename Native<T>::vec;
+  constexpr bool kIsUsual = kUsual != Usual::none;
+  const UpdateArrays a = known<T, kUsual>(arrays);  // copies, which no store can change
+  const AdamScalars<T> s = scalars;
+  const Decay decay = kIsUsual ? kDecay : s.decay_kind;
+  const bool near_m = kIsUsual || s.beta1 >= T{0.5}, may_be_0 = !kIsUsual && s.eps_hat == 0;
+  const bool amsgrad = a[kMaxExpAvgSq].data != nullptr;
+#pragma GCC unroll 1
+  for (int64_t at = 0; at < n; at += TwoVectors<T>::kCount) {
+    auto param = load_two<kUsual, T>(a[kParam], at), grad = load_two<kUsual, T>(a[kGrad], at);
+    auto exp_avg = load_two<kUsual, T>(a[kExpAvg], at), exp_avg_sq = load_two<kUsual, T>(a[kExpAvgSq], at);
+    PYREG_UNROLL
+    for (int k = 0; k < 2; ++k) {
+      V g = s.common.grad_scale * grad.v[k];
+      if (decay == Decay::coupled) g = g + s.decay * param.v[k];
+      exp_avg.v[k] = moved(exp_avg.v[k], g, near_m, s.beta1, s.one_minus_beta1);
+      exp_avg_sq.v[k] = s.beta2 * exp_avg_sq.v[k] + s.one_minus_beta2 * g * g;
     }
-    T update = step_size * m / (square_root(v) + eps_hat);
-    if constexpr (kDecay == Decay::decoupled) update = update + decay * p;
-    param[i] = p - update;
+    store_two<kUsual>(a[kExpAvg], at, exp_avg);
+    store_two<kUsual>(a[kExpAvgSq], at, exp_avg_sq);
+    if (amsgrad) {  // the larger of the old one and of what is stored; a NaN wins
+      const auto old = load_two<kUsual, T>(a[kMaxExpAvgSq], at);
+      if constexpr (kMixed<T, kUsual>) exp_avg_sq = load_two<kUsual, T>(a[kExpAvgSq], at);
+      PYREG_UNROLL
+      for (int k = 0; k < 2; ++k) {
+        const auto keep = (old.v[k] >= exp_avg_sq.v[k]) | (old.v[k] != old.v[k]);
+        exp_avg_sq.v[k] = keep ? old.v[k] : exp_avg_sq.v[k];
+      }
+      store_two<kUsual>(a[kMaxExpAvgSq], at, exp_avg_sq);
+    }
+    PYREG_UNROLL
+    for (int k = 0; k < 2; ++k) {
+      const V denominator = square_root(exp_avg_sq.v[k]) + s.eps_hat;
+      V update = s.step_size * exp_avg.v[k] / denominator;
+      if (may_be_0) update = denominator == 0 ? V{} : update;
+      if (decay == Decay::decoupled) update = update + s.decay * param.v[k];
+      param.v[k] = param.v[k] - update;
+    }
+    store_param<kUsual>(a, at, param, s.common);
   }
 }
 
-// All arrays are (n) and disjoint. max_exp_avg_sq is null unless AMSGrad is used.
+template <typename T, Usual kUsual>
+auto* adam_loop(Decay decay) {
+  return decay == Decay::none      ? adam_elements<T, kUsual, Decay::none>
+         : decay == Decay::coupled ? adam_elements<T, kUsual, Decay::coupled>
+                                   : adam_elements<T, kUsual, Decay::decoupled>;
+}
+
 template <typename T>
-void adam(int64_t n, const AdamScalars<T>& scalars, Decay decay, T* param, const T* grad, T* exp_avg, T* exp_avg_sq,
-          T* max_exp_avg_sq) {
-  const auto run = [&](auto kernel) PYREG_LAMBDA {
-    kernel(n, scalars, param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq);
-  };
-  if (max_exp_avg_sq != nullptr) {
-    if (decay == Decay::none) return run(adam_elements<T, Decay::none, true>);
-    if (decay == Decay::coupled) return run(adam_elements<T, Decay::coupled, true>);
-    return run(adam_elements<T, Decay::decoupled, true>);
+void adam(int64_t n, const UpdateArrays& arrays, Usual usual, const AdamScalars<T>& scalars) {
+  auto* loop = adam_elements<T, Usual::none, Decay::none>;
+  if (scalars.beta1 >= T{0.5} && scalars.eps_hat != 0) {
+    if (usual == Usual::same) loop = adam_loop<T, Usual::same>(scalars.decay_kind);
+    if constexpr (kMayMix<T>) {
+      if (usual == Usual::bfloat16) loop = adam_loop<T, Usual::bfloat16>(scalars.decay_kind);
+      if (usual == Usual::copied) loop = adam_loop<T, Usual::copied>(scalars.decay_kind);
+    }
   }
-  if (decay == Decay::none) return run(adam_elements<T, Decay::none, false>);
-  if (decay == Decay::coupled) return run(adam_elements<T, Decay::coupled, false>);
-  return run(adam_elements<T, Decay::decoupled, false>);
+  loop(n, arrays, scalars);
 }
 
 }  // namespace

@@ -46,9 +46,6 @@ struct Flag {
   static constexpr bool value = kValue;
 };
 
-PYREG_INLINE float square_root(float x) { return __builtin_sqrtf(x); }
-PYREG_INLINE double square_root(double x) { return __builtin_sqrt(x); }
-
 template <typename T>
 struct Native;
 template <>
@@ -73,6 +70,31 @@ struct Native<double> {
     return m;
   }
 };
+
+PYREG_INLINE Native<float>::vec square_root(Native<float>::vec x) {
+#if defined(__AVX512F__)
+  return _mm512_sqrt_ps(x);
+#elif defined(__AVX2__)
+  return _mm256_sqrt_ps(x);
+#elif defined(__x86_64__)
+  return _mm_sqrt_ps(x);
+#else
+  for (size_t i = 0; i < sizeof x / sizeof x[0]; ++i) x[i] = __builtin_sqrtf(x[i]);
+  return x;
+#endif
+}
+PYREG_INLINE Native<double>::vec square_root(Native<double>::vec x) {
+#if defined(__AVX512F__)
+  return _mm512_sqrt_pd(x);
+#elif defined(__AVX2__)
+  return _mm256_sqrt_pd(x);
+#elif defined(__x86_64__)
+  return _mm_sqrt_pd(x);
+#else
+  for (size_t i = 0; i < sizeof x / sizeof x[0]; ++i) x[i] = __builtin_sqrt(x[i]);
+  return x;
+#endif
+}
 
 // A mask of the lanes 0, ..., count - 1.
 template <typename T>

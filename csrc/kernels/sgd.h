@@ -2,40 +2,44 @@
 // Sutskever et al., ICML 2013), with coupled weight decay.
 #pragma once
 
-#include "kernels/lanes.h"
-#include "kernels/table.h"
+#include "kernels/update.h"
 
 namespace pyreg {
 namespace {
 
-template <typename T, bool kDecay, Momentum kMomentum>
-void sgd_elements(int64_t n, const SgdScalars<T>& s, T* __restrict param, const T* __restrict grad,
-                  T* __restrict momentum_buffer) {
-  const auto [grad_sign, lr, momentum, one_minus_dampening, decay, nesterov] = s;
-  for (int64_t i = 0; i < n; ++i) {
-    T g = grad_sign * grad[i];
-    if constexpr (kDecay) g = g + decay * param[i];
-    if constexpr (kMomentum != Momentum::none) {
-      const T b = kMomentum == Momentum::first ? g : momentum * momentum_buffer[i] + one_minus_dampening * g;
-      momentum_buffer[i] = b;
-      g = nesterov ? g + momentum * b : b;
+template <typename T, Usual kUsual>
+PYREG_NOINLINE void sgd_elements(int64_t n, const UpdateArrays& arrays, const SgdScalars<T>& scalars) {
+  const UpdateArrays a = known<T, kUsual>(arrays);  // copies, which no store can change
+  const SgdScalars<T> s = scalars;
+#pragma GCC unroll 1
+  for (int64_t at = 0; at < n; at += TwoVectors<T>::kCount) {
+    auto param = load_two<kUsual, T>(a[kParam], at), grad = load_two<kUsual, T>(a[kGrad], at);
+    PYREG_UNROLL
+    for (int k = 0; k < 2; ++k) {
+      grad.v[k] = s.common.grad_scale * grad.v[k];
+      if (s.decay_kind == Decay::coupled) grad.v[k] = grad.v[k] + s.decay * param.v[k];
     }
-    param[i] = param[i] - lr * g;
+    if (s.momentum_kind != Momentum::none) {
+      auto buffer = grad;
+      if (s.momentum_kind == Momentum::next) {
+        buffer = load_two<kUsual, T>(a[kMomentumBuffer], at);
+        PYREG_UNROLL
+        for (int k = 0; k < 2; ++k) buffer.v[k] = s.momentum * buffer.v[k] + s.one_minus_dampening * grad.v[k];
+      }
+      store_two<kUsual>(a[kMomentumBuffer], at, buffer);
+      PYREG_UNROLL
+      for (int k = 0; k < 2; ++k) grad.v[k] = s.nesterov ? grad.v[k] + s.momentum * buffer.v[k] : buffer.v[k];
+    }
+    PYREG_UNROLL
+    for (int k = 0; k < 2; ++k) param.v[k] = param.v[k] - s.lr * grad.v[k];
+    store_param<kUsual>(a, at, param, s.common);
   }
 }
 
-// All arrays are (n) and disjoint. momentum_buffer may be null if there is no momentum.
 template <typename T>
-void sgd(int64_t n, const SgdScalars<T>& scalars, bool decay, Momentum momentum, T* param, const T* grad,
-         T* momentum_buffer) {
-  const auto run = [&](auto kernel) PYREG_LAMBDA {
-    kernel(n, scalars, param, grad, momentum_buffer);
-  };
-  if (momentum == Momentum::none)
-    return decay ? run(sgd_elements<T, true, Momentum::none>) : run(sgd_elements<T, false, Momentum::none>);
-  if (momentum == Momentum::first)
-    return decay ? run(sgd_elements<T, true, Momentum::first>) : run(sgd_elements<T, false, Momentum::first>);
-  return decay ? run(sgd_elements<T, true, Momentum::next>) : run(sgd_elements<T, false, Momentum::next>);
+void sgd(int64_t n, const UpdateArrays& arrays, Usual usual, const SgdScalars<T>& scalars) {
+  auto* const loop = usual == Usual::same ? sgd_elements<T, Usual::same> : sgd_elements<T, Usual::none>;
+  loop(n, arrays, scalars);
 }
 
 }  // namespace

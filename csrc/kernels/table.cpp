@@ -8,16 +8,17 @@
 
 #include "kernels/activation_dropout.h"
 #include "kernels/adam.h"
+#include "kernels/all_finite.h"
 #include "kernels/copy.h"
 #include "kernels/drop_path.h"
 #include "kernels/dropout.h"
 #include "kernels/dropout_add_norm.h"
 #include "kernels/elementary.h"
-#include "kernels/l2_penalty.h"
 #include "kernels/layer_norm.h"
 #include "kernels/rms_norm.h"
 #include "kernels/sgd.h"
 #include "kernels/softmax_dropout.h"
+#include "kernels/sum_of_squares.h"
 
 #define PYREG_PASTE(a, b) a##b
 #define PYREG_NAME(prefix, level) PYREG_PASTE(prefix, level)
@@ -41,15 +42,17 @@ constexpr CommonKernels<S> kCommon = {
     .relu_dropout_backward = relu_dropout_backward<S>,
     .dropout = dropout<S>,
     .drop_path = drop_path<S>,
-    .l2_penalty = l2_penalty<S>,
+    .sum_of_squares = sum_of_squares<S>,
 };
 
 template <typename T>
 constexpr FloatKernels<T> kOfFloats = {
     .exponential = exponential<T>,
     .dropout_mask = dropout_mask,
+    .update_step = TwoVectors<T>::kCount,
     .adam = adam<T>,
     .sgd = sgd<T>,
+    .all_finite = all_finite<T>,
     .copy = copy<T>,
     .update_loop = update_loop<T>,
 };

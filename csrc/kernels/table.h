@@ -8,6 +8,23 @@
 
 namespace pyreg {
 
+// The types of arrays' elements.
+enum class Type { none, float32, float64, float16, bfloat16, boolean };
+
+constexpr int bytes_of(Type type) {
+  switch (type) {
+    case Type::float64:
+      return 8;
+    case Type::float32:
+      return 4;
+    case Type::float16:
+    case Type::bfloat16:
+      return 2;
+    default:
+      return 1;
+  }
+}
+
 // Elements of 16 bits, with which the kernels compute in float.
 struct float16 {
   uint16_t bits;
@@ -70,21 +87,70 @@ enum class Decay { none, coupled, decoupled };
 enum class Activation { relu, silu, gelu, gelu_tanh };
 enum class Momentum { none, first, next };  // first: the buffer is filled with the gradient
 
+// The elements of an array whose type is known only when it is read; data is null if there is no array.
+struct Stored {
+  char* data = nullptr;
+  Type type = Type::none;
+};
+
+// The arrays of an update, by their roles: (n) each, disjoint. All but param and grad may be null.
+enum Role {
+  kParam,
+  kGrad,
+  kExpAvg,
+  kExpAvgSq,
+  kMaxExpAvgSq,
+  kEma,       // an average of the new param
+  kParamOut,  // a copy of it
+  kRoles,
+  kMomentumBuffer = kExpAvg,
+};
+struct UpdateArrays {
+  Stored of[kRoles];
+
+  const Stored& operator[](Role role) const { return of[role]; }
+};
+
+// The usual arrays, for which the loops of Adam are compiled, beside one for any. They include neither max_exp_avg_sq
+// nor ema, and param_out only if it is a copy of another type.
+enum class Usual {
+  same,      // all are of T
+  bfloat16,  // all are of bfloat16
+  copied,    // grad and param_out are of bfloat16, the others of float32
+  none,      // any others
+};
+
+constexpr Type usual_type(Usual usual, int role, Type same) {
+  if (role == kMaxExpAvgSq || role == kEma || (role == kParamOut && usual != Usual::copied)) return Type::none;
+  const bool narrow = usual == Usual::bfloat16 || (usual == Usual::copied && (role == kGrad || role == kParamOut));
+  return narrow ? Type::bfloat16 : same;
+}
+
+template <typename T>
+struct UpdateScalars {
+  T grad_scale;  // negative to maximize
+  T ema_decay, one_minus_ema_decay;
+};
+
 template <typename T>
 struct AdamScalars {
-  T grad_sign;  // -1 to maximize
+  UpdateScalars<T> common;
   T beta1, one_minus_beta1, beta2, one_minus_beta2;
   T step_size;  // lr / bias_correction1 * sqrt(bias_correction2)
   T eps_hat;    // eps * sqrt(bias_correction2)
-  T decay;      // weight_decay, times lr if decoupled
+  Decay decay_kind;
+  T decay;  // weight_decay, times lr if decoupled
 };
 
 template <typename T>
 struct SgdScalars {
-  T grad_sign;  // -1 to maximize
-  T lr, momentum, one_minus_dampening;
-  T decay;  // weight_decay
+  UpdateScalars<T> common;
+  T lr;
+  Momentum momentum_kind;
+  T momentum, one_minus_dampening;
   bool nesterov;
+  Decay decay_kind;  // none or coupled
+  T decay;           // weight_decay
 };
 
 // A gradient that is a sum over rows of n (kernels/row_adder.h).
@@ -248,7 +314,8 @@ struct CommonKernels {
                                 const ColumnSum<T>& dbias, bool nontemporal);
   void (*dropout)(int64_t n, const S* x, uint64_t threshold, uint64_t key, uint64_t offset, S* y, bool nontemporal);
   void (*drop_path)(int64_t rows, int64_t n, const S* x, const uint8_t* kept, T scale, S* y, bool nontemporal);
-  double (*l2_penalty)(int64_t n, const S* x);
+  // Of x * scale; scale is 1 but for float64.
+  double (*sum_of_squares)(int64_t n, const S* x, double scale);
 };
 
 // Those of 16-bit S alone.
@@ -266,10 +333,12 @@ template <typename T>
 struct FloatKernels {
   void (*exponential)(int64_t n, const T* x, T* y);
   void (*dropout_mask)(int64_t n, uint64_t threshold, uint64_t key, uint64_t offset, uint8_t* kept);
-  void (*adam)(int64_t n, const AdamScalars<T>& scalars, Decay decay, T* param, const T* grad, T* exp_avg,
-               T* exp_avg_sq, T* max_exp_avg_sq);
-  void (*sgd)(int64_t n, const SgdScalars<T>& scalars, bool decay, Momentum momentum, T* param, const T* grad,
-              T* momentum_buffer);
+  // In these three, n is a multiple of update_step. The arrays are of T; or if T is float, of any types that are
+  // computed in it.
+  int64_t update_step;
+  void (*adam)(int64_t n, const UpdateArrays& arrays, Usual usual, const AdamScalars<T>& scalars);
+  void (*sgd)(int64_t n, const UpdateArrays& arrays, Usual usual, const SgdScalars<T>& scalars);
+  bool (*all_finite)(int64_t n, const Stored& x, T scale);  // whether x * scale is
   void (*copy)(int64_t n, const T* source, T* target, bool nontemporal);
   void (*update_loop)(int64_t n, T* param, const T* grad, T* exp_avg, T* exp_avg_sq);
 };

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from pyreg._results import FloatArray
+from pyreg._dtypes import compute_dtype
+from pyreg.reference.results import wide
+from pyreg.reference.update import all_finite, moved, store, tensors
 
 
 def power(base: float, exponent: int) -> float:
@@ -21,50 +23,62 @@ def power(base: float, exponent: int) -> float:
     return result
 
 
-def adamw_update(*arguments: Any) -> None:
-    update(True, *arguments)
+def adamw_update(*arguments: Any) -> bool:
+    return update(True, *arguments)
 
 
-def adam_update(*arguments: Any) -> None:
-    update(False, *arguments)
+def adam_update(*arguments: Any) -> bool:
+    return update(False, *arguments)
 
 
 def update(
     decoupled: bool,
-    param: FloatArray,
-    grad: FloatArray,
-    exp_avg: FloatArray,
-    exp_avg_sq: FloatArray,
+    params: Any,
+    grads: Any,
+    exp_avgs: Any,
+    exp_avg_sqs: Any,
     step: int,
     lr: float,
     betas: tuple[float, float],
     eps: float,
     weight_decay: float,
-    max_exp_avg_sq: FloatArray | None,
+    max_exp_avg_sqs: Any,
     maximize: bool,
-) -> None:
-    # Scalars are computed in double, then rounded to the dtype once.
-    scalar, (beta1, beta2) = param.dtype.type, betas
-    sqrt_bias_correction2 = math.sqrt(1 - power(beta2, step))
-    step_size = scalar(lr / (1 - power(beta1, step)) * sqrt_bias_correction2)
-    eps_hat = scalar(eps * sqrt_bias_correction2)
-    if eps_hat == 0 and eps != 0:
-        eps_hat = np.finfo(scalar).smallest_subnormal
-    g = -grad if maximize else grad
-    if weight_decay != 0 and not decoupled:
-        g = g + scalar(weight_decay) * param
-    # Interpolate from the nearer end: with beta1 = 0, m is exactly g.
-    from_m = exp_avg + scalar(1 - beta1) * (g - exp_avg)
-    from_g = g - scalar(beta1) * (g - exp_avg)
-    m = from_m if scalar(beta1) >= 0.5 else from_g
-    v = scalar(beta2) * exp_avg_sq + scalar(1 - beta2) * g * g
-    exp_avg[...], exp_avg_sq[...] = m, v
-    if max_exp_avg_sq is not None:
-        old = max_exp_avg_sq
-        v = np.where((old >= v) | np.isnan(old), old, v)  # the larger, or NaN if either is NaN
-        max_exp_avg_sq[...] = v
-    # m / (sqrt(v) / c + eps) = c * m / (sqrt(v) + c * eps), with c = sqrt_bias_correction2
-    change = step_size * m / (np.sqrt(v) + eps_hat)
-    if weight_decay != 0 and decoupled:
-        change = change + scalar(lr * weight_decay) * param
-    param[...] = param - change
+    bias_correction: bool,
+    grad_scale: float,
+    skip_nonfinite: bool,
+    emas: Any,
+    ema_decay: float,
+    params_out: Any,
+) -> bool:
+    if skip_nonfinite and not all_finite(grads, grad_scale):
+        return False
+    beta1, beta2 = betas
+    bias_correction1 = 1 - power(beta1, step) if bias_correction else 1.0
+    sqrt_bias_correction2 = math.sqrt(1 - power(beta2, step)) if bias_correction else 1.0
+    arrays = params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, emas, params_out
+    for param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, ema, param_out in tensors(*arrays):
+        # Scalars are computed in double, then rounded to the compute dtype once.
+        scalar = compute_dtype(param.dtype).type
+        step_size = scalar(lr / bias_correction1 * sqrt_bias_correction2)
+        eps_hat = scalar(eps * sqrt_bias_correction2)
+        if eps_hat == 0 and eps != 0:
+            eps_hat = np.finfo(scalar).smallest_subnormal
+        p = wide(param)
+        g = scalar(-grad_scale if maximize else grad_scale) * wide(grad)
+        if weight_decay != 0 and not decoupled:
+            g = g + scalar(weight_decay) * p
+        m = moved(wide(exp_avg), g, beta1)
+        v = scalar(beta2) * wide(exp_avg_sq) + scalar(1 - beta2) * g * g
+        exp_avg[...], exp_avg_sq[...] = m, v
+        if max_exp_avg_sq is not None:
+            old, v = wide(max_exp_avg_sq), wide(exp_avg_sq)
+            v = np.where((old >= v) | np.isnan(old), old, v)  # the larger, or NaN if either is NaN
+            max_exp_avg_sq[...] = v
+        # m / (sqrt(v) / c + eps) = c * m / (sqrt(v) + c * eps), with c = sqrt_bias_correction2
+        denominator = np.sqrt(v) + eps_hat
+        change = np.where(denominator == 0, scalar(0), step_size * m / denominator)
+        if weight_decay != 0 and decoupled:
+            change = change + scalar(lr * weight_decay) * p
+        store(p - change, param, ema, ema_decay, param_out)
+    return True

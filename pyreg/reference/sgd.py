@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from pyreg._results import FloatArray
+from typing import Any
+
+from pyreg._dtypes import compute_dtype
+from pyreg.reference.results import wide
+from pyreg.reference.update import all_finite, store, tensors
 
 
 def sgd_update(
-    param: FloatArray,
-    grad: FloatArray,
-    momentum_buffer: FloatArray | None,
+    params: Any,
+    grads: Any,
+    momentum_buffers: Any,
     step: int,
     lr: float,
     momentum: float,
@@ -16,15 +20,24 @@ def sgd_update(
     weight_decay: float,
     nesterov: bool,
     maximize: bool,
-) -> None:
-    scalar = param.dtype.type
-    g = -grad if maximize else grad
-    if weight_decay != 0:
-        g = g + scalar(weight_decay) * param
-    if momentum != 0 and momentum_buffer is not None:
-        if step == 1:
-            momentum_buffer[...] = g
-        else:
-            momentum_buffer[...] = scalar(momentum) * momentum_buffer + scalar(1 - dampening) * g
-        g = g + scalar(momentum) * momentum_buffer if nesterov else momentum_buffer
-    param[...] = param - scalar(lr) * g
+    grad_scale: float,
+    skip_nonfinite: bool,
+    emas: Any,
+    ema_decay: float,
+    params_out: Any,
+) -> bool:
+    if skip_nonfinite and not all_finite(grads, grad_scale):
+        return False
+    arrays = params, grads, momentum_buffers, emas, params_out
+    for param, grad, momentum_buffer, ema, param_out in tensors(*arrays):
+        scalar = compute_dtype(param.dtype).type
+        p = wide(param)
+        g = scalar(-grad_scale if maximize else grad_scale) * wide(grad)
+        if weight_decay != 0:
+            g = g + scalar(weight_decay) * p
+        if momentum != 0:
+            b = g if step == 1 else scalar(momentum) * wide(momentum_buffer) + scalar(1 - dampening) * g
+            momentum_buffer[...] = b
+            g = g + scalar(momentum) * b if nesterov else b
+        store(p - scalar(lr) * g, param, ema, ema_decay, param_out)
+    return True

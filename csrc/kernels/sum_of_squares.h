@@ -1,4 +1,4 @@
-// The L2 penalty without its coefficient: the sum of squares of a block, in double, where a float's square is exact.
+// The sum of squares of a block, for the L2 penalty and the global norm: in double, where a float's square is exact.
 #pragma once
 
 #include "kernels/half.h"
@@ -7,7 +7,7 @@ namespace pyreg {
 namespace {
 
 template <typename S>
-double l2_penalty(int64_t n, const S* x) {
+double sum_of_squares(int64_t n, const S* x, [[maybe_unused]] double scale) {
   constexpr int kCount = Group<double>::kCount, kWidth = Group<double>::kWidth;
   Accumulators<double> sum;
   const auto add = [&](const S* group) PYREG_LAMBDA {
@@ -23,6 +23,7 @@ double l2_penalty(int64_t n, const S* x) {
     for (int k = 0; k < Group<double>::kVecs; ++k) {
       typename Native<double>::vec value;
       std::memcpy(&value, wide + k * kWidth, sizeof value);
+      if constexpr (std::is_same_v<S, double>) value *= scale;
       sum.v[k] += value * value;
     }
   };

@@ -1,0 +1,130 @@
+// Arrays whose types are known only when they are read: two neighbouring vectors of them, in order. A branch for each
+// array and two vectors takes less time than an update's division and square root, and less code than a kernel for
+// each combination of types.
+#pragma once
+
+#include "kernels/half.h"
+
+namespace pyreg {
+namespace {
+
+template <typename T>
+struct TwoVectors {
+  using vec = typename Native<T>::vec;
+  static constexpr int kCount = 2 * Group<T>::kWidth;
+  vec v[2];
+};
+
+// Whether other types than T are computed in T.
+template <typename T>
+constexpr bool kMayMix = std::is_same_v<T, float>;
+
+template <typename T>
+constexpr Type kTypeOf = std::is_same_v<T, float> ? Type::float32 : Type::float64;
+
+PYREG_INLINE Words joined(HalfWords low, HalfWords high) {
+#if defined(__AVX512F__)
+  return (Words)_mm512_inserti64x4(_mm512_castsi256_si512((__m256i)low), (__m256i)high, 1);
+#elif defined(__AVX2__)
+  return (Words)_mm256_inserti128_si256(_mm256_castsi128_si256((__m128i)low), (__m128i)high, 1);
+#else
+  Words words;
+  std::memcpy(&words, &low, sizeof low);
+  std::memcpy(reinterpret_cast<char*>(&words) + sizeof low, &high, sizeof high);
+  return words;
+#endif
+}
+
+// Two vectors of bfloat16, in order. Zeros below the bits of a bfloat16 make it a float.
+PYREG_INLINE TwoVectors<float> widen_two(bfloat16, const char* p) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  const __m256i words = _mm256_permute4x64_epi64(_mm256_loadu_si256((const __m256i*)p), 0xd8), zero{};
+  return {(Floats)_mm256_unpacklo_epi16(zero, words), (Floats)_mm256_unpackhi_epi16(zero, words)};
+#elif defined(__x86_64__) && !defined(__AVX512F__)
+  const __m128i words = _mm_loadu_si128((const __m128i*)p), zero{};
+  return {(Floats)_mm_unpacklo_epi16(zero, words), (Floats)_mm_unpackhi_epi16(zero, words)};
+#else
+  return {widen_in_order(bfloat16{}, p), widen_in_order(bfloat16{}, p + sizeof(HalfWords))};
+#endif
+}
+PYREG_INLINE TwoVectors<float> widen_two(float16, const char* p) {
+  return {widen_in_order(float16{}, p), widen_in_order(float16{}, p + sizeof(HalfWords))};
+}
+
+// The upper words of the elements of a and b, in order but for `in_order`; likewise, the lower words.
+struct WordsOf {
+  Words upper, lower;
+};
+PYREG_INLINE WordsOf words_of(FloatBits a, FloatBits b) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  const __m256i apart = _mm256_broadcastsi128_si256(_mm_set_epi64x(0x0d0c090805040100, 0x0f0e0b0a07060302));
+  const __m256i x = _mm256_shuffle_epi8((__m256i)a, apart), y = _mm256_shuffle_epi8((__m256i)b, apart);
+  return {(Words)_mm256_unpacklo_epi64(x, y), (Words)_mm256_unpackhi_epi64(x, y)};
+#elif defined(__x86_64__) && !defined(__AVX512F__)
+  const __m128i apart = _mm_set_epi64x(0x0d0c090805040100, 0x0f0e0b0a07060302);
+  const __m128i x = _mm_shuffle_epi8((__m128i)a, apart), y = _mm_shuffle_epi8((__m128i)b, apart);
+  return {(Words)_mm_unpacklo_epi64(x, y), (Words)_mm_unpackhi_epi64(x, y)};
+#else
+  const auto join = [](FloatBits low, FloatBits high) PYREG_LAMBDA {
+    return joined(__builtin_convertvector(low, HalfWords), __builtin_convertvector(high, HalfWords));
+  };
+  return {join(a >> 16, b >> 16), join(a & 0xffff, b & 0xffff)};
+#endif
+}
+PYREG_INLINE Words in_order(Words words) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  return (Words)_mm256_permute4x64_epi64((__m256i)words, 0xd8);
+#else
+  return words;
+#endif
+}
+
+// Two vectors of floats as 16-bit words, in order.
+PYREG_INLINE Words narrow_two(bfloat16, const TwoVectors<float>& x) {
+  // As in half.h: half a unit is added, and a tie is made even.
+  const auto [upper, lower] = words_of((FloatBits)plain(x.v[0]) + 0x8000, (FloatBits)plain(x.v[1]) + 0x8000);
+  return in_order(upper & ~is_zero(lower));
+}
+PYREG_INLINE Words narrow_two(float16, const TwoVectors<float>& x) { return joined(narrow(x.v[0]), narrow(x.v[1])); }
+
+// Whether the types of the arrays matter: otherwise all are of T.
+template <typename T, Usual kUsual>
+constexpr bool kMixed = kMayMix<T> && kUsual != Usual::same;
+
+template <Usual kUsual, typename T>
+PYREG_INLINE TwoVectors<T> load_two(const Stored& array, int64_t at) {
+  if constexpr (kUsual == Usual::bfloat16) {
+    // Even elements and odd ones. No element meets one of another place, so any order will do, and this is the
+    // fastest.
+    FloatBits both;
+    std::memcpy(&both, array.data + 2 * at, sizeof both);
+    return {(Floats)(both << 16), (Floats)(both & 0xffff0000)};
+  }
+  if constexpr (kMixed<T, kUsual>) {
+    if (array.type == Type::bfloat16) return widen_two(bfloat16{}, array.data + 2 * at);
+    if (array.type == Type::float16) return widen_two(float16{}, array.data + 2 * at);
+  }
+  TwoVectors<T> x;
+  PYREG_UNROLL
+  for (int k = 0; k < 2; ++k)  // one by one: gcc would copy both through memory
+    std::memcpy(&x.v[k], array.data + at * sizeof(T) + k * kVectorBytes, kVectorBytes);
+  return x;
+}
+
+template <Usual kUsual, typename T>
+PYREG_INLINE void store_two(const Stored& array, int64_t at, const TwoVectors<T>& x) {
+  if constexpr (kMixed<T, kUsual>) {
+    if (array.type != Type::float32) {
+      const Words words = kUsual == Usual::bfloat16      ? narrow(x.v[0], x.v[1])
+                          : array.type == Type::bfloat16 ? narrow_two(bfloat16{}, x)
+                                                         : narrow_two(float16{}, x);
+      std::memcpy(array.data + 2 * at, &words, sizeof words);
+      return;
+    }
+  }
+  PYREG_UNROLL
+  for (int k = 0; k < 2; ++k) std::memcpy(array.data + at * sizeof(T) + k * kVectorBytes, &x.v[k], kVectorBytes);
+}
+
+}  // namespace
+}  // namespace pyreg

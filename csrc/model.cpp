@@ -1,0 +1,130 @@
+#include "model.h"
+
+#include <atomic>
+#include <cstring>
+
+namespace pyreg {
+namespace {
+
+// Tensors begin at multiples of this many places, so that blocks begin at cache lines if the arrays do.
+constexpr int64_t kPlaces = kLineBytes;
+
+// Whether an array of this role may have this type. pyreg/_check.py has the same rule.
+bool fits(int role, Type type, Type param) {
+  if (param == Type::float64 || type == Type::float64) return type == param;
+  const bool is_state = role == kExpAvg || role == kExpAvgSq || role == kMaxExpAvgSq;
+  return !is_state || type != Type::float16;
+}
+
+// What an update reads or writes in memory.
+struct Span {
+  const char *begin, *end;
+  bool written;
+};
+
+Usual usual_of(const UpdateArrays& arrays, bool is_double) {
+  for (const Usual usual : {Usual::same, Usual::bfloat16, Usual::copied}) {
+    bool fits = usual != Usual::copied || arrays[kParamOut].data;
+    for (int role = 0; role < kRoles; ++role) {
+      const auto [data, type] = arrays.of[role];
+      fits &= !data || type == usual_type(usual, role, is_double ? Type::float64 : Type::float32);
+    }
+    if (fits) return usual;
+  }
+  return Usual::none;
+}
+
+}  // namespace
+
+Rest::Rest(const UpdateArrays& arrays, int64_t count, int64_t step)
+    : original_(arrays), count_(count), copy_(arrays) {
+  for (int role = 0; role < kRoles; ++role) {
+    auto& [data, type] = copy_.of[role];
+    if (!data) continue;
+    std::memset(bytes_[role], 0, step * bytes_of(type));
+    data = static_cast<char*>(std::memcpy(bytes_[role], data, count * bytes_of(type)));
+  }
+}
+
+void Rest::write() const {
+  for (int role = 0; role < kRoles; ++role) {
+    const auto [data, type] = original_.of[role];
+    if (data && role != kGrad) std::memcpy(data, copy_.of[role].data, count_ * bytes_of(type));
+  }
+}
+
+void Model::read(Arguments& a) {
+  if (!a.good_so_far()) return;
+  Py_ssize_t count = 1;
+  for (int role = 0; role < kRoles; ++role) {
+    if (!objects_[role]) continue;
+    lists_[role] = items_of(objects_[role]);
+    a.require(static_cast<bool>(lists_[role]) == static_cast<bool>(lists_[kParam]));
+    if (!lists_[role]) continue;
+    if (role == kParam) count = PyTuple_GET_SIZE(lists_[role].get());
+    a.require(PyTuple_GET_SIZE(lists_[role].get()) == count);
+  }
+  if (!a.good_so_far()) return;
+  tensors_.reserve(count);
+  for (Py_ssize_t i = 0; i < count && a.good_so_far(); ++i) {
+    PyObject* objects[kRoles];
+    for (int role = 0; role < kRoles; ++role)
+      objects[role] = lists_[role] ? PyTuple_GET_ITEM(lists_[role].get(), i) : objects_[role];
+    add_tensor(a, objects);
+  }
+  a.require(are_disjoint());
+}
+
+void Model::add_tensor(Arguments& a, PyObject* const* objects) {
+  const Array param = a.dense_of(objects[kParam], true);
+  Tensor tensor = {param.size, places_, param.type == Type::float64, {}, Usual::none};
+  for (int role = 0; role < kRoles; ++role) {
+    if (!objects[role]) continue;
+    const Array array = role == kParam ? param : a.dense_of(objects[role], role != kGrad);
+    a.require(array && fits(role, array.type, param.type) && same_layout(array, param));
+    tensor.arrays.of[role] = {array.as<char>(), array.type};
+    bytes_ += array.bytes * (role == kGrad || role == kParamOut ? 1 : 2);  // others are read and written
+    if (role == kGrad) grad_bytes_ += array.bytes;
+  }
+  tensor.usual = usual_of(tensor.arrays, tensor.is_double);
+  places_ += (tensor.size + kPlaces - 1) / kPlaces * kPlaces;
+  tensors_.push_back(tensor);
+}
+
+// Whether nothing that is written is anything else too.
+bool Model::are_disjoint() const {
+  std::vector<Span> spans;
+  spans.reserve(kRoles * tensors_.size());
+  // Arrays of one role were often made one after the other, and a stable sort merges such runs.
+  for (int role = 0; role < kRoles; ++role)
+    for (const Tensor& tensor : tensors_) {
+      const auto [data, type] = tensor.arrays.of[role];
+      if (data && tensor.size > 0) spans.push_back({data, data + tensor.size * bytes_of(type), role != kGrad});
+    }
+  std::stable_sort(spans.begin(), spans.end(), [](const Span& a, const Span& b) { return a.begin < b.begin; });
+  const char *end = nullptr, *written_end = nullptr;  // of the spans before
+  for (const Span& span : spans) {
+    if (span.begin < (span.written ? end : written_end)) return false;
+    end = std::max(end, span.end);
+    if (span.written) written_end = std::max(written_end, span.end);
+  }
+  return true;
+}
+
+bool Model::all_finite(double scale) const {
+  std::atomic<bool> finite = true;
+  each_piece(grad_bytes_, [&](const Tensor& tensor, int64_t begin, int64_t end) {
+    if (!finite.load(std::memory_order_relaxed)) return;
+    Tensor grad_alone = tensor;
+    for (int role = 0; role < kRoles; ++role)
+      if (role != kGrad) grad_alone.arrays.of[role] = {};
+    in_steps(grad_alone, begin, end, tensor.step(), [&](int64_t n, const UpdateArrays& arrays) {
+      const bool good = tensor.is_double ? kernels<double>().all_finite(n, arrays[kGrad], scale)
+                                         : kernels<float>().all_finite(n, arrays[kGrad], static_cast<float>(scale));
+      if (!good) finite = false;
+    });
+  });
+  return finite;
+}
+
+}  // namespace pyreg
