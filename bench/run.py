@@ -3,7 +3,8 @@
 The tables have a row for each operation, size and thread count. Every answer is checked before it is timed. The calls
 of pyreg, the copies and the other libraries take turns. NumPy is always measured, PyTorch if it is installed, and JAX
 and numba, if they are, for LayerNorm, dropout and AdamW. --company and --busy measure what users get: calls between
-matrix products, and calls beside other programs. --dtype float16 and bfloat16 measure pyreg and PyTorch.
+matrix products, and calls beside other programs. --dtype float16 and bfloat16 measure pyreg and PyTorch. --models
+measures an optimiser's step over all tensors of a model, beside PyTorch's.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from kernels.compare import compare, import_peers
 from kernels.gain import gain
 from kernels.internals import isa, python_layer, sweep
 from kernels.measure import FULL, QUICK, Effort
+from kernels.models import models
 from kernels.operations import OPERATIONS
 from kernels.report import Peers, format_disturbance, format_machine, format_notes
+from kernels.state import from_state, read_state
 from tqdm import tqdm
 
 import pyreg
@@ -69,12 +72,24 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--sweep", action="store_true", help="instead: pyreg's time per element against the size")
     add("--isa", action="store_true", help="instead: what each instruction-set level gains")
     add("--gain", action="store_true", help="instead: what --dtype gains over float32, on the most threads")
+    add("--models", action="store_true", help="instead: AdamW over whole models, on the most threads")
+    add(
+        "--state",
+        type=read_state,
+        metavar="FILE",
+        help="instead: AdamW in each precision against float64, from the optimiser's state in an npz file",
+    )
     args = parser.parse_args(argv)
     args.kinds = [kind for kind in ("company", "busy") if getattr(args, kind)]
     args.inside = args.sweep or args.isa or args.gain
+    args.whole = args.models or args.state is not None
     for option in ("plot", "compile"):
-        if getattr(args, option) and (args.kinds or args.inside):
-            parser.error(f"--{option} cannot be combined with --company, --busy, --sweep, --isa or --gain")
+        if getattr(args, option) and (args.kinds or args.inside or args.whole):
+            parser.error(
+                f"--{option} cannot be combined with --company, --busy, --sweep, --isa, --gain, --models or --state"
+            )
+    if args.whole and (args.kinds or args.inside or args.only or args.dtype != "float32" or args.against):
+        parser.error("--models and --state can be combined with --quick, --threads and --json alone")
     dtypes = {np.dtype(t).name: np.dtype(t) for t in (np.float32, *sixteen_bit_dtypes())}
     if args.dtype not in dtypes:
         parser.error("argument --dtype: bfloat16 is that of the package ml_dtypes, which is not installed")
@@ -98,7 +113,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         if args.threads not in (default_threads, [1]):
             parser.error("--isa measures on one thread")
         args.threads = [1]
-    if args.gain:
+    if args.gain or args.whole:
         args.threads = args.threads[-1:]
     known = PRODUCTS if args.kinds else OPERATIONS
     args.ops = [title for title in known if not args.only or title.split()[0] in args.only]
@@ -125,6 +140,18 @@ def measure_inside(args: argparse.Namespace, effort: Effort, bar: tqdm) -> dict[
     return results
 
 
+def measure_whole(args: argparse.Namespace, peers: Peers, effort: Effort, bar: tqdm) -> dict[str, Any]:
+    """Measure and print what --models and --state ask for; return it for JSON."""
+    results = {}
+    if args.models:
+        text, results["models"] = models(args.threads[0], args.quick, peers, effort, bar)
+        bar.write(text)
+    if args.state:
+        text, results["state"] = from_state(args.state)
+        bar.write(text)
+    return results
+
+
 def measure_comparison(args: argparse.Namespace, peers: Peers, effort: Effort, bar: tqdm) -> dict[str, Any]:
     """Measure and print the comparison, and what the Python layer costs; return it for JSON."""
     sizes = {op: OPERATIONS[op].sizes[: 2 if args.quick else None] for op in args.ops}
@@ -147,7 +174,9 @@ def work(args: argparse.Namespace) -> None:
     effort = QUICK if args.quick else FULL
     # NumPy computes float16 one element at a time, and bfloat16 not by itself.
     available = PEERS if args.dtype == np.float32 else ("torch",)
-    wanted = () if args.inside else PEERS[:2] if args.kinds else (*available, *["torch_compile"] * args.compile)
+    wanted: tuple[str, ...] = (*available, *["torch_compile"] * args.compile)
+    if args.kinds or args.inside or args.whole:
+        wanted = PEERS[:2] if args.kinds else ("torch",) if args.models else ()
     peers, missing = import_peers(wanted)
     machine: dict[str, Any] = pyreg.show_config("dicts") | {
         "measured_threads": args.threads,
@@ -162,6 +191,8 @@ def work(args: argparse.Namespace) -> None:
             results = {kind: [row.as_json() for row in rows] for kind, rows in measured.items()}
         elif args.inside:
             results = measure_inside(args, effort, bar)
+        elif args.whole:
+            results = measure_whole(args, peers, effort, bar)
         else:
             results = measure_comparison(args, peers, effort, bar)
     run = {"machine": machine, "dtype": args.dtype.name, **results}

@@ -69,7 +69,9 @@ def read_run(path: str) -> Run:
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError):
         raise argparse.ArgumentTypeError(f"{path!r} is not a file that --json wrote") from None
     if not rows:
-        raise argparse.ArgumentTypeError(f"{path} has no rows to compare: --sweep, --isa and --gain make none")
+        raise argparse.ArgumentTypeError(
+            f"{path} has no rows to compare: --sweep, --isa, --gain, --models and --state make none"
+        )
     return run
 
 
