@@ -74,4 +74,5 @@ def format_notes(rows: Sequence[ModelRow]) -> str:
         "  clip_grad_norm_ before it. master: with torch._foreach_copy_ from bfloat16 gradients before it, and to",
         "  bfloat16 parameters after it.",
     ]
-    return "\n".join([*notes, format_disturbance(row.times["pyreg"] for row in rows)])
+    # PyTorch's too: each tensor is shared among the threads by itself, and on a busy machine each waits.
+    return "\n".join([*notes, format_disturbance(times for row in rows for times in row.times.values())])
