@@ -175,9 +175,9 @@ class Arguments {
   Array array_of(PyObject* object, Type type) { return array_of(object, type, type); }
   Array array_of(PyObject* object, Type type, Type other);
   // `object` as an array of floats whose elements fill a piece of memory, in the order of its axes or of others;
-  // rejected unless the kernels can read it, or write to it.
+  // rejected unless the kernels can read it, or, if `written`, write to it.
   Array dense_of(PyObject* object, bool written);
-  // An array, or all arrays of a list, each of a floating type. They live as long as `list`.
+  // An array, or all arrays of a list, each of a floating type. Those of a list live as long as `list`.
   std::vector<Array> arrays(Reference& list);
 
  private:

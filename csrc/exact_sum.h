@@ -1,11 +1,10 @@
-// A sum of doubles without rounding: an integer with as many digits as all doubles together have. The order of
-// addition does not matter then, nor who adds which of them.
+// An exact sum: a fixed-point number that is wide enough for every double (Kulisch's accumulator: U. Kulisch,
+// "Computer Arithmetic and Validity", 2nd ed. 2013, chapter 8). So the order of addition does not matter.
 #pragma once
 
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <limits>
 
 namespace pyreg {
 
@@ -56,7 +55,7 @@ class ExactSum {
 
  private:
   static constexpr int kUnit = 1074;  // the lowest digit counts units of 2**-kUnit
-  // For the largest double, times 2**kMostShift, times 2**63.
+  // Holds 2**63 times the largest double times 2**kMostShift.
   static constexpr int kDigits = (kUnit + 1024 + kMostShift + 63) / 32 + 2;
   static constexpr uint64_t kMask = 0xffffffff;
   static constexpr int64_t kBeforeCarries = int64_t{1} << 30;  // additions that no digit overflows in

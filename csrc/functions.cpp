@@ -1,6 +1,7 @@
 #include "functions.h"
 
 #include <new>
+#include <utility>
 
 #include "float_environment.h"
 
@@ -36,15 +37,20 @@ Reference call(Function function, PyObject* const* arguments, Py_ssize_t count, 
 }  // namespace
 
 PyObject* call_checked(Function function, PyObject* const* arguments, Py_ssize_t count) {
-  return guarded([=]() -> PyObject* {
+  return guarded([=]() mutable -> PyObject* {
     if (count == 0) throw py::type_error("_core: the last argument is the function that checks the others");
-    Reference result = call(function, arguments, count - 1);
-    if (result) return result.release();
-
-    const Reference checked(PyObject_Vectorcall(arguments[count - 1], arguments, count - 1, nullptr));
-    if (!checked) return nullptr;
-    if (PyTuple_Check(checked.get()))
-      result = call(function, &PyTuple_GET_ITEM(checked.get(), 0), PyTuple_GET_SIZE(checked.get()), true);
+    PyObject* const check = arguments[--count];
+    Reference result = call(function, arguments, count);
+    // The check may only convert at first, and look for what is wrong if that does not help.
+    Reference checked;
+    for (int round = 0; round < 2 && !result; ++round) {
+      Reference converted(PyObject_Vectorcall(check, arguments, count, nullptr));
+      if (!converted) return nullptr;
+      if (!PyTuple_Check(converted.get()) || PyTuple_GET_SIZE(converted.get()) != count) break;
+      std::swap(checked, converted);
+      arguments = &PyTuple_GET_ITEM(checked.get(), 0);
+      result = call(function, arguments, count, true);
+    }
     if (!result) PyErr_SetString(PyExc_RuntimeError, kChanged);
     return result.release();
   });

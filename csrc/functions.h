@@ -12,7 +12,8 @@ namespace pyreg {
 using Function = Reference (*)(Arguments& arguments);
 
 // The call from Python. The last argument is a Python function that checks the others. It is called if one of them is
-// rejected, and either raises or returns them converted to what the function accepts.
+// rejected, and either raises or returns them converted to what the function accepts. If one is rejected then, it is
+// called once more.
 PyObject* call_checked(Function function, PyObject* const* arguments, Py_ssize_t count);
 // The same without a checking function: a rejected argument is a TypeError.
 PyObject* call_plain(Function function, PyObject* const* arguments, Py_ssize_t count);

@@ -2,14 +2,16 @@
 
 #include <atomic>
 #include <cstring>
+#include <limits>
 
 namespace pyreg {
 namespace {
 
-// Tensors begin at multiples of this many places, so that blocks begin at cache lines if the arrays do.
-constexpr int64_t kPlaces = kLineBytes;
+// Tensors begin at multiples of this many elements, so that blocks begin at cache lines if the arrays do: that of the
+// smallest type has fewer.
+constexpr int64_t kAlignment = 64;
 
-// Whether an array of this role may have this type. pyreg/_check.py has the same rule.
+// Whether an array of this role may have this type. pyreg/_model.py has the same rule.
 bool fits(int role, Type type, Type param) {
   if (param == Type::float64 || type == Type::float64) return type == param;
   const bool is_state = role == kExpAvg || role == kExpAvgSq || role == kMaxExpAvgSq;
@@ -22,38 +24,38 @@ struct Span {
   bool written;
 };
 
-Usual usual_of(const UpdateArrays& arrays, bool is_double) {
-  for (const Usual usual : {Usual::same, Usual::bfloat16, Usual::copied}) {
-    bool fits = usual != Usual::copied || arrays[kParamOut].data;
+Precision precision_of(const UpdateArrays& arrays, bool is_double) {
+  for (const Precision precision : {Precision::same, Precision::bfloat16, Precision::master}) {
+    bool matches = precision != Precision::master || arrays[kParamOut].data;
     for (int role = 0; role < kRoles; ++role) {
       const auto [data, type] = arrays.of[role];
-      fits &= !data || type == usual_type(usual, role, is_double ? Type::float64 : Type::float32);
+      matches &= !data || type == type_in(precision, role, is_double ? Type::float64 : Type::float32);
     }
-    if (fits) return usual;
+    if (matches) return precision;
   }
-  return Usual::none;
+  return Precision::other;
 }
 
 }  // namespace
 
-Rest::Rest(const UpdateArrays& arrays, int64_t count, int64_t step)
+Tail::Tail(const UpdateArrays& arrays, int64_t count, int64_t size)
     : original_(arrays), count_(count), copy_(arrays) {
   for (int role = 0; role < kRoles; ++role) {
     auto& [data, type] = copy_.of[role];
     if (!data) continue;
-    std::memset(bytes_[role], 0, step * bytes_of(type));
+    std::memset(bytes_[role], 0, size * bytes_of(type));
     data = static_cast<char*>(std::memcpy(bytes_[role], data, count * bytes_of(type)));
   }
 }
 
-void Rest::write() const {
+void Tail::write() const {
   for (int role = 0; role < kRoles; ++role) {
     const auto [data, type] = original_.of[role];
     if (data && role != kGrad) std::memcpy(data, copy_.of[role].data, count_ * bytes_of(type));
   }
 }
 
-void Model::read(Arguments& a) {
+void Model::read(Arguments& a, const UpdateOptions& options) {
   if (!a.good_so_far()) return;
   Py_ssize_t count = 1;
   for (int role = 0; role < kRoles; ++role) {
@@ -71,13 +73,14 @@ void Model::read(Arguments& a) {
     for (int role = 0; role < kRoles; ++role)
       objects[role] = lists_[role] ? PyTuple_GET_ITEM(lists_[role].get(), i) : objects_[role];
     add_tensor(a, objects);
+    a.require(tensors_.back().is_double || options.grad_scale <= std::numeric_limits<float>::max());
   }
   a.require(are_disjoint());
 }
 
 void Model::add_tensor(Arguments& a, PyObject* const* objects) {
   const Array param = a.dense_of(objects[kParam], true);
-  Tensor tensor = {param.size, places_, param.type == Type::float64, {}, Usual::none};
+  Tensor tensor = {param.size, places_, param.type == Type::float64, {}, Precision::other};
   for (int role = 0; role < kRoles; ++role) {
     if (!objects[role]) continue;
     const Array array = role == kParam ? param : a.dense_of(objects[role], role != kGrad);
@@ -86,8 +89,8 @@ void Model::add_tensor(Arguments& a, PyObject* const* objects) {
     bytes_ += array.bytes * (role == kGrad || role == kParamOut ? 1 : 2);  // others are read and written
     if (role == kGrad) grad_bytes_ += array.bytes;
   }
-  tensor.usual = usual_of(tensor.arrays, tensor.is_double);
-  places_ += (tensor.size + kPlaces - 1) / kPlaces * kPlaces;
+  tensor.precision = precision_of(tensor.arrays, tensor.is_double);
+  places_ += (tensor.size + kAlignment - 1) / kAlignment * kAlignment;
   tensors_.push_back(tensor);
 }
 
@@ -95,7 +98,7 @@ void Model::add_tensor(Arguments& a, PyObject* const* objects) {
 bool Model::are_disjoint() const {
   std::vector<Span> spans;
   spans.reserve(kRoles * tensors_.size());
-  // Arrays of one role were often made one after the other, and a stable sort merges such runs.
+  // Arrays of one role were often made one after the other, so the spans are almost in order before they are sorted.
   for (int role = 0; role < kRoles; ++role)
     for (const Tensor& tensor : tensors_) {
       const auto [data, type] = tensor.arrays.of[role];
@@ -116,9 +119,9 @@ bool Model::all_finite(double scale) const {
   each_piece(grad_bytes_, [&](const Tensor& tensor, int64_t begin, int64_t end) {
     if (!finite.load(std::memory_order_relaxed)) return;
     Tensor grad_alone = tensor;
-    for (int role = 0; role < kRoles; ++role)
-      if (role != kGrad) grad_alone.arrays.of[role] = {};
-    in_steps(grad_alone, begin, end, tensor.step(), [&](int64_t n, const UpdateArrays& arrays) {
+    grad_alone.arrays = {};
+    grad_alone.arrays.of[kGrad] = tensor.arrays[kGrad];
+    in_multiples(grad_alone, begin, end, tensor.multiple(), [&](int64_t n, const UpdateArrays& arrays) {
       const bool good = tensor.is_double ? kernels<double>().all_finite(n, arrays[kGrad], scale)
                                          : kernels<float>().all_finite(n, arrays[kGrad], static_cast<float>(scale));
       if (!good) finite = false;

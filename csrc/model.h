@@ -18,9 +18,11 @@ struct Tensor {
   int64_t place;  // of its first element among those of the model
   bool is_double;
   UpdateArrays arrays;
-  Usual usual;
+  Precision precision;
 
-  int64_t step() const { return is_double ? kernels<double>().update_step : kernels<float>().update_step; }
+  int64_t multiple() const {
+    return is_double ? kernels<double>().update_multiple : kernels<float>().update_multiple;
+  }
   // Element `at` of each array, and those after it.
   UpdateArrays from(int64_t at) const {
     UpdateArrays part = arrays;
@@ -30,33 +32,32 @@ struct Tensor {
   }
 };
 
-// A copy of what is left of a tensor's arrays after whole steps of the kernels, followed by zeros.
-class Rest {
+// A copy of what is left of a tensor's arrays after the multiple that the kernels take, followed by zeros.
+class Tail {
  public:
-  // count: what is left; step: what the copy has.
-  Rest(const UpdateArrays& arrays, int64_t count, int64_t step);
+  // count: what is left; size: what the copy has.
+  Tail(const UpdateArrays& arrays, int64_t count, int64_t size);
+  Tail(const Tail&) = delete;
 
   const UpdateArrays& arrays() const { return copy_; }
   // Copies back all but the gradient.
   void write() const;
 
  private:
-  static constexpr int kMostBytes = 128;  // of a step, in each array
-
   const UpdateArrays original_;
   const int64_t count_;
   UpdateArrays copy_;
-  alignas(kLineBytes) char bytes_[kRoles][kMostBytes];
+  alignas(kLineBytes) char bytes_[kRoles][kGroupBytes];
 };
 
-// Calls run(n, arrays) for the elements begin, ..., end - 1 in whole steps.
+// Calls run(n, arrays) for the elements begin, ..., end - 1, with n a multiple of `multiple`.
 template <typename Run>
-void in_steps(const Tensor& tensor, int64_t begin, int64_t end, int64_t step, Run run) {
-  const int64_t left = (end - begin) % step, whole = end - begin - left;
+void in_multiples(const Tensor& tensor, int64_t begin, int64_t end, int64_t multiple, Run run) {
+  const int64_t left = (end - begin) % multiple, whole = end - begin - left;
   if (whole > 0) run(whole, tensor.from(begin));
   if (left == 0) return;
-  const Rest rest(tensor.from(begin + whole), left, step);
-  run(step, rest.arrays());
+  const Tail rest(tensor.from(begin + whole), left, multiple);
+  run(multiple, rest.arrays());
   rest.write();
 }
 
@@ -74,11 +75,13 @@ struct UpdateOptions {
   }
 };
 
+// All parameters of a call, with the arrays beside them.
 class Model {
  public:
   // Takes the next argument for this role: an array, or a list with an array for each parameter. Or None, if
   // optional.
   void take(Arguments& a, Role role) { a.require(take_optional(a, role)); }
+  // Returns whether it is given.
   bool take_optional(Arguments& a, Role role) {
     PyObject* const argument = a.object();
     objects_[role] = argument == Py_None ? nullptr : argument;
@@ -94,10 +97,10 @@ class Model {
     return {maximize, grad_scale, skip_nonfinite, ema_decay};
   }
   // Reads what was taken.
-  void read(Arguments& a);
+  void read(Arguments& a, const UpdateOptions& options);
 
-  // Updates all parameters, unless some gradient is to be skipped. Returns whether it did, for Python. scalars(T{}):
-  // those of the parameters that are computed in T. kernel: a member of FloatKernels.
+  // Updates all parameters, unless skip_nonfinite is set and some gradient is not finite. Returns whether it did, for
+  // Python. scalars(T{}): those of the parameters that are computed in T. kernel: finds the kernel in a table.
   template <typename Scalars, typename Kernel>
   Reference update(const UpdateOptions& options, Scalars scalars, Kernel kernel) const {
     return Reference(PyBool_FromLong([&] {
@@ -106,11 +109,11 @@ class Model {
       const auto floats = scalars(float{});
       const auto doubles = scalars(double{});
       each_piece(bytes_, [&](const Tensor& tensor, int64_t begin, int64_t end) {
-        in_steps(tensor, begin, end, tensor.step(), [&](int64_t n, const UpdateArrays& arrays) {
+        in_multiples(tensor, begin, end, tensor.multiple(), [&](int64_t n, const UpdateArrays& arrays) {
           if (tensor.is_double)
-            kernel(kernels<double>())(n, arrays, tensor.usual, doubles);
+            kernel(kernels<double>())(n, arrays, tensor.precision, doubles);
           else
-            kernel(kernels<float>())(n, arrays, tensor.usual, floats);
+            kernel(kernels<float>())(n, arrays, tensor.precision, floats);
         });
       });
       return true;

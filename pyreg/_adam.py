@@ -40,21 +40,20 @@ def adamw_update(
         param      -= lr / bc1 * exp_avg / (sqrt(exp_avg_sq) / sqrt(bc2) + eps)
                       + lr * weight_decay * param
 
-    Each array argument is an array, or a list or tuple with an array for each parameter of a model. One call updates
-    all of them, and shares the work among threads over all parameters together.
+    Each array argument is an array, or a list or tuple with an array for each parameter of a model: one call updates
+    all of them. Their dtypes may differ from parameter to parameter.
 
     Parameters
     ----------
     param : ndarray of float32, float64, float16 or bfloat16, or a list of them
-        The parameter: **updated in place**. Aligned, writeable, in native byte order, and dense: its elements fill a
-        piece of memory, in the order of its axes or another, such as Fortran's. Computed in float32, or in float64
-        if it is float64.
+        The parameter: **updated in place**. Aligned, writeable, in native byte order. In C order, Fortran's, or
+        transposed in another way, but not a slice with gaps. Computed in float32, or in float64 if it is float64.
     grad : array_like of float32, float16 or bfloat16, param's shape, or a list of them
         The gradient, which is only read. float64 if `param` is float64. Any memory layout; copied once unless it is
         aligned, in native byte order, and laid out as `param` is.
     exp_avg, exp_avg_sq : ndarray of float32 or bfloat16, param's shape, or a list of them
         The first and second moments: **updated in place**. Zeros before the first step. float64 if `param` is
-        float64. Aligned, writeable, and laid out as `param` is, as ``np.zeros_like`` makes them.
+        float64. Aligned, writeable, and laid out as `param` is: ``np.zeros_like(param, np.float32)``.
     step : int
         The number of this update, starting at 1.
     lr : float, optional
@@ -73,17 +72,17 @@ def adamw_update(
     maximize : bool, optional
         Maximise the objective instead of minimising it.
     bias_correction : bool, optional
-        If False, ``bc1`` and ``bc2`` are 1, and `step` is not used.
+        If False, ``bc1`` and ``bc2`` are 1, whatever `step` is.
     grad_scale : float, optional
         What to multiply the gradient by, at least 0: to undo the scale of a loss, to clip (see `clip_coefficient`),
         or both. (PyTorch's fused optimisers divide by their attribute of this name.)
     skip_nonfinite : bool, optional
-        If True, the gradients are looked through first. If one, times `grad_scale`, is infinite or NaN, nothing
-        changes.
+        If True, the gradients of this call are looked through first. If one, times `grad_scale`, is infinite or NaN,
+        nothing changes. If False, such a gradient makes its parameter NaN for good.
     ema : ndarray of float32, float16 or bfloat16, param's shape, or a list of them, optional
         An average of the parameter over the steps: **updated in place** to ``ema_decay * ema + (1 - ema_decay) *
         param``, with the updated `param`. float64 if `param` is float64. Aligned, writeable, and laid out as `param`
-        is.
+        is: start with ``np.copy(param)``, in float32.
     ema_decay : float, optional
         The decay rate of `ema`, in [0, 1).
     param_out : ndarray of float32, float16 or bfloat16, param's shape, or a list of them, optional
@@ -101,7 +100,8 @@ def adamw_update(
         If an array has the wrong type or dtype, or an argument is not a number.
     ValueError
         If a shape or the length of a list does not match, an array cannot be updated in place, two arrays overlap
-        (gradients may overlap each other), or a number is out of range. No array is modified then.
+        (gradients may overlap each other, and those that are copied, anything), or a number is out of range. No array
+        is modified then.
 
     See Also
     --------
@@ -113,11 +113,11 @@ def adamw_update(
     Arrays of 16 bits are computed in float32 and rounded to nearest, ties to even, where they are written. `ema` and
     `param_out` are computed from `param` as it is stored; `max_exp_avg_sq`, from `exp_avg_sq` as it is stored.
 
-    What a dtype cannot hold is lost. In float32, the square of a gradient below 1e-23 is 0, and that of one above
-    2e19 is infinite: `exp_avg_sq` stays infinite then, and the parameter moves no more, but for the decay. A decay
-    below half a unit in the last place of the parameter, ``lr * weight_decay`` below 3e-8, changes nothing. In
-    bfloat16, changes below 2**-9 of the value are lost: `exp_avg_sq` with ``beta2=0.999`` does not decay, so keep it
-    in float32.
+    What a dtype cannot hold is lost. In float32 with ``beta2=0.999``, gradients below 8e-22 leave `exp_avg_sq` at 0.
+    Those above 1.8e19 make it infinite in time, above 6e20 at once; then the parameter never moves again, except for
+    the decay. A decay with ``lr * weight_decay`` below 3e-8, half a unit in the last place, does nothing where there
+    is no other change. In bfloat16, changes by less than 0.2 to 0.4 % are lost: parameters of size 1 do not see steps
+    of 1e-3, and `exp_avg_sq` never shrinks. Keep parameters, `exp_avg_sq` and `ema` in float32.
 
     References
     ----------
@@ -235,13 +235,12 @@ def arguments(
     bias_correction: bool,
     *options: Any,
 ) -> tuple[Any, ...]:
-    needed = {"param": param, "grad": grad, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
-    arrays, options = _model.arguments(needed, {"max_exp_avg_sq": max_exp_avg_sq}, *options)
-    *needed_arrays, max_exp_avg_sq = arrays
     numbers = _check.step(step), _check.number("lr", lr), _check.betas(betas), _check.number("eps", eps)
-    weight_decay, maximize = _check.number("weight_decay", weight_decay), _check.flag("maximize", maximize)
-    bias_correction = _check.flag("bias_correction", bias_correction)
-    return (
-        *(*needed_arrays, *numbers, weight_decay, max_exp_avg_sq, maximize, bias_correction),
-        *options,
-    )
+    decay, maximise = _check.number("weight_decay", weight_decay), _check.flag("maximize", maximize)
+    correction = _check.flag("bias_correction", bias_correction)
+    given = step, lr, betas, eps, weight_decay, maximize, bias_correction
+    converted = _check.any_new((*numbers, decay, maximise, correction), given)
+    needed = {"param": param, "grad": grad, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+    arrays, options = _model.arguments(needed, {"max_exp_avg_sq": max_exp_avg_sq}, converted, *options)
+    *needed_arrays, max_exp_avg_sq = arrays
+    return *needed_arrays, *numbers, decay, max_exp_avg_sq, maximise, correction, *options

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 import pyreg
 from pyreg._dtypes import compute_dtype
+from pyreg.reference.global_norm import BLOCK
 
 Array = npt.NDArray[Any]
 Arguments = dict[str, Any]  # by name
@@ -34,7 +35,7 @@ class Of(Enum):
     CALL = auto()  # the call: one truth value
 
     def shape(self, x: Shape) -> Shape:
-        blocks = -(-math.prod(x) // 2**14)
+        blocks = -(-math.prod(x) // BLOCK)
         return {Of.ELEMENT: x, Of.ROW: x[:-1], Of.COLUMN: x[-1:], Of.BLOCK: (blocks,), Of.ALL: (), Of.CALL: ()}[self]
 
 
@@ -290,6 +291,7 @@ def update(function: str, states: Sequence[str], numbers: Arguments, *variants: 
     numbers |= {"grad_scale": 0.7, "skip_nonfinite": False, "ema_decay": 0.9}
     every: list[Arguments] = [{"step": 1}, {"step": 1000}, {"maximize": True}, {"weight_decay": 0.0}]
     every += [{"ema": None, "grad_scale": 1.0}, {"param_out": None, "skip_nonfinite": True, "ema_decay": 0.25}]
+    every += [{"grad_scale": 3e38, "skip_nonfinite": True}]  # beyond float32, so nothing changes
     return Case(
         function,
         arrays,

@@ -9,7 +9,7 @@ import math
 import operator
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import Any, SupportsIndex
+from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 
@@ -125,6 +125,11 @@ def drops(p: float) -> bool:
     return round(p * 2**32) > 0
 
 
+def any_new(made: Sequence[Any], given: Sequence[Any]) -> bool:
+    """Whether some argument was converted: the checks return what needs no conversion as it is."""
+    return any(new is not old for new, old in zip(made, given, strict=True))
+
+
 def step(value: SupportsIndex) -> int:
     return integer("step", value, low=1, high=2**63 - 1)
 
@@ -136,14 +141,20 @@ def betas(value: tuple[float, float]) -> tuple[float, float]:
         beta1, beta2 = value
     except (TypeError, ValueError):
         raise TypeError(f"betas must be a pair of numbers, got {shown(value)}") from None
-    return number("betas[0]", beta1, below=1.0), number("betas[1]", beta2, below=1.0)
+    made = number("betas[0]", beta1, below=1.0), number("betas[1]", beta2, below=1.0)
+    return value if type(value) is tuple and made[0] is beta1 and made[1] is beta2 else made
 
 
 # --- arrays to read
 
 
-def array(name: str, value: Any, names: Sequence[str] = FLOATS, wanted: str = "") -> FloatArray:
-    """An array that the kernels can read, of a dtype with one of these names. Copied only if necessary."""
+def array(
+    name: str, value: Any, names: Sequence[str] = FLOATS, wanted: str = "", order: Literal["C", "K"] = "C"
+) -> FloatArray:
+    """An array that the kernels can read, of a dtype with one of these names. Copied only if necessary.
+
+    order: "K" if the elements may have any order in memory.
+    """
     refuse_masked(name, value)
     any_array = as_numpy(name, value)
     wanted = wanted or either(names)
@@ -152,23 +163,31 @@ def array(name: str, value: Any, names: Sequence[str] = FLOATS, wanted: str = ""
     dtype = any_array.dtype
     if name_of(dtype) not in names:
         best = "float32" if "float32" in names else names[0]
-        hint = f"; convert it, e.g. with np.asarray({name}, {'ml_dtypes' if best == 'bfloat16' else 'np'}.{best})"
-        if dtype.kind in "iu" and dtype.itemsize == 2 and "bfloat16" in names:
-            hint += f"; if it holds the bits of bfloat16, pass {name}.view(ml_dtypes.bfloat16)"
-        is_number = dtype.kind in "biuf" or name_of(dtype)
-        raise TypeError(f"{name} must be {wanted}, got {dtype}{hint if is_number else ''}")
-    result = np.asarray(any_array, dtype=dtype.type, order="C")  # the type's dtype is in native byte order
-    return result if result.flags.aligned else result.copy()
+        convert = f"; convert it, e.g. with np.asarray({name}, {'ml_dtypes' if best == 'bfloat16' else 'np'}.{best})"
+        hint = convert if dtype.kind in "biuf" or name_of(dtype) else ""
+        raise TypeError(f"{name} must be {wanted}, got {dtype}{hint}{hint_of_bits(name, dtype, names)}")
+    result = np.asarray(any_array, dtype=dtype.type, order=order)  # the type's dtype is in native byte order
+    return result if result.flags.aligned else result.copy(order)
+
+
+def hint_of_bits(name: str, dtype: np.dtype[Any], names: Sequence[str]) -> str:
+    """What to do if the array holds the bits of bfloat16: as integers, or as np.load returns them."""
+    if dtype.kind not in "iuV" or dtype.itemsize != 2 or "bfloat16" not in names:
+        return ""
+    return f"; if it holds the bits of bfloat16, pass {name}.view(ml_dtypes.bfloat16)"
 
 
 def listed(name: str, value: Any, names: Sequence[str] = FLOATS) -> list[FloatArray]:
     """An array, or all arrays of an iterable, as a list."""
-    if isinstance(value, Mapping):
-        raise TypeError(f"{name} must be arrays, got a {type_name(value)}; pass its .values()")
+    if isinstance(value, np.ndarray) or hasattr(value, "__array__"):  # such as a tensor of PyTorch
+        return [array(name, value, names)]
+    hint = "; pass its .values()" if isinstance(value, Mapping) else ""
     try:
-        values = [value] if isinstance(value, np.ndarray) else list(value)
+        if hint or isinstance(value, (str, bytes, bytearray, memoryview)):
+            raise TypeError
+        values = list(value)
     except TypeError:
-        raise TypeError(f"{name} must be an array or an iterable of arrays, got {type_name(value)}") from None
+        raise TypeError(f"{name} must be an array or an iterable of arrays, got {type_name(value)}{hint}") from None
     return [array(f"{name}[{i}]", item, names) for i, item in enumerate(values)]
 
 
@@ -244,7 +263,7 @@ def writable(name: str, value: Any, first: str, like: FloatArray, wide: bool = F
     wide: it may have the compute dtype too.
     """
     names, wanted = beside(like.dtype, first, wide)
-    array = in_place(name, value, names, wanted)
+    array = in_place(name, value, names, wanted, "it is written in place, so it cannot be converted")
     match_shape(name, array, like.shape, first)
     if not array.flags.c_contiguous:
         raise ValueError(
@@ -255,16 +274,19 @@ def writable(name: str, value: Any, first: str, like: FloatArray, wide: bool = F
     return result
 
 
-def in_place(name: str, value: Any, names: Sequence[str], wanted: str) -> FloatArray:
-    """An array that can be written in place, of a dtype with one of these names: a view of it as a plain ndarray."""
+def in_place(name: str, value: Any, names: Sequence[str], wanted: str, hint: str) -> FloatArray:
+    """An array that can be written in place, of a dtype with one of these names: a view of it as a plain ndarray.
+
+    hint: what to do if it has another dtype.
+    """
     if not issubclass(type(value), np.ndarray):  # isinstance would trust a false __class__
         raise TypeError(f"{name} must be a numpy.ndarray, got {type_name(value)}")
     refuse_masked(name, value)
     array = np.ndarray.view(value, np.ndarray)  # a subclass may override attributes
     if name_of(array.dtype) not in names or not array.dtype.isnative:
         native = "" if array.dtype.isnative else ", in native byte order"
-        how = "leave it out" if array.dtype.kind in "iub" else "it is written in place, so it cannot be converted"
-        raise TypeError(f"{name} must be {wanted}{native}, got {array.dtype}; {how}")
+        bits = hint_of_bits(name, array.dtype, names)
+        raise TypeError(f"{name} must be {wanted}{native}, got {array.dtype}; {hint}{bits}")
     if not array.flags.writeable:
         raise ValueError(f"{name} is written in place and must be writeable, got a read-only array")
     if not array.flags.aligned:

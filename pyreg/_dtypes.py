@@ -4,6 +4,7 @@ bfloat16 is that of ml_dtypes, which is never imported here: who passes such an 
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ WIDE = ("float32", "float64")
 FLOATS = (*WIDE, "float16", "bfloat16")
 
 
+@lru_cache(maxsize=64)  # NumPy takes a microsecond to name a dtype
 def name_of(dtype: np.dtype[Any]) -> str:
     """The name of a floating-point dtype, whatever its byte order; empty for any other."""
     is_bfloat16 = dtype.name == "bfloat16" and dtype.itemsize == 2 and dtype.type.__module__ == "ml_dtypes"

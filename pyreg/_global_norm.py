@@ -42,7 +42,7 @@ def global_norm(arrays: Arrays) -> float:
 
     Notes
     -----
-    The squares of float64 elements below 1e-154 are lost.
+    The squares of float64 elements below 1e-154 lose digits; of those below 1e-162, all.
 
     Examples
     --------
@@ -50,7 +50,7 @@ def global_norm(arrays: Arrays) -> float:
     >>> pyreg.global_norm([np.array([3.0, 0.0]), np.array([[4.0]])])
     5.0
     """
-    norm: float = _core.global_norm(arrays, one_argument)
+    norm: float = _core.global_norm(arrays, arrays_argument)
     return norm
 
 
@@ -58,7 +58,8 @@ def norm_partial(arrays: Arrays) -> Float64Array:
     """Return sums of squares from which `norm_combine` computes the norm of all arrays.
 
     Several processes can compute the norm of arrays of which each holds a part. Its bits do not depend on the split
-    if arrays are cut only at multiples of 16,384 elements, counted from the start of the array in C order.
+    if arrays are cut only at multiples of 16,384 elements, counted from the start of the array in C order. An array
+    that several processes hold must be counted by one of them.
 
     Parameters
     ----------
@@ -67,9 +68,10 @@ def norm_partial(arrays: Arrays) -> Float64Array:
 
     Returns
     -------
-    ndarray of float64, one axis
-        For each array, in order, the sum of squares of every 16,384 elements from its start on, and of the rest.
-        A sum beyond float64's range, which only float64 elements can have, is the negative of ``sum * 2**-1040``.
+    ndarray of float64, 1-D
+        One number for each block of 16,384 elements of each array, from its start, and for what is left: the sum of
+        squares of the block. Leave adding them up to `norm_combine`: a sum beyond float64's range, which only float64
+        elements can have, is written as the negative of ``sum * 2**-1040``.
 
     Raises
     ------
@@ -82,25 +84,26 @@ def norm_partial(arrays: Arrays) -> Float64Array:
     >>> pyreg.norm_partial([np.ones(20000), np.full(10, 2.0)])
     array([16384.,  3616.,    40.])
     """
-    partials: Float64Array = _core.norm_partial(arrays, one_argument)
+    partials: Float64Array = _core.norm_partial(arrays, arrays_argument)
     return partials
 
 
 def norm_combine(partials: Arrays) -> float:
     """Return the norm of arrays from what `norm_partial` returned for them.
 
-    The partial sums are added exactly, so neither their order nor their number of arrays matters. The exact sum is
-    rounded once, before its square root is.
+    The partial sums are added without rounding, so their order does not matter, nor how they are divided among
+    arrays. Only the total is rounded, and then its square root.
 
     Parameters
     ----------
     partials : ndarray of float64, or iterable of them
-        The partial sums, of any shape: of all processes together, in any order.
+        The partial sums of squares (not norms) of all processes, in any order and of any shape. Zeros change nothing.
 
     Returns
     -------
     float
-        The norm, as `global_norm` returns it for all arrays at once.
+        The norm. It has the bits of `global_norm` of all arrays at once, if `norm_partial` got whole arrays or parts
+        cut at multiples of 16,384 elements.
 
     Raises
     ------
@@ -140,8 +143,8 @@ def clip_coefficient(norm: float, max_norm: float) -> float:
     Returns
     -------
     float
-        The coefficient, in [0, 1]. 0 if `norm` is infinite or NaN: no factor would make these gradients useful, and
-        an update with ``skip_nonfinite=True`` leaves everything as it was.
+        The coefficient, in [0, 1]. 0 if `norm` is infinite or NaN. Then take no step, or pass
+        ``skip_nonfinite=True``: an infinite gradient times 0 is NaN.
 
     Raises
     ------
@@ -166,7 +169,7 @@ def clip_coefficient(norm: float, max_norm: float) -> float:
     return min(1.0, max_norm / (norm + 1e-6)) if norm < float("inf") else 0.0
 
 
-def one_argument(arrays: Any) -> tuple[list[FloatArray]]:
+def arrays_argument(arrays: Any) -> tuple[list[FloatArray]]:
     return (_check.listed("arrays", arrays),)
 
 

@@ -106,11 +106,11 @@ def arguments(
     maximize: bool,
     *options: Any,
 ) -> tuple[Any, ...]:
-    arrays, options = _model.arguments({"param": param, "grad": grad}, {"momentum_buffer": momentum_buffer}, *options)
-    step, nesterov, maximize = _check.step(step), _check.flag("nesterov", nesterov), _check.flag("maximize", maximize)
-    lr, momentum = _check.number("lr", lr), _check.number("momentum", momentum)
-    dampening = _check.number("dampening", dampening)
-    weight_decay = _check.number("weight_decay", weight_decay)
+    given = step, lr, momentum, dampening, weight_decay, nesterov, maximize
+    step, lr, momentum = _check.step(step), _check.number("lr", lr), _check.number("momentum", momentum)
+    dampening, weight_decay = _check.number("dampening", dampening), _check.number("weight_decay", weight_decay)
+    nesterov, maximize = _check.flag("nesterov", nesterov), _check.flag("maximize", maximize)
+    numbers = step, lr, momentum, dampening, weight_decay, nesterov, maximize
     if momentum != 0 and momentum_buffer is None:
         raise ValueError(f"momentum_buffer must be given if momentum is not 0, got None with momentum={momentum}")
     if nesterov and (momentum == 0 or dampening != 0):
@@ -118,5 +118,7 @@ def arguments(
             "nesterov must be False unless momentum > 0 and dampening == 0, "
             f"got momentum={momentum} and dampening={dampening}"
         )
-    numbers = lr, momentum, dampening, weight_decay
-    return *arrays, step, *numbers, nesterov, maximize, *options
+    arrays, options = _model.arguments(
+        {"param": param, "grad": grad}, {"momentum_buffer": momentum_buffer}, _check.any_new(numbers, given), *options
+    )
+    return *arrays, *numbers, *options

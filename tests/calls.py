@@ -88,7 +88,8 @@ class Call:
         for out, result in self.case.outs.items():
             assert given.get(out) is None or made[result] is given[out], f"{result} is not {out}"
         # In another dtype or byte order, the NaNs of an out that overlaps are numbers, and no payload is promised.
-        others = {other for out, (other, _) in self.overlaps.items() if given[out].dtype != given[other].dtype}
+        right = [pair for pair in self.overlaps.items() if pair[0] not in self.wrong]
+        others = {other for out, (other, _) in right if given[out].dtype != given[other].dtype}
         return None, made | {name: given[name] for name in memory if name not in {*self.wrong, *others}}
 
     def may_overlap(self, other, array, others):

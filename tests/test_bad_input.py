@@ -138,7 +138,7 @@ class Unprintable:
     [
         (lambda: pyreg.dropout_mask((2**32, 2**32), 0.1, key=1), ValueError, "shape must have fewer than 2**63 - 1"),
         (lambda: pyreg.dropout_mask((1,) * 65, 0.1, key=1), ValueError, "at most 64 axes"),
-        (lambda: pyreg.l2_penalty({"w": np.ones(3)}, 0.1), TypeError, "params must be arrays, got a dict"),
+        (lambda: pyreg.l2_penalty({"w": np.ones(3)}, 0.1), TypeError, "got dict; pass its .values()"),
         (lambda: pyreg.softmax_dropout_forward(np.ones(3), 0.1), TypeError, "pass a probability as p=0.1"),
         (lambda: pyreg.layer_norm(np.ones(3), eps=Unprintable()), TypeError, "got a Unprintable"),
     ],
@@ -380,7 +380,7 @@ def test_arrays_that_cannot_be_written_are_refused(case, what):
     for name in (*case.outs, *case.updated):
         value = change(np.full(SHAPE, 7, F32))
         if name == first(case) and what in ("a list", "another float", "another shape", "transposed"):
-            case_refuses(case, error, **{name: value})  # then it is the others that differ
+            case_refuses(case, error, "param", **{name: value})  # then it is the others that differ
         else:
             case_refuses(case, error, name, *fragments, **{name: value})
 

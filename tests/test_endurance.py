@@ -38,7 +38,7 @@ def some_or_many(name, some, many):
 def valid(case):
     """Arguments in each layout, for each variant, with and without outs, and large enough for two threads."""
     shape = (4, 6)
-    arguments = case.arguments(shape, np.float32)
+    arguments = case.arguments(shape, case.dtypes[0])
     for dtype in dtypes_of(case):
         yield from (case.arguments(shape, dtype, **variant) for variant in case.variants_of(shape, dtype))
     for change in LAYOUTS.values():
@@ -49,7 +49,7 @@ def valid(case):
 
 def refused(case):
     """Arguments that are refused: one array has another dtype or shape, or one argument is of another type."""
-    good = case.arguments((4, 6), np.float32)
+    good = case.arguments((4, 6), case.dtypes[0])
     for name in case.arrays:
         yield from (good | {name: wrong} for wrong in (object(), good[name].astype(complex)))
         if len(case.arrays) > 1:
@@ -283,7 +283,7 @@ for _ in range(int(sys.argv[1])):
         child = os.fork()
         if child == 0:
             signal.alarm(60)  # ends a process that hangs
-            plain, other = (case.arguments(shape, np.float32) for shape in ((500, 300), (4, 6)))
+            plain, other = (case.arguments(shape, case.dtypes[0]) for shape in ((500, 300), (4, 6)))
             other |= {name: other[name].copy("F") for name in case.arrays if name not in case.updated}
             for arguments in (plain, other):
                 threading.Thread(target=work, args=(case, arguments), daemon=True).start()

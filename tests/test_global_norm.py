@@ -23,8 +23,8 @@ def test_it_is_the_root_of_the_sum_of_squares(impl, rng, dtype, n):
     exact = math.sqrt(sum(Fraction(float(value)) ** 2 for value in x))
     norm = impl.global_norm(x)
     assert type(norm) is float
-    # Each lane of a block adds 1024 squares, and 16 lanes are added in 4 steps: the rounding of the sum, halved by
-    # the root, is 500 units at the most and a few in practice.
+    # Each lane of a block adds 1024 squares, so the sum may be off by 1028 units at the most, and the root by half of
+    # it. The errors of random numbers add up like their roots: 16.
     assert math.isclose(norm, exact, rel_tol=16 * 2**-53)
     partials = impl.norm_partial(x)
     assert (partials.dtype, partials.shape) == (np.float64, (-(-n // BLOCK),))
@@ -57,7 +57,7 @@ def test_arrays_of_all_dtypes_count_together(impl):
         (np.full(4, 6e4, np.float16), 2 * float(np.float16(6e4))),
     ],
 )
-def test_squares_that_overflow_are_right(impl, x, norm):
+def test_extreme_elements_are_right(impl, x, norm):
     assert math.isclose(impl.global_norm(x), norm, rel_tol=1e-6 if x.dtype == np.float32 else 1e-15)
     assert impl.norm_combine(impl.norm_partial([x, x[:0]])) == impl.global_norm(x)
 
@@ -97,6 +97,12 @@ def test_the_exact_sum_is_rounded_to_nearest_with_ties_to_even(power):
             assert pyreg.norm_combine(partials) == pyreg.reference.norm_combine(partials)
     for count in (1, 2, 3, 5, 1025):
         assert pyreg.norm_combine([unit] * count) == pyreg.reference.norm_combine([unit] * count)
+
+
+def test_a_tie_is_rounded_to_even_and_the_least_bit_decides(impl):
+    x = float.fromhex("0x1.0000000000002p+1")  # even; a unit in its last place is 2**-51
+    assert impl.norm_combine([x, 2.0**-52]) == math.sqrt(x)
+    assert impl.norm_combine([x, 2.0**-52, 5e-324]) == math.sqrt(x + 2.0**-51)
 
 
 def test_any_split_between_arrays_or_at_blocks_has_the_same_bits(rng):

@@ -203,7 +203,7 @@ def test_special_values_come_out_alike_everywhere_and_stay_in_their_rows(case, d
             expected = reference(case, arguments)
             for level, made in on_every_level(case, arguments):
                 assert_same_bits(made, expected, (level, name, variant))
-            if of is not Of.COLUMN:
+            if of is not Of.COLUMN and not variant.get("skip_nonfinite"):
                 for result, kind in kinds(case).items():
                     if kind in (Of.ELEMENT, Of.ROW) and made[result] is not None:
                         assert_same_bits(made[result][others], untouched[result][others], (name, result, variant))

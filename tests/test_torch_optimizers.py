@@ -78,7 +78,7 @@ def test_what_pytorch_refuses_is_refused(name):
         grads = [np.ones((1, 1), np.float32)] * 2
         moments = [[np.zeros((1, 1), np.float32) for _ in params] for _ in range(2)]
         update = {"Adam": pyreg.adam_update, "AdamW": pyreg.adamw_update, "SGD": pyreg.sgd_update}[name]
-        with pytest.raises((ValueError, TypeError)):
+        with pytest.raises(ValueError):  # noqa: PT011 - PyTorch's messages differ
             update(params, grads, *moments[: 1 if name == "SGD" else 2], step=1, **kwargs)
         assert (params[0] == 1).all()
     assert refused >= 2  # duplicates, and a number out of range

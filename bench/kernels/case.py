@@ -28,7 +28,7 @@ TOLERANCE = 2e-5
 # activation, the statistics.
 ROUNDINGS = 4
 # Left out of the calls, as most users do.
-OPTIONAL = dict.fromkeys(("mask", "keep", "row_scale", "layer_scale", "max_exp_avg_sq"))
+OPTIONAL = dict.fromkeys(("mask", "keep", "row_scale", "layer_scale", "max_exp_avg_sq", "ema", "param_out"))
 
 
 def is_float(value: Any) -> bool:
@@ -192,6 +192,8 @@ class Case:
             wide = {n: v.astype(np.float64) if is_float(v) else v for n, v in cut.items()}
             for name, value in self.table.call(pyreg, wide).items():
                 of = self.table.results.get(name, Of.ELEMENT)
+                if of is Of.CALL:
+                    continue
                 if value is not None and of is Of.COLUMN:
                     made[name] = made.get(name, 0) + value
                 elif value is not None:

@@ -181,7 +181,11 @@ PYREG_INLINE Floats widen_in_order(float16, const void* x) {
 PYREG_INLINE Floats widen_in_order(bfloat16, const void* x) {
   HalfWords half;
   std::memcpy(&half, x, sizeof half);
+#if defined(__AVX2__) && !defined(__AVX512F__)  // gcc would convert it in halves
+  return (Floats)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i)half), 16);
+#else
   return (Floats)(__builtin_convertvector(half, FloatBits) << 16);
+#endif
 }
 
 template <typename S>

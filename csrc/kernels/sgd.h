@@ -7,13 +7,16 @@
 namespace pyreg {
 namespace {
 
-template <typename T, Usual kUsual>
+//   g = grad_scale * grad (+ decay * param)
+//   b = momentum * b + (1 - dampening) * g, or g at the first step
+//   param -= lr * (b, or g + momentum * b with Nesterov's form, or g without momentum)
+template <typename T, Precision kPrecision>
 PYREG_NOINLINE void sgd_elements(int64_t n, const UpdateArrays& arrays, const SgdScalars<T>& scalars) {
-  const UpdateArrays a = known<T, kUsual>(arrays);  // copies, which no store can change
+  const UpdateArrays a = with_known_types<T, kPrecision>(arrays);  // copies, which no store can change
   const SgdScalars<T> s = scalars;
 #pragma GCC unroll 1
   for (int64_t at = 0; at < n; at += TwoVectors<T>::kCount) {
-    auto param = load_two<kUsual, T>(a[kParam], at), grad = load_two<kUsual, T>(a[kGrad], at);
+    auto param = load_two<kPrecision, T>(a[kParam], at), grad = load_two<kPrecision, T>(a[kGrad], at);
     PYREG_UNROLL
     for (int k = 0; k < 2; ++k) {
       grad.v[k] = s.common.grad_scale * grad.v[k];
@@ -22,23 +25,24 @@ PYREG_NOINLINE void sgd_elements(int64_t n, const UpdateArrays& arrays, const Sg
     if (s.momentum_kind != Momentum::none) {
       auto buffer = grad;
       if (s.momentum_kind == Momentum::next) {
-        buffer = load_two<kUsual, T>(a[kMomentumBuffer], at);
+        buffer = load_two<kPrecision, T>(a[kMomentumBuffer], at);
         PYREG_UNROLL
         for (int k = 0; k < 2; ++k) buffer.v[k] = s.momentum * buffer.v[k] + s.one_minus_dampening * grad.v[k];
       }
-      store_two<kUsual>(a[kMomentumBuffer], at, buffer);
+      store_two<kPrecision>(a[kMomentumBuffer], at, buffer);
       PYREG_UNROLL
       for (int k = 0; k < 2; ++k) grad.v[k] = s.nesterov ? grad.v[k] + s.momentum * buffer.v[k] : buffer.v[k];
     }
     PYREG_UNROLL
     for (int k = 0; k < 2; ++k) param.v[k] = param.v[k] - s.lr * grad.v[k];
-    store_param<kUsual>(a, at, param, s.common);
+    store_param<kPrecision>(a, at, param, s.common);
   }
 }
 
 template <typename T>
-void sgd(int64_t n, const UpdateArrays& arrays, Usual usual, const SgdScalars<T>& scalars) {
-  auto* const loop = usual == Usual::same ? sgd_elements<T, Usual::same> : sgd_elements<T, Usual::none>;
+void sgd(int64_t n, const UpdateArrays& arrays, Precision precision, const SgdScalars<T>& scalars) {
+  auto* const loop =
+      precision == Precision::same ? sgd_elements<T, Precision::same> : sgd_elements<T, Precision::other>;
   loop(n, arrays, scalars);
 }
 

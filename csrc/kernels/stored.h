@@ -1,6 +1,6 @@
-// Arrays whose types are known only when they are read: two neighbouring vectors of them, in order. A branch for each
-// array and two vectors takes less time than an update's division and square root, and less code than a kernel for
-// each combination of types.
+// Arrays whose types are known only when they are read: two neighbouring vectors of them, in order (but see
+// load_two). A branch for each array and two vectors takes less time than an update's division and square root, and
+// less code than a kernel for each combination of types.
 #pragma once
 
 #include "kernels/half.h"
@@ -51,7 +51,8 @@ PYREG_INLINE TwoVectors<float> widen_two(float16, const char* p) {
   return {widen_in_order(float16{}, p), widen_in_order(float16{}, p + sizeof(HalfWords))};
 }
 
-// The upper words of the elements of a and b, in order but for `in_order`; likewise, the lower words.
+// The upper 16 bits of all elements, and the lower 16 bits. With AVX2, the middle quarters are swapped, and in_order
+// swaps them back.
 struct WordsOf {
   Words upper, lower;
 };
@@ -88,19 +89,19 @@ PYREG_INLINE Words narrow_two(bfloat16, const TwoVectors<float>& x) {
 PYREG_INLINE Words narrow_two(float16, const TwoVectors<float>& x) { return joined(narrow(x.v[0]), narrow(x.v[1])); }
 
 // Whether the types of the arrays matter: otherwise all are of T.
-template <typename T, Usual kUsual>
-constexpr bool kMixed = kMayMix<T> && kUsual != Usual::same;
+template <typename T, Precision kPrecision>
+constexpr bool kMixed = kMayMix<T> && kPrecision != Precision::same;
 
-template <Usual kUsual, typename T>
+template <Precision kPrecision, typename T>
 PYREG_INLINE TwoVectors<T> load_two(const Stored& array, int64_t at) {
-  if constexpr (kUsual == Usual::bfloat16) {
+  if constexpr (kPrecision == Precision::bfloat16) {
     // Even elements and odd ones. No element meets one of another place, so any order will do, and this is the
     // fastest.
     FloatBits both;
     std::memcpy(&both, array.data + 2 * at, sizeof both);
     return {(Floats)(both << 16), (Floats)(both & 0xffff0000)};
   }
-  if constexpr (kMixed<T, kUsual>) {
+  if constexpr (kMixed<T, kPrecision>) {
     if (array.type == Type::bfloat16) return widen_two(bfloat16{}, array.data + 2 * at);
     if (array.type == Type::float16) return widen_two(float16{}, array.data + 2 * at);
   }
@@ -111,13 +112,13 @@ PYREG_INLINE TwoVectors<T> load_two(const Stored& array, int64_t at) {
   return x;
 }
 
-template <Usual kUsual, typename T>
+template <Precision kPrecision, typename T>
 PYREG_INLINE void store_two(const Stored& array, int64_t at, const TwoVectors<T>& x) {
-  if constexpr (kMixed<T, kUsual>) {
+  if constexpr (kMixed<T, kPrecision>) {
     if (array.type != Type::float32) {
-      const Words words = kUsual == Usual::bfloat16      ? narrow(x.v[0], x.v[1])
-                          : array.type == Type::bfloat16 ? narrow_two(bfloat16{}, x)
-                                                         : narrow_two(float16{}, x);
+      const Words words = kPrecision == Precision::bfloat16 ? narrow(x.v[0], x.v[1])
+                          : array.type == Type::bfloat16    ? narrow_two(bfloat16{}, x)
+                                                            : narrow_two(float16{}, x);
       std::memcpy(array.data + 2 * at, &words, sizeof words);
       return;
     }

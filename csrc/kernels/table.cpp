@@ -49,7 +49,7 @@ template <typename T>
 constexpr FloatKernels<T> kOfFloats = {
     .exponential = exponential<T>,
     .dropout_mask = dropout_mask,
-    .update_step = TwoVectors<T>::kCount,
+    .update_multiple = TwoVectors<T>::kCount,
     .adam = adam<T>,
     .sgd = sgd<T>,
     .all_finite = all_finite<T>,
@@ -65,6 +65,9 @@ constexpr HalfKernels<S> kOfHalves = {
     .from_vectors = from_vectors<S, S>,
     .floats_from_vectors = from_vectors<S, float32>,
 };
+
+// csrc/model.h has room for so much.
+static_assert(TwoVectors<float>::kCount * sizeof(float) <= kGroupBytes);
 
 }  // namespace
 

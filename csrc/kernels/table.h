@@ -108,21 +108,24 @@ enum Role {
 struct UpdateArrays {
   Stored of[kRoles];
 
-  const Stored& operator[](Role role) const { return of[role]; }
+  [[gnu::always_inline]] const Stored& operator[](Role role) const { return of[role]; }
 };
 
-// The usual arrays, for which the loops of Adam are compiled, beside one for any. They include neither max_exp_avg_sq
-// nor ema, and param_out only if it is a copy of another type.
-enum class Usual {
+// The types of an update's arrays. Loops are compiled for those that are named, and one for any other. Only `other`
+// may have max_exp_avg_sq or ema, and only it and `master` have param_out.
+enum class Precision {
   same,      // all are of T
   bfloat16,  // all are of bfloat16
-  copied,    // grad and param_out are of bfloat16, the others of float32
-  none,      // any others
+  master,    // param and states are of float32, grad and param_out of bfloat16
+  other,
 };
 
-constexpr Type usual_type(Usual usual, int role, Type same) {
-  if (role == kMaxExpAvgSq || role == kEma || (role == kParamOut && usual != Usual::copied)) return Type::none;
-  const bool narrow = usual == Usual::bfloat16 || (usual == Usual::copied && (role == kGrad || role == kParamOut));
+// The type of a role's array; none where there is no such array. same: the type that stands for T.
+[[gnu::always_inline]] constexpr Type type_in(Precision precision, int role, Type same) {
+  if (role == kMaxExpAvgSq || role == kEma || (role == kParamOut && precision != Precision::master))
+    return Type::none;
+  const bool narrow =
+      precision == Precision::bfloat16 || (precision == Precision::master && (role == kGrad || role == kParamOut));
   return narrow ? Type::bfloat16 : same;
 }
 
@@ -314,7 +317,7 @@ struct CommonKernels {
                                 const ColumnSum<T>& dbias, bool nontemporal);
   void (*dropout)(int64_t n, const S* x, uint64_t threshold, uint64_t key, uint64_t offset, S* y, bool nontemporal);
   void (*drop_path)(int64_t rows, int64_t n, const S* x, const uint8_t* kept, T scale, S* y, bool nontemporal);
-  // Of x * scale; scale is 1 but for float64.
+  // Of x * scale; scale is 1 unless S is double.
   double (*sum_of_squares)(int64_t n, const S* x, double scale);
 };
 
@@ -333,11 +336,11 @@ template <typename T>
 struct FloatKernels {
   void (*exponential)(int64_t n, const T* x, T* y);
   void (*dropout_mask)(int64_t n, uint64_t threshold, uint64_t key, uint64_t offset, uint8_t* kept);
-  // In these three, n is a multiple of update_step. The arrays are of T; or if T is float, of any types that are
-  // computed in it.
-  int64_t update_step;
-  void (*adam)(int64_t n, const UpdateArrays& arrays, Usual usual, const AdamScalars<T>& scalars);
-  void (*sgd)(int64_t n, const UpdateArrays& arrays, Usual usual, const SgdScalars<T>& scalars);
+  // In adam, sgd and all_finite, n is a multiple of update_multiple. The arrays are of T; or if T is float, of any
+  // types that are computed in it.
+  int64_t update_multiple;
+  void (*adam)(int64_t n, const UpdateArrays& arrays, Precision precision, const AdamScalars<T>& scalars);
+  void (*sgd)(int64_t n, const UpdateArrays& arrays, Precision precision, const SgdScalars<T>& scalars);
   bool (*all_finite)(int64_t n, const Stored& x, T scale);  // whether x * scale is
   void (*copy)(int64_t n, const T* source, T* target, bool nontemporal);
   void (*update_loop)(int64_t n, T* param, const T* grad, T* exp_avg, T* exp_avg_sq);

@@ -27,13 +27,14 @@ Reference update(Arguments& a) {
   model.take_optional(a, kMaxExpAvgSq);
   const bool maximize = a.flag(), bias_correction = a.flag();
   const UpdateOptions options = model.take_options(a, maximize);
-  model.read(a);
+  model.read(a, options);
   if (!a.good()) return {};
 
   const double bias_correction1 = bias_correction ? 1 - power(beta1, step) : 1;
   const double sqrt_bias_correction2 = bias_correction ? std::sqrt(1 - power(beta2, step)) : 1;
   const auto scalars = [&, beta1 = beta1, beta2 = beta2](auto zero) {
     using T = decltype(zero);
+    // An eps above 0 stays above 0, so that the denominator does.
     const T eps_hat = static_cast<T>(eps * sqrt_bias_correction2);
     return AdamScalars<T>{
         .common = options.scalars<T>(),

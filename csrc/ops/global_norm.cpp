@@ -1,3 +1,7 @@
+#include <cmath>
+#include <utility>
+#include <vector>
+
 #include "block_squares.h"
 #include "exact_sum.h"
 #include "functions.h"
@@ -5,10 +9,10 @@
 namespace pyreg {
 namespace {
 
-static_assert(kBeyondBits <= ExactSum::kMostShift);
+static_assert(kScaledBits <= ExactSum::kMostShift);
 
 void add_partials(ExactSum& sum, const double* partials, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) sum.add(std::fabs(partials[i]), partials[i] < 0 ? kBeyondBits : 0);
+  for (int64_t i = 0; i < count; ++i) sum.add(std::fabs(partials[i]), partials[i] < 0 ? kScaledBits : 0);
 }
 
 Reference global_norm(Arguments& a) {
@@ -16,8 +20,8 @@ Reference global_norm(Arguments& a) {
   const std::vector<Array> arrays = a.arrays(list);
   if (!a.good()) return {};
 
-  std::vector<double> partials(square_blocks(arrays));
-  sum_squares(arrays, true, partials.data());
+  std::vector<double> partials(count_blocks(arrays));
+  sum_squares(arrays, Beyond::scaled, partials.data());
   ExactSum sum;
   add_partials(sum, partials.data(), static_cast<int64_t>(partials.size()));
   return Reference(PyFloat_FromDouble(sum.square_root()));
@@ -28,9 +32,9 @@ Reference norm_partial(Arguments& a) {
   const std::vector<Array> arrays = a.arrays(list);
   if (!a.good()) return {};
 
-  const Py_ssize_t blocks = square_blocks(arrays);
+  const Py_ssize_t blocks = count_blocks(arrays);
   Result partials = new_array(Type::float64, 1, &blocks);
-  sum_squares(arrays, true, partials.as<double>());
+  sum_squares(arrays, Beyond::scaled, partials.as<double>());
   return std::move(partials.reference);
 }
 

@@ -12,8 +12,8 @@ Reference l2_penalty(Arguments& a) {
   const double weight_decay = a.number();
   if (!a.good()) return {};
 
-  std::vector<double> sums(square_blocks(params));
-  sum_squares(params, false, sums.data());
+  std::vector<double> sums(count_blocks(params));
+  sum_squares(params, Beyond::infinite, sums.data());
   double total = 0;
   const double* sum = sums.data();
   for (const Array& param : params) {

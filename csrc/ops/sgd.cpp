@@ -14,7 +14,7 @@ Reference update(Arguments& a) {
   const UpdateOptions options = model.take_options(a, maximize);
   a.require(momentum == 0 || has_buffer);
   a.require(!nesterov || (momentum != 0 && dampening == 0));
-  model.read(a);
+  model.read(a, options);
   if (!a.good()) return {};
 
   const auto scalars = [&](auto zero) {

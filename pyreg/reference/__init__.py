@@ -2,7 +2,8 @@
 
 `pyreg.reference.layer_norm` is `pyreg.layer_norm` with another core: the signature, docstring and checks are the
 same, but the mathematics is in this folder. The file of each op mirrors the file of that name in csrc/kernels: the
-order of arithmetic is the same, and so are the bits. To read an op, open its file: help() shows the public function.
+order of arithmetic is the same, and so are the bits. (global_norm.py, which l2_penalty.py uses, mirrors
+kernels/sum_of_squares.h and csrc/exact_sum.h.) To read an op, open its file: help() shows the public function.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,7 @@ def _behind_its_check(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:
         *others, check = arguments
         with np.errstate(all="ignore"):
-            return function(*check(*others))
+            return function(*check(*check(*others)))  # the first may only convert (csrc/functions.h)
 
     return call
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from pyreg._dtypes import compute_dtype
 from pyreg.reference.results import wide
-from pyreg.reference.update import all_finite, moved, store, tensors
+from pyreg.reference.update import all_finite, lerp, store, tensors
 
 
 def power(base: float, exponent: int) -> float:
@@ -68,7 +68,7 @@ def update(
         g = scalar(-grad_scale if maximize else grad_scale) * wide(grad)
         if weight_decay != 0 and not decoupled:
             g = g + scalar(weight_decay) * p
-        m = moved(wide(exp_avg), g, beta1)
+        m = lerp(wide(exp_avg), g, beta1)
         v = scalar(beta2) * wide(exp_avg_sq) + scalar(1 - beta2) * g * g
         exp_avg[...], exp_avg_sq[...] = m, v
         if max_exp_avg_sq is not None:

@@ -27,9 +27,11 @@ def all_finite(grads: Any, grad_scale: float) -> bool:
     return True
 
 
-def moved(start: FloatArray, end: FloatArray, decay: float) -> FloatArray:
+def lerp(start: FloatArray, end: FloatArray, decay: float) -> FloatArray:
     """decay * start + (1 - decay) * end, from the nearer of the two: with decay = 0 it is exactly `end`."""
     scalar = end.dtype.type
+    if scalar(decay) == 0:
+        return end
     way = end - start
     made: FloatArray = start + scalar(1 - decay) * way if scalar(decay) >= 0.5 else end - scalar(decay) * way
     return made
@@ -42,6 +44,6 @@ def store(
     param[...] = value
     stored = wide(param)
     if ema is not None:
-        ema[...] = moved(wide(ema), stored, ema_decay)
+        ema[...] = lerp(wide(ema), stored, ema_decay)
     if param_out is not None:
         param_out[...] = stored
