@@ -75,7 +75,7 @@ def adamw_update(
         If False, ``bc1`` and ``bc2`` are 1, whatever `step` is.
     grad_scale : float, optional
         What to multiply the gradient by, at least 0: to undo the scale of a loss, to clip (see `clip_coefficient`),
-        or both. (PyTorch's fused optimisers divide by their attribute of this name.)
+        or both. PyTorch's fused optimisers divide by their attribute of this name instead.
     skip_nonfinite : bool, optional
         If True, the gradients of this call are looked through first. If one, times `grad_scale`, is infinite or NaN,
         nothing changes. If False, such a gradient makes its parameter NaN for good.

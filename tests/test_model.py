@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from bits import assert_same_bits
 from cases import LAYOUTS, SIXTEEN_BIT, cases_with, isa, on_every_level, reference
+from optimizers import numpy_adam
 from test_bad_input import refuses
 
 import pyreg
@@ -339,3 +340,31 @@ def test_the_average_of_many_steps_is_the_weighted_mean_of_all_parameters(impl, 
         seen.append(param.copy())
     weights = 0.1 * 0.9 ** np.arange(199, -1, -1)
     np.testing.assert_allclose(ema, weights @ np.array(seen), rtol=1e-12, atol=1e-14)
+
+
+# --- accuracy
+
+
+@pytest.mark.parametrize("name", ["adam_update", "adamw_update"])
+@pytest.mark.parametrize("exp_avg_dtype", [F32, *SIXTEEN_BIT[1:]])
+@pytest.mark.parametrize("grad_dtype", [F32, *SIXTEEN_BIT])
+def test_1000_steps_in_mixed_precision_are_near_float64_mathematics(impl, rng, name, grad_dtype, exp_avg_dtype):
+    """float64 gets the same rounded gradients."""
+    size, lr = 500, 1e-3
+    exact = [rng.normal(size=size), np.zeros(size), np.zeros(size)]
+    made = [exact[0].astype(F32), np.zeros(size, exp_avg_dtype), np.zeros(size, F32)]
+    start = np.sqrt(np.mean(exact[0] ** 2))
+    scale = 10.0 ** rng.uniform(-3, 1, size)
+    for step in range(1, 1001):
+        grad = (scale * (exact[0] + rng.normal(size=size))).astype(grad_dtype)
+        numbers = {"lr": lr, "weight_decay": 0.01, "betas": (0.9, 0.999), "eps": 1e-8}
+        numpy_adam(exact, grad.astype(F64), step, decoupled=name == "adamw_update", **numbers)
+        assert getattr(impl, name)(made[0], grad, *made[1:], step=step, **numbers)
+    error = np.sqrt(np.mean((made[0] - exact[0]) ** 2))
+    # 1000 roundings of the parameter by up to half a unit add up like a random walk. In bfloat16, exp_avg is off by up
+    # to 4 %: it moves by a tenth of its distance to the gradient, and less than half a unit is lost. So are 1000 changes
+    # of size lr or less.
+    bound = 1000**0.5 * 2**-24 * start
+    if exp_avg_dtype != F32:
+        bound += 1000**0.5 * lr * 0.04
+    assert error < bound

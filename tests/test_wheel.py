@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(not (ROOT / "CMakeLists.txt").exists(), reason="needs the whole checkout"),
 ]
 
-# What pip installs as PyTorch. From some indexes, a bare "torch" brings gigabytes of CUDA.
+# What pip installs as PyTorch, and for its own tests. From some indexes, a bare "torch" brings gigabytes of CUDA.
 TORCH = os.environ.get("PYREG_TEST_TORCH", "")
 
 # The folder of an existing sdist. Without it, one is built.
@@ -135,9 +135,9 @@ def test_what_depends_on_the_build_passes_on_the_installed_wheel(python, sdist, 
 
 
 # PyTorch brings a second OpenMP runtime into the process, and both libraries' threads are at work. These tests
-# involve threads, or compare bits on several of them.
+# involve threads, compare bits on several of them, or take PyTorch's own list of optimiser configurations.
 BESIDE_PYTORCH = "test_threads or test_transformer"
-AND_THE_BITS = " or every_thread_count or past_the_caches or test_properties"
+AND_THE_BITS = " or every_thread_count or past_the_caches or test_properties or test_torch_optimizers"
 
 
 @pytest.mark.parametrize(
