@@ -361,9 +361,9 @@ def test_1000_steps_in_mixed_precision_are_near_float64_mathematics(impl, rng, n
         numpy_adam(exact, grad.astype(F64), step, decoupled=name == "adamw_update", **numbers)
         assert getattr(impl, name)(made[0], grad, *made[1:], step=step, **numbers)
     error = np.sqrt(np.mean((made[0] - exact[0]) ** 2))
-    # 1000 roundings of the parameter by up to half a unit add up like a random walk. In bfloat16, exp_avg is off by up
-    # to 4 %: it moves by a tenth of its distance to the gradient, and less than half a unit is lost. So are 1000 changes
-    # of size lr or less.
+    # 1000 roundings of the parameter by up to half a unit add up like a random walk. In bfloat16, exp_avg is off by
+    # up to 4 %: it moves by a tenth of its distance to the gradient, and less than half a unit is lost. So are 1000
+    # changes of size lr or less.
     bound = 1000**0.5 * 2**-24 * start
     if exp_avg_dtype != F32:
         bound += 1000**0.5 * lr * 0.04
