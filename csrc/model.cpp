@@ -22,7 +22,20 @@ bool fits(int role, Type type, Type param) {
 struct Span {
   const char *begin, *end;
   bool written;
+
+  bool operator<(const Span& other) const { return begin < other.begin; }
 };
+
+// Whether nothing that is written is in another span too. The spans are in order.
+bool no_written_span_overlaps(const Span* begin, const Span* end) {
+  const char *furthest = nullptr, *furthest_written = nullptr;  // of the spans before
+  for (const Span* span = begin; span != end; ++span) {
+    if (span->begin < (span->written ? furthest : furthest_written)) return false;
+    furthest = std::max(furthest, span->end);
+    if (span->written) furthest_written = std::max(furthest_written, span->end);
+  }
+  return true;
+}
 
 Precision precision_of(const UpdateArrays& arrays, bool is_double) {
   for (const Precision precision : {Precision::same, Precision::bfloat16, Precision::master}) {
@@ -94,24 +107,22 @@ void Model::add_tensor(Arguments& a, PyObject* const* objects) {
   tensors_.push_back(tensor);
 }
 
-// Whether nothing that is written is anything else too.
 bool Model::are_disjoint() const {
-  std::vector<Span> spans;
-  spans.reserve(kRoles * tensors_.size());
-  // Arrays of one role were often made one after the other, so the spans are almost in order before they are sorted.
+  Span few[kRoles];
+  std::vector<Span> many(tensors_.size() == 1 ? 0 : kRoles * tensors_.size());
+  Span *const begin = many.empty() ? few : many.data(), *end = begin;
+  // Arrays of one role were often made one after the other, so the spans are runs in order, which a stable sort
+  // merges without many branches that go either way.
   for (int role = 0; role < kRoles; ++role)
     for (const Tensor& tensor : tensors_) {
       const auto [data, type] = tensor.arrays.of[role];
-      if (data && tensor.size > 0) spans.push_back({data, data + tensor.size * bytes_of(type), role != kGrad});
+      if (data && tensor.size > 0) *end++ = {data, data + tensor.size * bytes_of(type), role != kGrad};
     }
-  std::stable_sort(spans.begin(), spans.end(), [](const Span& a, const Span& b) { return a.begin < b.begin; });
-  const char *end = nullptr, *written_end = nullptr;  // of the spans before
-  for (const Span& span : spans) {
-    if (span.begin < (span.written ? end : written_end)) return false;
-    end = std::max(end, span.end);
-    if (span.written) written_end = std::max(written_end, span.end);
-  }
-  return true;
+  if (many.empty())
+    std::sort(begin, end);
+  else
+    std::stable_sort(begin, end);
+  return no_written_span_overlaps(begin, end);
 }
 
 bool Model::all_finite(double scale) const {
