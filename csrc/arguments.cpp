@@ -264,6 +264,12 @@ int64_t Arguments::integer(int64_t low, int64_t high) {
   return static_cast<int64_t>(value);
 }
 
+uint64_t Arguments::natural() {
+  uint64_t value = 0;
+  require(as_uint64(object(), value));
+  return value;
+}
+
 bool Arguments::flag() {
   PyObject* const argument = object();
   require(argument == Py_True || argument == Py_False);

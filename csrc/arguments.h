@@ -157,6 +157,7 @@ class Arguments {
 
   double number(double low = 0, double below = std::numeric_limits<double>::infinity());
   double finite(Type type);
+  uint64_t natural();  // below 2**64
   int64_t integer(int64_t low, int64_t high = std::numeric_limits<int64_t>::max());
   bool flag();
   // An axis of x, counted from the first.

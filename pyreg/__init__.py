@@ -18,6 +18,8 @@ except ModuleNotFoundError as error:
 from pyreg import reference
 from pyreg._config import show_config as show_config
 from pyreg._functions import *  # noqa: F403
+from pyreg._schedules import warmup_cosine as warmup_cosine
+from pyreg._schedules import warmup_linear as warmup_linear
 from pyreg._threads import get_num_threads as get_num_threads
 from pyreg._threads import num_threads as num_threads
 from pyreg._threads import set_num_threads as set_num_threads
@@ -31,6 +33,8 @@ __all__ = [
     "reference",
     "set_num_threads",
     "show_config",
+    "warmup_cosine",
+    "warmup_linear",
 ]
 
 

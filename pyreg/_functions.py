@@ -9,6 +9,7 @@ from pyreg._dropout_add_layer_norm import dropout_add_layer_norm_backward as dro
 from pyreg._dropout_add_layer_norm import dropout_add_layer_norm_forward as dropout_add_layer_norm_forward
 from pyreg._dropout_add_rms_norm import dropout_add_rms_norm_backward as dropout_add_rms_norm_backward
 from pyreg._dropout_add_rms_norm import dropout_add_rms_norm_forward as dropout_add_rms_norm_forward
+from pyreg._fold_in import fold_in as fold_in
 from pyreg._gelu_dropout import gelu_dropout_backward as gelu_dropout_backward
 from pyreg._gelu_dropout import gelu_dropout_forward as gelu_dropout_forward
 from pyreg._global_norm import clip_coefficient as clip_coefficient

@@ -34,8 +34,12 @@ cpu: str = pyreg.show_config("dicts")["machine"]["cpu"]
 penalty: float = pyreg.l2_penalty([x, weight], 0.1)
 coefficient: float = pyreg.clip_coefficient(pyreg.global_norm([x, weight]), 1.0)
 norm: float = pyreg.norm_combine([pyreg.norm_partial(x), pyreg.norm_partial([weight])])
+key = pyreg.fold_in(key, 3, np.int64(100))
+lr: float = pyreg.warmup_cosine(1, 1e-3, warmup=10, total=100) + pyreg.warmup_linear(1, 1e-3, warmup=10, total=100)
 params, grads, exp_avgs, exp_avg_sqs = ([x.copy(), weight.copy()] for _ in range(4))
-applied: bool = pyreg.adamw_update(params, grads, exp_avgs, exp_avg_sqs, step=1, param_out=[x, weight])
+applied: bool = pyreg.adamw_update(key = pyreg.fold_in(key, 3, np.int64(100))
+lr: float = pyreg.warmup_cosine(1, 1e-3, warmup=10, total=100) + pyreg.warmup_linear(1, 1e-3, warmup=10, total=100)
+params, grads, exp_avgs, exp_avg_sqs, step=1, param_out=[x, weight])
 pyreg.sgd_update((x,), (x.copy(),), step=1)
 with pyreg.num_threads(2):
     pyreg.reference.layer_norm([[1.0, 2.0]]).sum()
