@@ -37,9 +37,7 @@ norm: float = pyreg.norm_combine([pyreg.norm_partial(x), pyreg.norm_partial([wei
 key = pyreg.fold_in(key, 3, np.int64(100))
 lr: float = pyreg.warmup_cosine(1, 1e-3, warmup=10, total=100) + pyreg.warmup_linear(1, 1e-3, warmup=10, total=100)
 params, grads, exp_avgs, exp_avg_sqs = ([x.copy(), weight.copy()] for _ in range(4))
-applied: bool = pyreg.adamw_update(key = pyreg.fold_in(key, 3, np.int64(100))
-lr: float = pyreg.warmup_cosine(1, 1e-3, warmup=10, total=100) + pyreg.warmup_linear(1, 1e-3, warmup=10, total=100)
-params, grads, exp_avgs, exp_avg_sqs, step=1, param_out=[x, weight])
+applied: bool = pyreg.adamw_update(params, grads, exp_avgs, exp_avg_sqs, step=1, param_out=[x, weight])
 pyreg.sgd_update((x,), (x.copy(),), step=1)
 with pyreg.num_threads(2):
     pyreg.reference.layer_norm([[1.0, 2.0]]).sum()
