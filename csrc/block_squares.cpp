@@ -18,24 +18,24 @@ double sum_of_block(int64_t n, const S* x, Beyond beyond) {
   return std::isfinite(smaller) ? -smaller : sum;
 }
 
-}  // namespace
-
-int64_t count_blocks(const std::vector<Array>& arrays) {
-  int64_t blocks = 0;
-  for (const Array& array : arrays) blocks += blocks_of(array.size, kSquaresBlock);
-  return blocks;
+// The place of each array's first block among all blocks, then the number of all blocks.
+std::vector<int64_t> first_blocks_of(const std::vector<Array>& arrays) {
+  std::vector<int64_t> first_blocks = {0};
+  for (const Array& array : arrays)
+    first_blocks.push_back(first_blocks.back() + blocks_of(array.size, kSquaresBlock));
+  return first_blocks;
 }
 
+}  // namespace
+
+int64_t count_blocks(const std::vector<Array>& arrays) { return first_blocks_of(arrays).back(); }
+
 void sum_squares(const std::vector<Array>& arrays, Beyond beyond, double* sums) {
-  std::vector<int64_t> first_blocks;
-  int64_t blocks = 0, bytes = 0;
-  for (const Array& array : arrays) {
-    first_blocks.push_back(blocks);
-    blocks += blocks_of(array.size, kSquaresBlock);
-    bytes += array.bytes;
-  }
+  const std::vector<int64_t> first_blocks = first_blocks_of(arrays);
+  int64_t bytes = 0;
+  for (const Array& array : arrays) bytes += array.bytes;
   const ReleasedGil released;
-  parallel_blocks(blocks, 1, bytes, [&](int64_t block, int64_t) {
+  parallel_blocks(first_blocks.back(), 1, bytes, [&](int64_t block, int64_t) {
     const auto first = std::upper_bound(first_blocks.begin(), first_blocks.end(), block) - 1;
     const Array& x = arrays[first - first_blocks.begin()];
     const int64_t begin = (block - *first) * kSquaresBlock, n = std::min(kSquaresBlock, x.size - begin);

@@ -9,7 +9,7 @@ import numpy as np
 
 from pyreg._dtypes import compute_dtype
 from pyreg.reference.results import wide
-from pyreg.reference.update import all_finite, lerp, store, tensors
+from pyreg.reference.update import all_finite, lerp, scaled_gradient, store, tensors
 
 
 def power(base: float, exponent: int) -> float:
@@ -65,9 +65,7 @@ def update(
         if eps_hat == 0 and eps != 0:
             eps_hat = np.finfo(scalar).smallest_subnormal
         p = wide(param)
-        g = scalar(-grad_scale if maximize else grad_scale) * wide(grad)
-        if weight_decay != 0 and not decoupled:
-            g = g + scalar(weight_decay) * p
+        g = scaled_gradient(p, grad, grad_scale, maximize, 0.0 if decoupled else weight_decay)
         m = lerp(wide(exp_avg), g, beta1)
         v = scalar(beta2) * wide(exp_avg_sq) + scalar(1 - beta2) * g * g
         exp_avg[...], exp_avg_sq[...] = m, v

@@ -6,7 +6,7 @@ from typing import Any
 
 from pyreg._dtypes import compute_dtype
 from pyreg.reference.results import wide
-from pyreg.reference.update import all_finite, store, tensors
+from pyreg.reference.update import all_finite, scaled_gradient, store, tensors
 
 
 def sgd_update(
@@ -32,9 +32,7 @@ def sgd_update(
     for param, grad, momentum_buffer, ema, param_out in tensors(*arrays):
         scalar = compute_dtype(param.dtype).type
         p = wide(param)
-        g = scalar(-grad_scale if maximize else grad_scale) * wide(grad)
-        if weight_decay != 0:
-            g = g + scalar(weight_decay) * p
+        g = scaled_gradient(p, grad, grad_scale, maximize, weight_decay)
         if momentum != 0:
             b = g if step == 1 else scalar(momentum) * wide(momentum_buffer) + scalar(1 - dampening) * g
             momentum_buffer[...] = b

@@ -27,6 +27,14 @@ def all_finite(grads: Any, grad_scale: float) -> bool:
     return True
 
 
+def scaled_gradient(p: FloatArray, grad: FloatArray, grad_scale: float, maximize: bool, decay: float) -> FloatArray:
+    """The scaled gradient, with its sign turned to maximise, and with a coupled decay of p."""
+    scalar = p.dtype.type
+    g = scalar(-grad_scale if maximize else grad_scale) * wide(grad)
+    made: FloatArray = g + scalar(decay) * p if decay != 0 else g
+    return made
+
+
 def lerp(start: FloatArray, end: FloatArray, decay: float) -> FloatArray:
     """decay * start + (1 - decay) * end, from the nearer of the two: with decay = 0 it is exactly `end`."""
     scalar = end.dtype.type
