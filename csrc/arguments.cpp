@@ -158,6 +158,18 @@ Array Arguments::dense_of(PyObject* object, bool written) {
   return result;
 }
 
+std::vector<int64_t> Arguments::indices_of(PyObject* object) {
+  if (!is_ndarray(object)) return refused(std::vector<int64_t>());
+  const auto& proxy = *py::detail::array_proxy(object);
+  const auto* descr = reinterpret_cast<const py::detail::PyArrayDescr_Proxy*>(proxy.descr);
+  const bool is_int64 = (descr->type_num == npy_api::NPY_LONG_ && sizeof(long) == sizeof(int64_t)) ||
+                        descr->type_num == npy_api::NPY_LONGLONG_;
+  if (!is_int64 || descr->byteorder == kSwapped || proxy.nd != 1 || (proxy.flags & kReadable) != kReadable)
+    return refused(std::vector<int64_t>());
+  const auto* const first = static_cast<const int64_t*>(static_cast<const void*>(proxy.data));
+  return {first, first + proxy.dimensions[0]};
+}
+
 std::vector<Array> Arguments::arrays(Reference& list) {
   PyObject* const argument = object();
   list = items_of(argument);

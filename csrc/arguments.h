@@ -178,6 +178,8 @@ class Arguments {
   // `object` as an array of floats whose elements fill a piece of memory, in the order of its axes or of others;
   // rejected unless the kernels can read it, or, if `written`, write to it.
   Array dense_of(PyObject* object, bool written);
+  // The elements of a 1-D array of int64.
+  std::vector<int64_t> indices_of(PyObject* object);
   // An array, or all arrays of a list, each of a floating type. Those of a list live as long as `list`.
   std::vector<Array> arrays(Reference& list);
 

@@ -1,72 +1,57 @@
 // The arrays of an update: of one parameter, or of all parameters of a model.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
+#include <deque>
+#include <initializer_list>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "arguments.h"
 #include "cache.h"
 #include "dispatch.h"
 #include "parallel.h"
+#include "tiles.h"
 
 namespace pyreg {
 
-// A parameter and the arrays beside it, all of the same shape and layout.
+// A parameter and the arrays beside it, all of the same shape and layout; but the gradient may have some rows alone.
 struct Tensor {
-  int64_t size;
-  int64_t place;  // of its first element among those of the model
-  bool is_double;
-  UpdateArrays arrays;
-  Precision precision;
+  int64_t size = 0;               // how many elements are updated
+  int64_t whole = 0;              // how many the parameter has
+  int64_t row = 0;                // elements in a row of the parameter, if some rows alone are updated
+  const int64_t* rows = nullptr;  // their indices; null if all are updated
+  const Tiles* tiles = nullptr;   // how to walk it, if it is not in C order and its place in the stream matters
+  uint64_t in_stream = 0;         // the place of the parameter's first element in the random stream
+  int64_t place = 0, places = 0;  // of its work in that of the model; how much there is
+  bool is_double = false;
+  bool is_random = false;  // whether one of its arrays is rounded by random numbers
+  Precision precision = Precision::other;
+  UpdateArrays arrays = {};
 
   int64_t multiple() const {
     return is_double ? kernels<double>().update_multiple : kernels<float>().update_multiple;
   }
-  // Element `at` of each array, and those after it.
-  UpdateArrays from(int64_t at) const {
-    UpdateArrays part = arrays;
-    for (Stored& array : part.of)
-      if (array.data) array.data += at * bytes_of(array.type);
-    return part;
-  }
+  // Element `at` of each array, and those after it; but element `grad_at` of the gradient.
+  UpdateArrays from(int64_t at, int64_t grad_at) const;
 };
 
-// A copy of what is left of a tensor's arrays after the multiple that the kernels take, followed by zeros.
-class Tail {
- public:
-  // count: what is left; size: what the copy has.
-  Tail(const UpdateArrays& arrays, int64_t count, int64_t size);
-  Tail(const Tail&) = delete;
+// Which arrays are rounded by random numbers, and which numbers those are.
+struct Rounding {
+  bool is_random[kRoles] = {};
+  uint64_t key = 0, offset = 0;
 
-  const UpdateArrays& arrays() const { return copy_; }
-  // Copies back all but the gradient.
-  void write() const;
-
- private:
-  const UpdateArrays original_;
-  const int64_t count_;
-  UpdateArrays copy_;
-  alignas(kLineBytes) char bytes_[kRoles][kGroupBytes];
+  bool is_any() const;
 };
-
-// Calls run(n, arrays) for the elements begin, ..., end - 1, with n a multiple of `multiple`.
-template <typename Run>
-void in_multiples(const Tensor& tensor, int64_t begin, int64_t end, int64_t multiple, Run run) {
-  const int64_t left = (end - begin) % multiple, whole = end - begin - left;
-  if (whole > 0) run(whole, tensor.from(begin));
-  if (left == 0) return;
-  const Tail rest(tensor.from(begin + whole), left, multiple);
-  run(multiple, rest.arrays());
-  rest.write();
-}
 
 // What all updates take beside the numbers of their own.
 struct UpdateOptions {
-  bool maximize;
-  double grad_scale;
-  bool skip_nonfinite;
-  double ema_decay;
+  bool maximize = false;
+  double grad_scale = 1;
+  bool skip_nonfinite = false;
+  double ema_decay = 0;
+  Rounding rounding = {};
 
   template <typename T>
   UpdateScalars<T> scalars() const {
@@ -74,6 +59,19 @@ struct UpdateOptions {
             static_cast<T>(1 - ema_decay)};
   }
 };
+
+// What to do with n neighbouring elements of a tensor's arrays. n is a multiple of what the kernels take.
+class PieceWork {
+ public:
+  virtual void run(const Tensor& tensor, int64_t n, const UpdateArrays& arrays,
+                   const RandomNumbers* random) const = 0;
+
+ protected:
+  ~PieceWork() = default;
+};
+
+// The name of an array in Python, and its role.
+using NamedRole = std::pair<std::string_view, Role>;
 
 // All parameters of a call, with the arrays beside them.
 class Model {
@@ -87,15 +85,8 @@ class Model {
     objects_[role] = argument == Py_None ? nullptr : argument;
     return objects_[role] != nullptr;
   }
-  // Takes what every update takes last.
-  UpdateOptions take_options(Arguments& a, bool maximize) {
-    const double grad_scale = a.number();
-    const bool skip_nonfinite = a.flag();
-    take_optional(a, kEma);
-    const double ema_decay = a.number(0, 1);
-    take_optional(a, kParamOut);
-    return {maximize, grad_scale, skip_nonfinite, ema_decay};
-  }
+  // Takes what every update takes last. states: those that may be rounded by random numbers.
+  UpdateOptions take_options(Arguments& a, bool maximize, std::initializer_list<NamedRole> states);
   // Reads what was taken.
   void read(Arguments& a, const UpdateOptions& options);
 
@@ -103,48 +94,42 @@ class Model {
   // Python. scalars(T{}): those of the parameters that are computed in T. kernel: finds the kernel in a table.
   template <typename Scalars, typename Kernel>
   Reference update(const UpdateOptions& options, Scalars scalars, Kernel kernel) const {
-    return Reference(PyBool_FromLong([&] {
-      const ReleasedGil released;
-      if (options.skip_nonfinite && !all_finite(options.grad_scale)) return false;
-      const auto floats = scalars(float{});
-      const auto doubles = scalars(double{});
-      each_piece(bytes_, [&](const Tensor& tensor, int64_t begin, int64_t end) {
-        in_multiples(tensor, begin, end, tensor.multiple(), [&](int64_t n, const UpdateArrays& arrays) {
-          if (tensor.is_double)
-            kernel(kernels<double>())(n, arrays, tensor.precision, doubles);
-          else
-            kernel(kernels<float>())(n, arrays, tensor.precision, floats);
-        });
-      });
-      return true;
-    }()));
+    struct Work final : PieceWork {
+      Work(Scalars& scalars, Kernel& find) : floats(scalars(float{})), doubles(scalars(double{})), kernel(find) {}
+      void run(const Tensor& tensor, int64_t n, const UpdateArrays& arrays,
+               const RandomNumbers* random) const override {
+        if (tensor.is_double)
+          kernel(kernels<double>())(n, arrays, random, tensor.precision, doubles);
+        else
+          kernel(kernels<float>())(n, arrays, random, tensor.precision, floats);
+      }
+
+      decltype(scalars(float{})) floats;
+      decltype(scalars(double{})) doubles;
+      Kernel& kernel;
+    };
+    const Work work(scalars, kernel);
+    return Reference(PyBool_FromLong(update(options, work)));
   }
 
  private:
-  void add_tensor(Arguments& a, PyObject* const* objects);
+  void add_tensor(Arguments& a, PyObject* const* objects, PyObject* rows, const Rounding& rounding);
+  void read_rows(Arguments& a, PyObject* object, const Array& param, Tensor& tensor);
   bool are_disjoint() const;
-  bool all_finite(double scale) const;
 
-  // Calls run(tensor, begin, end) for pieces of all tensors, on as many threads as are useful. bytes: moved by all.
+  bool update(const UpdateOptions& options, const PieceWork& work) const;
+  bool all_finite(double scale) const;
   template <typename Run>
-  void each_piece(int64_t bytes, Run run) const {
-    parallel_blocks(places_, update_block(bytes), bytes, [&](int64_t begin, int64_t end) {
-      const auto before = [](int64_t place, const Tensor& tensor) {
-        return place < tensor.place;
-      };
-      auto tensor = std::upper_bound(tensors_.begin(), tensors_.end(), begin, before) - 1;
-      for (; tensor != tensors_.end() && tensor->place < end; ++tensor) {
-        const int64_t from = std::max<int64_t>(begin - tensor->place, 0);
-        const int64_t to = std::min(end - tensor->place, tensor->size);
-        if (from < to) run(*tensor, from, to);
-      }
-    });
-  }
+  void each_part(int64_t bytes, Run run) const;
 
   PyObject* objects_[kRoles] = {};
-  Reference lists_[kRoles];
+  PyObject* rows_object_ = nullptr;
+  Reference lists_[kRoles], rows_list_;
   std::vector<Tensor> tensors_;
+  std::deque<Tiles> tiles_;
+  std::vector<std::vector<int64_t>> rows_;
   int64_t places_ = 0, bytes_ = 0, grad_bytes_ = 0;
+  uint64_t in_stream_ = 0;  // elements so far
 };
 
 }  // namespace pyreg

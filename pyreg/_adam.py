@@ -8,6 +8,7 @@ from typing import Any, SupportsIndex
 import numpy.typing as npt
 
 from pyreg import _check, _core, _model
+from pyreg._model import Rounding
 from pyreg._results import FloatArray
 
 
@@ -30,6 +31,10 @@ def adamw_update(
     ema: FloatArray | Sequence[FloatArray] | None = None,
     ema_decay: float = 0.999,
     param_out: FloatArray | Sequence[FloatArray] | None = None,
+    rows: npt.ArrayLike | Sequence[npt.ArrayLike | None] | None = None,
+    rounding: Rounding = "nearest",
+    key: SupportsIndex | None = None,
+    offset: SupportsIndex = 0,
 ) -> bool:
     """Update parameters in place by AdamW: Adam with decoupled weight decay.
 
@@ -88,6 +93,21 @@ def adamw_update(
     param_out : ndarray of float32, float16 or bfloat16, param's shape, or a list of them, optional
         **Overwritten** with the updated `param`, rounded to this dtype: the copy of float32 parameters that a model
         computes with. float64 if `param` is float64. Aligned, writeable, and laid out as `param` is.
+    rows : array_like of int, 1-D, or a list with one or None for each parameter, optional
+        The rows to update, of a parameter such as an embedding: indices along its first axis, each at most once
+        (`sum_duplicate_rows`). `grad` has these rows alone, in this order, so its shape is ``(len(rows),
+        *param.shape[1:])``. Other rows, and their states, stay as they are: they do not decay either. `param` must be
+        in C order.
+    rounding : {"nearest", "stochastic"}, or a dict of them by argument name, optional
+        How arrays of 16 bits are rounded where they are written: to the nearest neighbour; or to one of both by
+        chance, so that the mean is right (Notes). A dict such as ``{"param": "stochastic"}`` chooses for `param`,
+        `exp_avg`, `exp_avg_sq`, `ema` and `param_out`; others are rounded to nearest.
+    key : int, optional
+        The key of the random numbers, in [0, 2**64). Required for stochastic rounding. Take a new one at each step:
+        ``fold_in(key, step)``.
+    offset : int, optional
+        The place in the random stream of the first element: the arrays of a list follow each other. `offset` plus the
+        number of elements must be at most 2**64.
 
     Returns
     -------
@@ -113,6 +133,11 @@ def adamw_update(
     Arrays of 16 bits are computed in float32 and rounded to nearest, ties to even, where they are written. `ema` and
     `param_out` are computed from `param` as it is stored; `max_exp_avg_sq`, from `exp_avg_sq` as it is stored.
 
+    Stochastic rounding takes the upper neighbour with the probability that makes the expectation exact [3]_: what
+    rounding to nearest loses at each step is there on average. A finite number never becomes infinite by it.
+    `max_exp_avg_sq` is always rounded to nearest. An element's random numbers depend on `key` and on its place in C
+    order alone, so neither threads nor memory layouts nor a cut into several calls change them.
+
     What a dtype cannot hold is lost. In float32 with ``beta2=0.999``, gradients below 8e-22 leave `exp_avg_sq` at 0.
     Those above 1.8e19 make it infinite in time, above 6e20 at once; then the parameter never moves again, except for
     the decay. A decay with ``lr * weight_decay`` below 3e-8, half a unit in the last place, does nothing where there
@@ -124,6 +149,8 @@ def adamw_update(
     .. [1] I. Loshchilov, F. Hutter, "Decoupled Weight Decay Regularization", ICLR 2019,
        arXiv:1711.05101. The defaults and the position of eps follow PyTorch.
     .. [2] S. J. Reddi, S. Kale, S. Kumar, "On the Convergence of Adam and Beyond", ICLR 2018.
+    .. [3] S. Gupta, A. Agrawal, K. Gopalakrishnan, P. Narayanan, "Deep Learning with Limited Numerical Precision",
+       ICML 2015.
 
     Examples
     --------
@@ -144,10 +171,19 @@ def adamw_update(
     True
     >>> params[1]
     array([0.75, 0.75, 0.75], dtype=float32)
+
+    Two rows of an embedding:
+
+    >>> param, exp_avg, exp_avg_sq = np.zeros((4, 2)), np.zeros((4, 2)), np.zeros((4, 2))
+    >>> pyreg.adamw_update(param, np.ones((2, 2)), exp_avg, exp_avg_sq, step=1, lr=0.25, rows=[3, 1])
+    True
+    >>> param[:, 0].round(6)
+    array([ 0.  , -0.25,  0.  , -0.25])
     """
     applied: bool = _core.adamw_update(
         param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay, max_exp_avg_sq, maximize,
-        bias_correction, grad_scale, skip_nonfinite, ema, ema_decay, param_out, arguments,
+        bias_correction, grad_scale, skip_nonfinite, ema, ema_decay, param_out, rows, rounding, key, offset,
+        arguments,
     )  # fmt: skip
     return applied
 
@@ -171,6 +207,10 @@ def adam_update(
     ema: FloatArray | Sequence[FloatArray] | None = None,
     ema_decay: float = 0.999,
     param_out: FloatArray | Sequence[FloatArray] | None = None,
+    rows: npt.ArrayLike | Sequence[npt.ArrayLike | None] | None = None,
+    rounding: Rounding = "nearest",
+    key: SupportsIndex | None = None,
+    offset: SupportsIndex = 0,
 ) -> bool:
     """Update parameters in place by classic Adam, with coupled weight decay.
 
@@ -186,6 +226,8 @@ def adam_update(
         The coefficient of the L2 penalty, at least 0. Adam divides the decay, as part of the gradient,
         by the gradient's size, so weights with large gradients decay less.
     max_exp_avg_sq, maximize, bias_correction, grad_scale, skip_nonfinite, ema, ema_decay, param_out
+        As in `adamw_update`.
+    rows, rounding, key, offset
         As in `adamw_update`.
 
     Returns
@@ -215,7 +257,8 @@ def adam_update(
     """
     applied: bool = _core.adam_update(
         param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay, max_exp_avg_sq, maximize,
-        bias_correction, grad_scale, skip_nonfinite, ema, ema_decay, param_out, arguments,
+        bias_correction, grad_scale, skip_nonfinite, ema, ema_decay, param_out, rows, rounding, key, offset,
+        arguments,
     )  # fmt: skip
     return applied
 

@@ -33,6 +33,7 @@ class Of(Enum):
     BLOCK = auto()  # 16,384 elements of x in C order
     ALL = auto()  # all of x: one number
     CALL = auto()  # the call: one truth value
+    SOME = auto()  # some rows along the first axis: integers, their indices. The gradient has these rows alone
 
     def shape(self, x: Shape) -> Shape:
         blocks = -(-math.prod(x) // BLOCK)
@@ -105,6 +106,9 @@ class Case:
         for name, of in self.arrays.items():
             made[name] = valid(name, draw(rng, of.shape(shape), self.dtype_of(name, dtype, in_float32)))
         made |= {name: shape if name == "shape" else value for name, value in self.numbers.items()} | changes
+        if made.get("rows") is Of.SOME:
+            made["rows"] = np.arange(0, shape[0], 2)
+            made["grad"] = made["grad"][made["rows"]]
         chosen = {name: of for name, of in made.items() if isinstance(of, Of)}
         made |= {name: valid(name, draw(rng, of.shape(shape), dtype)) for name, of in chosen.items()}
         if self.statistics and made[self.statistics[1]] is not None:
@@ -128,17 +132,22 @@ class Case:
             made["shape"] = (part.stop - part.start, *shape[1:])
         if "offset" in made:
             made["offset"] += part.start * (1 if self.samples else math.prod(shape[1:]))
+        if made.get("rows") is not None:
+            inside = (arguments["rows"] >= part.start) & (arguments["rows"] < part.stop)
+            made |= {"rows": arguments["rows"][inside] - part.start, "grad": arguments["grad"][inside]}
         return made
 
     def rows_of(self, arguments: Arguments) -> list[str]:
         """The arrays in the arguments that have an element for each element of x, or for each row."""
         whole = {name for name, of in self.arrays.items() if of not in (Of.ELEMENT, Of.ROW)}
+        some = {"rows", "grad"} if arguments.get("rows") is not None else set()
         given = [name for name in (*self.arrays, *self.numbers) if isinstance(arguments.get(name), np.ndarray)]
-        return [name for name in given if name not in whole]
+        return [name for name in given if name not in whole | some]
 
     def variants_of(self, shape: Shape, dtype: Any) -> list[Arguments]:
-        """The variants that suit an x of this shape and dtype: a causal mask needs two axes."""
-        variants = [v for v in self.variants if not v.get("causal") or len(shape) > 1]
+        """The variants that suit an x of this shape and dtype: a causal mask needs two axes, rows need one."""
+        variants = [v for v in self.variants if len(shape) > 1 or not v.get("causal")]
+        variants = [v for v in variants if len(shape) > 0 or not v.get("rows")]
         return [{}, *variants, *(self.mixed if dtype in sixteen_bit_dtypes() else [])]
 
     @property
@@ -289,9 +298,14 @@ def update(function: str, states: Sequence[str], numbers: Arguments, *variants: 
     arrays = dict.fromkeys(("param", "grad", *states, *copies), Of.ELEMENT)
     numbers = {"step": 3, "lr": 0.01, "weight_decay": 0.1, "maximize": False} | numbers
     numbers |= {"grad_scale": 0.7, "skip_nonfinite": False, "ema_decay": 0.9}
+    stream: Arguments = {"rows": None, "rounding": "nearest", "key": None, "offset": 2**36 + 3}
+    numbers |= stream
+    key = DROPOUT["key"]
     every: list[Arguments] = [{"step": 1}, {"step": 1000}, {"maximize": True}, {"weight_decay": 0.0}]
     every += [{"ema": None, "grad_scale": 1.0}, {"param_out": None, "skip_nonfinite": True, "ema_decay": 0.25}]
     every += [{"grad_scale": 3e38, "skip_nonfinite": True}]  # beyond float32, so nothing changes
+    every += [{"rounding": "stochastic", "key": key}, {"rounding": {"param": "stochastic"}, "key": key, "ema": None}]
+    every += [{"rows": Of.SOME}, {"rows": Of.SOME, "rounding": "stochastic", "key": key}]
     return Case(
         function,
         arrays,

@@ -12,6 +12,7 @@ from numbers import Real
 from typing import Any, Literal, SupportsIndex
 
 import numpy as np
+import numpy.typing as npt
 
 from pyreg._dtypes import FLOATS, beside, compute_dtype, either, name_of
 from pyreg._results import FloatArray
@@ -113,11 +114,16 @@ def dropout(
             "key must be given if p > 0, got None; a forward pass takes a new one, such as pyreg.random_key(), its "
             "backward pass the same"
         )
+    key = 0 if key is None else random_key(key)
+    return p, key, integer("offset", offset, low=0, high=2**64 - max(1, size)), training
+
+
+def random_key(key: SupportsIndex) -> int:
+    """The argument `key`, which is not None."""
     try:
-        key = 0 if key is None else integer("key", key, low=0, high=2**64 - 1)
+        return integer("key", key, low=0, high=2**64 - 1)
     except TypeError as error:
         raise TypeError(f"{error}; draw one with pyreg.random_key()") from None
-    return p, key, integer("offset", offset, low=0, high=2**64 - max(1, size)), training
 
 
 def drops(p: float) -> bool:
@@ -146,6 +152,22 @@ def betas(value: tuple[float, float]) -> tuple[float, float]:
 
 
 # --- arrays to read
+
+
+def indices(name: str, value: Any) -> npt.NDArray[np.int64]:
+    """A 1-D array of indices, which may be out of range. Copied only if necessary."""
+    refuse_masked(name, value)
+    array = as_numpy(name, value)
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"{name} must be integers, got {array.dtype}")
+    if array.ndim != 1:
+        raise ValueError(f"{name} must be a 1-D array of indices, got shape {array.shape}")
+    if array.dtype.kind == "u" and array.size and array.max() > 2**63 - 1:
+        raise ValueError(f"{name} must be below 2**63, got {array.max()}")
+    flags = array.flags
+    if type(value) is np.ndarray and array.dtype == np.int64 and flags.forc and flags.aligned:
+        return value
+    return array.astype(np.int64)
 
 
 def array(

@@ -50,7 +50,7 @@ def digest(twin: ModuleType, case: Case, dtype: Any) -> str:
 
 def inputs(case: Case, variant: Arguments, shape: Shape, dtype: Any) -> Arguments:
     """The arrays of the case and of its variant. Each begins at another place of the stream."""
-    changed = {name: of for name, of in variant.items() if of is None or isinstance(of, Of)}
+    changed = {name: of for name, of in variant.items() if (of is None or isinstance(of, Of)) and of is not Of.SOME}
     arrays: Arguments = {**case.arrays, **changed}
     special = SPECIAL_16 if dtype in sixteen_bit_dtypes() else SPECIAL
     wide = compute_dtype(np.dtype(dtype))

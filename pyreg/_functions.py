@@ -31,3 +31,4 @@ from pyreg._silu_dropout import silu_dropout_backward as silu_dropout_backward
 from pyreg._silu_dropout import silu_dropout_forward as silu_dropout_forward
 from pyreg._softmax_dropout import softmax_dropout_backward as softmax_dropout_backward
 from pyreg._softmax_dropout import softmax_dropout_forward as softmax_dropout_forward
+from pyreg._sum_duplicate_rows import sum_duplicate_rows as sum_duplicate_rows

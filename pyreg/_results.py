@@ -65,6 +65,13 @@ class SoftmaxDropoutForward(NamedTuple):
     rsum: FloatArray
 
 
+class RowsGradient(NamedTuple):
+    """The gradient of some rows of a parameter, each once: rows (M,), grad (M, ...)."""
+
+    rows: npt.NDArray[np.int64]
+    grad: FloatArray
+
+
 class ActivationDropoutBackward(NamedTuple):
     dx: FloatArray
     dbias: FloatArray | None

@@ -8,6 +8,7 @@ from typing import Any, SupportsIndex
 import numpy.typing as npt
 
 from pyreg import _check, _core, _model
+from pyreg._model import Rounding
 from pyreg._results import FloatArray
 
 
@@ -28,6 +29,10 @@ def sgd_update(
     ema: FloatArray | Sequence[FloatArray] | None = None,
     ema_decay: float = 0.999,
     param_out: FloatArray | Sequence[FloatArray] | None = None,
+    rows: npt.ArrayLike | Sequence[npt.ArrayLike | None] | None = None,
+    rounding: Rounding = "nearest",
+    key: SupportsIndex | None = None,
+    offset: SupportsIndex = 0,
 ) -> bool:
     """Update a parameter in place by stochastic gradient descent, with coupled weight decay.
 
@@ -57,7 +62,7 @@ def sgd_update(
         Use Nesterov's momentum. Requires a momentum and no dampening.
     maximize : bool, optional
         Maximise the objective instead of minimising it.
-    grad_scale, skip_nonfinite, ema, ema_decay, param_out
+    grad_scale, skip_nonfinite, ema, ema_decay, param_out, rows, rounding, key, offset
         As in `adamw_update`.
 
     Returns
@@ -88,7 +93,7 @@ def sgd_update(
     """
     applied: bool = _core.sgd_update(
         param, grad, momentum_buffer, step, lr, momentum, dampening, weight_decay, nesterov, maximize,
-        grad_scale, skip_nonfinite, ema, ema_decay, param_out, arguments,
+        grad_scale, skip_nonfinite, ema, ema_decay, param_out, rows, rounding, key, offset, arguments,
     )  # fmt: skip
     return applied
 

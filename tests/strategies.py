@@ -9,7 +9,7 @@ from cases import LAYOUTS, LEVELS, LIKE, SIXTEEN_BIT, bytes_moved, dtypes_of, wa
 from hypothesis import strategies as st
 
 from pyreg import _core
-from pyreg._cases import CASES
+from pyreg._cases import CASES, Of
 
 # Building a strategy takes longer than drawing from it, so all are built here, once.
 BOOLEANS = st.booleans()
@@ -36,6 +36,8 @@ OPTIONS = {  # `shape` is not drawn here: it is x's
     "grad_scale": st.floats(0, 4),
     "skip_nonfinite": BOOLEANS,
     "ema_decay": st.floats(0, 0.999),
+    "rows": st.sampled_from([None, None, Of.SOME]),
+    "rounding": st.sampled_from(["nearest", "stochastic", {"param": "stochastic"}, {"ema": "stochastic"}]),
     "return_z": BOOLEANS,
     "return_dresidual": BOOLEANS,
     "approximate": st.sampled_from(["none", "tanh"]),
@@ -103,6 +105,8 @@ def calls_of(draw, cases, shapes, dtypes):
         changes["normalized_shape"] = shape[-1:] if changes["normalized_shape"] else None
     if "offset" in changes:
         changes["offset"] = min(changes["offset"], 2**64 - max(1, shape[0], math.prod(shape)))
+    if not shape and changes.get("rows"):
+        changes["rows"] = None
     changes |= {name: None for name in case.optional if draw(BOOLEANS)}
     if changes.get("momentum_buffer", 0) is None:
         changes |= {"momentum": 0.0, "nesterov": False}

@@ -39,6 +39,9 @@ lr: float = pyreg.warmup_cosine(1, 1e-3, warmup=10, total=100) + pyreg.warmup_li
 params, grads, exp_avgs, exp_avg_sqs = ([x.copy(), weight.copy()] for _ in range(4))
 applied: bool = pyreg.adamw_update(params, grads, exp_avgs, exp_avg_sqs, step=1, param_out=[x, weight])
 pyreg.sgd_update((x,), (x.copy(),), step=1)
+rows, grad = pyreg.sum_duplicate_rows([3, 1, 3], x[:3])
+pyreg.sgd_update(x, grad, step=1, rows=rows, rounding={"param": "stochastic"}, key=key, offset=np.int64(3))
+pyreg.sgd_update([x, weight], [grad, weight], step=1, rows=[rows, None], rounding="stochastic", key=key)
 with pyreg.num_threads(2):
     pyreg.reference.layer_norm([[1.0, 2.0]]).sum()
 pyreg.set_num_threads(pyreg.get_num_threads())
@@ -55,6 +58,7 @@ pyreg.dropout(x)  # type: ignore[call-arg]
 pyreg.dropout(x, 0.1, key=0.5)  # type: ignore[arg-type]
 pyreg.dropout_mask((4, 8))  # type: ignore[call-arg]
 pyreg.sgd_update(x, z)  # type: ignore[call-arg]
+pyreg.sgd_update(x, z, step=1, rounding="up")  # type: ignore[arg-type]
 pyreg.adam_update(x, z, x, x)  # type: ignore[call-arg]
 pyreg.adamw_update(x, z, x, x)  # type: ignore[call-arg]
 pyreg.dropout_add_layer_norm_forward(x, return_z="no")  # type: ignore[arg-type]

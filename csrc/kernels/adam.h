@@ -16,14 +16,16 @@ namespace {
 //   v = beta2 * v + (1 - beta2) * g * g
 //   param -= step_size * m / (sqrt(v) + eps_hat) (+ decay * param, if decoupled)
 //
-// The loops for a known precision also assume beta1 >= 0.5, eps > 0 and one kind of decay.
-template <typename T, Precision kPrecision, Decay kDecay>
-PYREG_NOINLINE void adam_elements(int64_t n, const UpdateArrays& arrays, const AdamScalars<T>& scalars) {
+// The loops for a known precision also assume beta1 >= 0.5, eps > 0 and one kind of decay, unless they are kRandom.
+template <typename T, Precision kPrecision, Decay kDecay, bool kRandom>
+PYREG_NOINLINE void adam_elements(int64_t n, const UpdateArrays& arrays, const RandomNumbers* numbers,
+                                  const AdamScalars<T>& scalars) {
   using V = typename Native<T>::vec;
   constexpr bool kKnown = kPrecision != Precision::other;
   const UpdateArrays a = with_known_types<T, kPrecision>(arrays);  // copies, which no store can change
+  const RandomNumbers random = kRandom && numbers ? *numbers : RandomNumbers{};
   const AdamScalars<T> s = scalars;
-  const Decay decay = kKnown ? kDecay : s.decay_kind;
+  const Decay decay = kKnown && !kRandom ? kDecay : s.decay_kind;
   const bool m_near_from = kKnown || s.beta1 >= T{0.5}, denominator_may_be_0 = !kKnown && s.eps_hat == 0;
   const bool amsgrad = a[kMaxExpAvgSq].data != nullptr;
 #pragma GCC unroll 1
@@ -37,8 +39,8 @@ PYREG_NOINLINE void adam_elements(int64_t n, const UpdateArrays& arrays, const A
       exp_avg.v[k] = lerp(exp_avg.v[k], g, m_near_from, s.beta1, s.one_minus_beta1);
       exp_avg_sq.v[k] = s.beta2 * exp_avg_sq.v[k] + s.one_minus_beta2 * g * g;
     }
-    store_two<kPrecision>(a[kExpAvg], at, exp_avg);
-    store_two<kPrecision>(a[kExpAvgSq], at, exp_avg_sq);
+    store_two<kPrecision, kRandom>(a[kExpAvg], random.of[kExpAvg], at, exp_avg);
+    store_two<kPrecision, kRandom>(a[kExpAvgSq], random.of[kExpAvgSq], at, exp_avg_sq);
     if (amsgrad) {  // the larger of the old one and of what is stored; a NaN wins
       const auto old = load_two<kPrecision, T>(a[kMaxExpAvgSq], at);
       if constexpr (kMixed<T, kPrecision>) exp_avg_sq = load_two<kPrecision, T>(a[kExpAvgSq], at);
@@ -47,7 +49,7 @@ PYREG_NOINLINE void adam_elements(int64_t n, const UpdateArrays& arrays, const A
         const auto keep = (old.v[k] >= exp_avg_sq.v[k]) | (old.v[k] != old.v[k]);
         exp_avg_sq.v[k] = keep ? old.v[k] : exp_avg_sq.v[k];
       }
-      store_two<kPrecision>(a[kMaxExpAvgSq], at, exp_avg_sq);
+      store_two<kPrecision, kRandom>(a[kMaxExpAvgSq], random.of[kMaxExpAvgSq], at, exp_avg_sq);
     }
     PYREG_UNROLL
     for (int k = 0; k < 2; ++k) {
@@ -57,28 +59,31 @@ PYREG_NOINLINE void adam_elements(int64_t n, const UpdateArrays& arrays, const A
       if (decay == Decay::decoupled) update = update + s.decay * param.v[k];
       param.v[k] = param.v[k] - update;
     }
-    store_param<kPrecision>(a, at, param, s.common);
+    store_param<kPrecision, kRandom>(a, random, at, param, s.common);
   }
 }
 
 template <typename T, Precision kPrecision>
 auto* adam_loop(Decay decay) {
-  return decay == Decay::none      ? adam_elements<T, kPrecision, Decay::none>
-         : decay == Decay::coupled ? adam_elements<T, kPrecision, Decay::coupled>
-                                   : adam_elements<T, kPrecision, Decay::decoupled>;
+  return decay == Decay::none      ? adam_elements<T, kPrecision, Decay::none, false>
+         : decay == Decay::coupled ? adam_elements<T, kPrecision, Decay::coupled, false>
+                                   : adam_elements<T, kPrecision, Decay::decoupled, false>;
 }
 
 template <typename T>
-void adam(int64_t n, const UpdateArrays& arrays, Precision precision, const AdamScalars<T>& scalars) {
-  auto* loop = adam_elements<T, Precision::other, Decay::none>;
+void adam(int64_t n, const UpdateArrays& arrays, const RandomNumbers* random, Precision precision,
+          const AdamScalars<T>& scalars) {
+  auto* loop = adam_elements<T, Precision::other, Decay::none, kMayMix<T>>;
   if (scalars.beta1 >= T{0.5} && scalars.eps_hat != 0) {
     if (precision == Precision::same) loop = adam_loop<T, Precision::same>(scalars.decay_kind);
     if constexpr (kMayMix<T>) {
-      if (precision == Precision::bfloat16) loop = adam_loop<T, Precision::bfloat16>(scalars.decay_kind);
-      if (precision == Precision::master) loop = adam_loop<T, Precision::master>(scalars.decay_kind);
+      if (precision == Precision::bfloat16)
+        loop = random ? adam_elements<T, Precision::bfloat16, Decay::none, true>
+                      : adam_loop<T, Precision::bfloat16>(scalars.decay_kind);
+      if (precision == Precision::master && !random) loop = adam_loop<T, Precision::master>(scalars.decay_kind);
     }
   }
-  loop(n, arrays, scalars);
+  loop(n, arrays, random, scalars);
 }
 
 }  // namespace

@@ -16,7 +16,7 @@ constexpr int kChunk = 4096;  // elements per chunk; their mask stays in the L1 
 // The mask of this many elements after a chunk is made with the chunk's: the chunks of a row may be moved by less
 // than a cache line, and the mask's bytes are read in whole vectors.
 constexpr int kMaskBeyond = 64;
-constexpr int kBatch = sizeof(PhiloxBytes);  // elements whose first bytes come from one call of philox_bytes
+constexpr int kBatch = sizeof(PhiloxBytes<>);  // elements whose first bytes come from one call of philox_bytes
 
 // Bit k of the result: whether byte k of a equals b.
 PYREG_INLINE uint64_t equal_bits(Bytes a, uint8_t b) {
@@ -54,7 +54,7 @@ class ChunkMask {
     const int at = made_;
     made_ += kBatch;
     const uint8_t digit = static_cast<uint8_t>(threshold_ >> 24);
-    const PhiloxBytes bytes = philox_bytes((first_ + at) / kBlockBytes, 0, kDropoutDomain, key_);
+    const PhiloxBytes<> bytes = philox_bytes((first_ + at) / kBlockBytes, 0, kDropoutDomain, key_);
     PYREG_UNROLL
     for (int part = 0; part < kBatch / kVectorBytes; ++part) {
       const Bytes keep = (Bytes)(bytes.part[part] >= digit);

@@ -61,35 +61,39 @@ PYREG_INLINE PhiloxCounters philox_round(const PhiloxCounters& c, uint64_t k0, u
 }
 
 // In place: counters become output.
-PYREG_INLINE void philox(PhiloxCounters (&c)[kPhiloxVectors], const PhiloxKeys& key) {
+template <int kVectors>
+PYREG_INLINE void philox(PhiloxCounters (&c)[kVectors], const PhiloxKeys& key) {
 #pragma GCC unroll 10
   for (const auto& [k0, k1] : key.of_round) {
     PYREG_UNROLL
-    for (int v = 0; v < kPhiloxVectors; ++v) c[v] = philox_round(c[v], k0, k1);
+    for (int v = 0; v < kVectors; ++v) c[v] = philox_round(c[v], k0, k1);
   }
 }
 
 typedef uint8_t Bytes __attribute__((vector_size(kVectorBytes)));
 constexpr int kBlockBytes = 16;
 
-// The bytes of blocks first, ..., first + kPhiloxVectors * kPhiloxLanes - 1 of the string (domain, digit), in order.
+// The bytes of blocks first, ..., first + kVectors * kPhiloxLanes - 1 of the string (domain, digit), in order.
+template <int kVectors = kPhiloxVectors>
 struct PhiloxBytes {
-  Bytes part[2 * kPhiloxVectors];
+  Bytes part[2 * kVectors];
 };
 
-PYREG_INLINE PhiloxBytes philox_bytes(uint64_t first, uint32_t digit, uint32_t domain, const PhiloxKeys& key) {
+template <int kVectors = kPhiloxVectors>
+PYREG_INLINE PhiloxBytes<kVectors> philox_bytes(uint64_t first, uint32_t digit, uint32_t domain,
+                                                const PhiloxKeys& key) {
   // Which block each lane computes: interleaving two registers below takes the even lanes first.
   U64s block{};
   for (int lane = 0; lane < kPhiloxLanes; ++lane) block[lane] = lane / 2 + (lane % 2) * (kPhiloxLanes / 2);
   block += first;
-  PhiloxCounters counters[kPhiloxVectors];
+  PhiloxCounters counters[kVectors];
   PYREG_UNROLL
-  for (int v = 0; v < kPhiloxVectors; ++v, block += kPhiloxLanes)
+  for (int v = 0; v < kVectors; ++v, block += kPhiloxLanes)
     counters[v] = {{block, block >> 32, U64s{} + digit, U64s{} + domain}};
   philox(counters, key);
-  PhiloxBytes bytes;
+  PhiloxBytes<kVectors> bytes;
   PYREG_UNROLL
-  for (int v = 0; v < kPhiloxVectors; ++v) {
+  for (int v = 0; v < kVectors; ++v) {
     const auto& word = counters[v].word;
     const U64s words01 = (word[0] & 0xffffffffu) | (word[1] << 32);
     const U64s words23 = (word[2] & 0xffffffffu) | (word[3] << 32);

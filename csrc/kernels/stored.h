@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/half.h"
+#include "kernels/stochastic_rounding.h"
 
 namespace pyreg {
 namespace {
@@ -88,6 +89,19 @@ PYREG_INLINE Words narrow_two(bfloat16, const TwoVectors<float>& x) {
 }
 PYREG_INLINE Words narrow_two(float16, const TwoVectors<float>& x) { return joined(narrow(x.v[0]), narrow(x.v[1])); }
 
+// The same, rounded by random numbers.
+PYREG_NOINLINE Words narrow_two_randomly(Type type, Floats a, Floats b, const uint16_t* random) {
+  if (type == Type::bfloat16) {
+    Words numbers;
+    std::memcpy(&numbers, random, sizeof numbers);
+    const auto [upper, lower] = words_of((FloatBits)plain(a), (FloatBits)plain(b));
+    return in_order(with_carry(upper, lower, in_order(numbers)));
+  }
+  HalfWords numbers[2];
+  std::memcpy(numbers, random, sizeof numbers);
+  return joined(narrow_randomly(a, numbers[0]), narrow_randomly(b, numbers[1]));
+}
+
 // Whether the types of the arrays matter: otherwise all are of T.
 template <typename T, Precision kPrecision>
 constexpr bool kMixed = kMayMix<T> && kPrecision != Precision::same;
@@ -112,13 +126,29 @@ PYREG_INLINE TwoVectors<T> load_two(const Stored& array, int64_t at) {
   return x;
 }
 
-template <Precision kPrecision, typename T>
-PYREG_INLINE void store_two(const Stored& array, int64_t at, const TwoVectors<T>& x) {
+// Two vectors as 16-bit words, rounded to nearest, or by random numbers if there are some.
+template <Precision kPrecision, bool kRandom>
+PYREG_INLINE Words rounded_two(Type type, const TwoVectors<float>& x, [[maybe_unused]] const uint16_t* random) {
+  if constexpr (kRandom) {
+    if (kPrecision == Precision::bfloat16 && random) {
+      Words numbers;
+      std::memcpy(&numbers, random, sizeof numbers);
+      return narrow_randomly(x.v[0], x.v[1], numbers);
+    }
+    if (random) return narrow_two_randomly(type, x.v[0], x.v[1], random);
+  }
+  return kPrecision == Precision::bfloat16 ? narrow(x.v[0], x.v[1])
+         : type == Type::bfloat16          ? narrow_two(bfloat16{}, x)
+                                           : narrow_two(float16{}, x);
+}
+
+// random: for the whole array; null if it is rounded to nearest.
+template <Precision kPrecision, bool kRandom, typename T>
+PYREG_INLINE void store_two(const Stored& array, [[maybe_unused]] const uint16_t* random, int64_t at,
+                            const TwoVectors<T>& x) {
   if constexpr (kMixed<T, kPrecision>) {
     if (array.type != Type::float32) {
-      const Words words = kPrecision == Precision::bfloat16 ? narrow(x.v[0], x.v[1])
-                          : array.type == Type::bfloat16    ? narrow_two(bfloat16{}, x)
-                                                            : narrow_two(float16{}, x);
+      const Words words = rounded_two<kPrecision, kRandom>(array.type, x, random ? random + at : nullptr);
       std::memcpy(array.data + 2 * at, &words, sizeof words);
       return;
     }

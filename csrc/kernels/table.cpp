@@ -18,6 +18,7 @@
 #include "kernels/rms_norm.h"
 #include "kernels/sgd.h"
 #include "kernels/softmax_dropout.h"
+#include "kernels/stochastic_rounding.h"
 #include "kernels/sum_of_squares.h"
 
 #define PYREG_PASTE(a, b) a##b
@@ -49,6 +50,7 @@ template <typename T>
 constexpr FloatKernels<T> kOfFloats = {
     .exponential = exponential<T>,
     .dropout_mask = dropout_mask,
+    .rounding_numbers = rounding_numbers,
     .update_multiple = TwoVectors<T>::kCount,
     .adam = adam<T>,
     .sgd = sgd<T>,

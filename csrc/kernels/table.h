@@ -93,6 +93,14 @@ struct Stored {
   Type type = Type::none;
 };
 
+// The digit of a role's random numbers in domain 1 of the random stream, version 1; -1 if it has none: max_exp_avg_sq
+// takes the rounded exp_avg_sq.
+constexpr int kRoundingDigits[] = {0, -1, 1, 2, -1, 3, 4};
+constexpr int kMostRandom = 5;  // arrays of an update that may be rounded by random numbers
+// Numbers are made in several blocks of the stream at a time: the first block begins before the first number, and the
+// last blocks end after the last one. Kernels read whole vectors of them.
+constexpr int kMostExtraNumbers = 144;
+
 // The arrays of an update, by their roles: (n) each, disjoint. All but param and grad may be null.
 enum Role {
   kParam,
@@ -109,6 +117,10 @@ struct UpdateArrays {
   Stored of[kRoles];
 
   [[gnu::always_inline]] const Stored& operator[](Role role) const { return of[role]; }
+};
+// The random numbers with which arrays of 16 bits are rounded: (n) each, or null if an array is rounded to nearest.
+struct RandomNumbers {
+  const uint16_t* of[kRoles] = {};
 };
 
 // The types of an update's arrays. Loops are compiled for those that are named, and one for any other. Only `other`
@@ -336,11 +348,14 @@ template <typename T>
 struct FloatKernels {
   void (*exponential)(int64_t n, const T* x, T* y);
   void (*dropout_mask)(int64_t n, uint64_t threshold, uint64_t key, uint64_t offset, uint8_t* kept);
+  const uint16_t* (*rounding_numbers)(int64_t n, uint64_t key, uint32_t digit, uint64_t first, uint16_t* room);
   // In adam, sgd and all_finite, n is a multiple of update_multiple. The arrays are of T; or if T is float, of any
-  // types that are computed in it.
+  // types that are computed in it. random: null if all are rounded to nearest.
   int64_t update_multiple;
-  void (*adam)(int64_t n, const UpdateArrays& arrays, Precision precision, const AdamScalars<T>& scalars);
-  void (*sgd)(int64_t n, const UpdateArrays& arrays, Precision precision, const SgdScalars<T>& scalars);
+  void (*adam)(int64_t n, const UpdateArrays& arrays, const RandomNumbers* random, Precision precision,
+               const AdamScalars<T>& scalars);
+  void (*sgd)(int64_t n, const UpdateArrays& arrays, const RandomNumbers* random, Precision precision,
+              const SgdScalars<T>& scalars);
   bool (*all_finite)(int64_t n, const Stored& x, T scale);  // whether x * scale is
   void (*copy)(int64_t n, const T* source, T* target, bool nontemporal);
   void (*update_loop)(int64_t n, T* param, const T* grad, T* exp_avg, T* exp_avg_sq);

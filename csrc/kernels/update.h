@@ -29,9 +29,10 @@ PYREG_INLINE V lerp(V from, V to, bool near_from, T decay, T one_minus_decay) {
 }
 
 // Stores the new param, then what follows from it as it is stored.
-template <Precision kPrecision, typename T>
-PYREG_INLINE void store_param(const UpdateArrays& a, int64_t at, TwoVectors<T> param, const UpdateScalars<T>& s) {
-  store_two<kPrecision>(a[kParam], at, param);
+template <Precision kPrecision, bool kRandom, typename T>
+PYREG_INLINE void store_param(const UpdateArrays& a, const RandomNumbers& random, int64_t at, TwoVectors<T> param,
+                              const UpdateScalars<T>& s) {
+  store_two<kPrecision, kRandom>(a[kParam], random.of[kParam], at, param);
   if (a[kEma].data == nullptr && a[kParamOut].data == nullptr) return;
   if constexpr (kMixed<T, kPrecision>) param = load_two<kPrecision, T>(a[kParam], at);
   if (a[kEma].data != nullptr) {
@@ -39,9 +40,9 @@ PYREG_INLINE void store_param(const UpdateArrays& a, int64_t at, TwoVectors<T> p
     PYREG_UNROLL
     for (int k = 0; k < 2; ++k)
       ema.v[k] = lerp(ema.v[k], param.v[k], s.ema_decay >= T{0.5}, s.ema_decay, s.one_minus_ema_decay);
-    store_two<kPrecision>(a[kEma], at, ema);
+    store_two<kPrecision, kRandom>(a[kEma], random.of[kEma], at, ema);
   }
-  if (a[kParamOut].data != nullptr) store_two<kPrecision>(a[kParamOut], at, param);
+  if (a[kParamOut].data != nullptr) store_two<kPrecision, kRandom>(a[kParamOut], random.of[kParamOut], at, param);
 }
 
 }  // namespace

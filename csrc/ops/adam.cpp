@@ -26,7 +26,7 @@ Reference update(Arguments& a) {
   const double eps = a.number(), weight_decay = a.number();
   model.take_optional(a, kMaxExpAvgSq);
   const bool maximize = a.flag(), bias_correction = a.flag();
-  const UpdateOptions options = model.take_options(a, maximize);
+  const UpdateOptions options = model.take_options(a, maximize, {{"exp_avg", kExpAvg}, {"exp_avg_sq", kExpAvgSq}});
   model.read(a, options);
   if (!a.good()) return {};
 

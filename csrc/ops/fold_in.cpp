@@ -3,8 +3,8 @@
 namespace pyreg {
 namespace {
 
-// The first 8 bytes of Philox4x32-10 of the counter (n, 0, 2): domain 2 of the random stream. kernels/philox.h has the
-// generator in vectors.
+// The first 8 bytes of Philox4x32-10 of the counter (n, 0, 2): domain 2 of the random stream. kernels/philox.h has
+// the generator in vectors.
 uint64_t folded(uint64_t key, uint64_t n) {
   auto k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
   uint32_t c[4] = {static_cast<uint32_t>(n), static_cast<uint32_t>(n >> 32), 0, 2};

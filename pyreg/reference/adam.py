@@ -9,7 +9,7 @@ import numpy as np
 
 from pyreg._dtypes import compute_dtype
 from pyreg.reference.results import wide
-from pyreg.reference.update import all_finite, lerp, scaled_gradient, store, tensors
+from pyreg.reference.update import all_finite, each_parameter, lerp, scaled_gradient
 
 
 def power(base: float, exponent: int) -> float:
@@ -50,33 +50,39 @@ def update(
     emas: Any,
     ema_decay: float,
     params_out: Any,
+    rows: Any,
+    rounding: Any,
+    key: int | None,
+    offset: int,
 ) -> bool:
     if skip_nonfinite and not all_finite(grads, grad_scale):
         return False
     beta1, beta2 = betas
     bias_correction1 = 1 - power(beta1, step) if bias_correction else 1.0
     sqrt_bias_correction2 = math.sqrt(1 - power(beta2, step)) if bias_correction else 1.0
-    arrays = params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, emas, params_out
-    for param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, ema, param_out in tensors(*arrays):
+    arrays = {"param": params, "grad": grads, "exp_avg": exp_avgs, "exp_avg_sq": exp_avg_sqs}
+    arrays |= {"max_exp_avg_sq": max_exp_avg_sqs, "ema": emas, "param_out": params_out}
+    for of, writer in each_parameter(arrays, rows, rounding, key, offset):
         # Scalars are computed in double, then rounded to the compute dtype once.
-        scalar = compute_dtype(param.dtype).type
+        scalar = compute_dtype(of["param"].dtype).type
         step_size = scalar(lr / bias_correction1 * sqrt_bias_correction2)
         eps_hat = scalar(eps * sqrt_bias_correction2)
         if eps_hat == 0 and eps != 0:
             eps_hat = np.finfo(scalar).smallest_subnormal
-        p = wide(param)
-        g = scaled_gradient(p, grad, grad_scale, maximize, 0.0 if decoupled else weight_decay)
-        m = lerp(wide(exp_avg), g, beta1)
-        v = scalar(beta2) * wide(exp_avg_sq) + scalar(1 - beta2) * g * g
-        exp_avg[...], exp_avg_sq[...] = m, v
-        if max_exp_avg_sq is not None:
-            old, v = wide(max_exp_avg_sq), wide(exp_avg_sq)
-            v = np.where((old >= v) | np.isnan(old), old, v)  # the larger, or NaN if either is NaN
-            max_exp_avg_sq[...] = v
+        p = wide(of["param"])
+        g = scaled_gradient(p, of["grad"], grad_scale, maximize, 0.0 if decoupled else weight_decay)
+        m = lerp(wide(of["exp_avg"]), g, beta1)
+        v = scalar(beta2) * wide(of["exp_avg_sq"]) + scalar(1 - beta2) * g * g
+        writer.write("exp_avg", m)
+        stored = writer.write("exp_avg_sq", v)
+        if of["max_exp_avg_sq"] is not None:
+            old = wide(of["max_exp_avg_sq"])
+            v = np.where((old >= stored) | np.isnan(old), old, stored)  # the larger, or NaN if either is NaN
+            writer.write("max_exp_avg_sq", v)
         # m / (sqrt(v) / c + eps) = c * m / (sqrt(v) + c * eps), with c = sqrt_bias_correction2
         denominator = np.sqrt(v) + eps_hat
         change = np.where(denominator == 0, scalar(0), step_size * m / denominator)
         if weight_decay != 0 and decoupled:
             change = change + scalar(lr * weight_decay) * p
-        store(p - change, param, ema, ema_decay, param_out)
+        writer.write_param(p - change, ema_decay)
     return True

@@ -30,13 +30,16 @@ def philox(
     return c0, c1, c2, c3
 
 
-def philox_bytes(index: npt.NDArray[Any], digit: int, domain: int, key: int) -> npt.NDArray[np.uint8]:
-    """Bytes of the endless string B[domain, digit], at the positions `index` (uint64).
+def philox_bytes(
+    index: npt.NDArray[Any], digit: int, domain: int, key: int, width: int = 1, part: int = 0
+) -> npt.NDArray[np.uint8]:
+    """Bytes of the endless string B[domain, digit], at the positions ``index * width + part`` (index: uint64).
 
     Block b of the string is the 16 bytes, little-endian word by word, of
     ``philox((b & 0xffffffff, b >> 32, digit, domain), key)``.
     """
-    block, byte = index // np.uint64(16), (index % np.uint64(16)).astype(np.intp)
+    in_block = np.uint64(16 // width)  # the product might not fit in 64 bits
+    block, byte = index // in_block, (index % in_block).astype(np.intp) * width + part
     counter = (
         block & _LOW,
         block >> _32,

@@ -6,7 +6,7 @@ from typing import Any
 
 from pyreg._dtypes import compute_dtype
 from pyreg.reference.results import wide
-from pyreg.reference.update import all_finite, scaled_gradient, store, tensors
+from pyreg.reference.update import all_finite, each_parameter, scaled_gradient
 
 
 def sgd_update(
@@ -25,17 +25,27 @@ def sgd_update(
     emas: Any,
     ema_decay: float,
     params_out: Any,
+    rows: Any,
+    rounding: Any,
+    key: int | None,
+    offset: int,
 ) -> bool:
     if skip_nonfinite and not all_finite(grads, grad_scale):
         return False
-    arrays = params, grads, momentum_buffers, emas, params_out
-    for param, grad, momentum_buffer, ema, param_out in tensors(*arrays):
-        scalar = compute_dtype(param.dtype).type
-        p = wide(param)
-        g = scaled_gradient(p, grad, grad_scale, maximize, weight_decay)
+    arrays = {
+        "param": params,
+        "grad": grads,
+        "momentum_buffer": momentum_buffers,
+        "ema": emas,
+        "param_out": params_out,
+    }
+    for of, writer in each_parameter(arrays, rows, rounding, key, offset):
+        scalar = compute_dtype(of["param"].dtype).type
+        p = wide(of["param"])
+        g = scaled_gradient(p, of["grad"], grad_scale, maximize, weight_decay)
         if momentum != 0:
-            b = g if step == 1 else scalar(momentum) * wide(momentum_buffer) + scalar(1 - dampening) * g
-            momentum_buffer[...] = b
+            b = g if step == 1 else scalar(momentum) * wide(of["momentum_buffer"]) + scalar(1 - dampening) * g
+            writer.write("momentum_buffer", b)
             g = g + scalar(momentum) * b if nesterov else b
-        store(p - scalar(lr) * g, param, ema, ema_decay, param_out)
+        writer.write_param(p - scalar(lr) * g, ema_decay)
     return True
