@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pyreg import _check, _functions, _optimizer_state
+from pyreg import _check, _functions, _optimizer_state, _torch_state
 from pyreg import _optimizer_arguments as _arguments
 from pyreg._optimizer_params import OptimizerParams
 from pyreg._results import FloatArray
@@ -228,3 +228,41 @@ class Optimizer(OptimizerParams):
             that is unknown or out of range. Nothing changes then.
         """
         _optimizer_state.load_state_dict(self, state)
+
+    def to_torch_state_dict(self) -> dict[str, Any]:
+        """Return copies of the states, counts and options in the form that PyTorch's optimisers have.
+
+        Its arrays are NumPy's: make tensors of them for ``load_state_dict`` of PyTorch's class of this name.
+
+        Returns
+        -------
+        dict
+            ``{"state": {0: {"step": ..., "exp_avg": ...}, ...}, "param_groups": [{"lr": ..., "params": [0, 1]}]}``.
+            Parameters are numbered over the groups in order. States of bfloat16 are converted to float32.
+
+        Raises
+        ------
+        ValueError
+            If a group has ``bias_correction=False``, which PyTorch has not.
+        """
+        return _torch_state.to_torch_state_dict(self)
+
+    def load_torch_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from the state of PyTorch's optimiser of this name.
+
+        Averages stay as they are, and so do options that PyTorch has not. Numbers are rounded to the dtype of the
+        states here.
+
+        Parameters
+        ----------
+        state : dict
+            What ``state_dict()`` of PyTorch's optimiser returned, with tensors or arrays. As there, parameters are
+            matched by their order.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the state is incomplete, or of another class, or has other groups or shapes, or an entry that is
+            unknown or out of range. Nothing changes then.
+        """
+        _torch_state.load_torch_state_dict(self, state)
