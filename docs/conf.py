@@ -18,7 +18,8 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "templates"]
+templates_path = ["templates"]  # a class's page is its docstring; api.md lists the methods
 html_theme = "furo"
 html_title = f"pyreg {release}"
 html_static_path = ["static"]

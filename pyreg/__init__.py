@@ -18,6 +18,10 @@ except ModuleNotFoundError as error:
 from pyreg import reference
 from pyreg._config import show_config as show_config
 from pyreg._functions import *  # noqa: F403
+from pyreg._optimizers import SGD as SGD
+from pyreg._optimizers import Adam as Adam
+from pyreg._optimizers import AdamW as AdamW
+from pyreg._param_groups import decay_matrices_only as decay_matrices_only
 from pyreg._schedules import warmup_cosine as warmup_cosine
 from pyreg._schedules import warmup_linear as warmup_linear
 from pyreg._threads import get_num_threads as get_num_threads
@@ -28,6 +32,7 @@ __version__ = _core.__version__
 
 __all__ = [
     *reference.__all__,
+    "decay_matrices_only",
     "get_num_threads",
     "num_threads",
     "reference",

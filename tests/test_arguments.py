@@ -36,12 +36,8 @@ def call_with_the_least(case):
 
 
 def test_the_table_has_every_function_on_arrays():
-    assert set(CASES) == set(pyreg.reference.__all__) - {
-        "random_key",
-        "fold_in",
-        "clip_coefficient",
-        "sum_duplicate_rows",
-    }
+    others = {"random_key", "fold_in", "clip_coefficient", "sum_duplicate_rows", "AdamW", "Adam", "SGD"}
+    assert set(CASES) == set(pyreg.reference.__all__) - others
 
 
 def test_the_core_is_called_once_with_the_arguments_in_their_order_and_what_checks_them(case):

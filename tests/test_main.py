@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -138,7 +139,7 @@ def test_an_argument_that_is_not_heeded_is_found(monkeypatch, case):
         dtype = np.float16 if of_rounding else np.float32
         deaf = lambda name=name, **k: right(**{n: v for n, v in k.items() if n != name})  # noqa: E731
         monkeypatch.setattr(pyreg, case.name, deaf)
-        assert not _self_check.run(name, lambda: _self_check.same_bits(case, dtype)).passed, name
+        assert not _self_check.run(name, partial(_self_check.same_bits, case, dtype)).passed, name
 
 
 def test_an_exception_is_a_failed_check(monkeypatch, capsys, check_only):

@@ -42,6 +42,13 @@ pyreg.sgd_update((x,), (x.copy(),), step=1)
 rows, grad = pyreg.sum_duplicate_rows([3, 1, 3], x[:3])
 pyreg.sgd_update(x, grad, step=1, rows=rows, rounding={"param": "stochastic"}, key=key, offset=np.int64(3))
 pyreg.sgd_update([x, weight], [grad, weight], step=1, rows=[rows, None], rounding="stochastic", key=key)
+optimizer = pyreg.AdamW(pyreg.decay_matrices_only({"x": x, "weight": weight}), lr=1e-3, ema_decay=0.9)
+clipped: float | None = optimizer.step({"x": x.copy(), "weight": None}, max_norm=1.0)
+optimizer.load_state_dict(optimizer.state_dict())
+optimizer.state["x"]["exp_avg"].sum()
+pyreg.Adam([x], state_dtype=ml_dtypes.bfloat16, rounding={"param": "stochastic"}, key=key).step([None])
+pyreg.SGD([{"params": [x], "lr": 0.1}, {"params": {"weight": weight}}], momentum=0.9).param_groups[0]["lr"] = 0.2
+pyreg.reference.AdamW((x, weight)).step(grads)
 with pyreg.num_threads(2):
     pyreg.reference.layer_norm([[1.0, 2.0]]).sum()
 pyreg.set_num_threads(pyreg.get_num_threads())
@@ -65,6 +72,9 @@ pyreg.dropout_add_layer_norm_forward(x, return_z="no")  # type: ignore[arg-type]
 gradients.dweights  # type: ignore[attr-defined]
 pyreg.softmax_dropout_forward(x, p="0.1")  # type: ignore[arg-type]
 pyreg.gelu_dropout_forward(x, approximate="erf")  # type: ignore[arg-type]
+pyreg.AdamW()  # type: ignore[call-arg]
+pyreg.SGD([x], betas=(0.9, 0.999))  # type: ignore[call-arg]
+optimizer.step()  # type: ignore[call-arg]
 pyreg.set_num_threads(1.5)  # type: ignore[arg-type]
 pyreg.show_config("json")  # type: ignore[call-overload]
 wrong: int = pyreg.l2_penalty(x, 0.1)  # type: ignore[assignment]

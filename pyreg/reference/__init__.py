@@ -1,4 +1,4 @@
-"""Every function on arrays in Python and NumPy, to read and to compare with.
+"""Every function on arrays in Python and NumPy, to read and to compare with. The optimiser classes, with these.
 
 `pyreg.reference.layer_norm` is `pyreg.layer_norm` with another core: the signature, docstring and checks are the
 same, but the mathematics is in this folder. The file of each op mirrors the file of that name in csrc/kernels: the
@@ -6,6 +6,7 @@ order of arithmetic is the same, and so are the bits. (global_norm.py, which l2_
 kernels/sum_of_squares.h and csrc/exact_sum.h.) To read an op, open its file: help() shows the public function.
 """
 
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from pkgutil import iter_modules
@@ -14,8 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from pyreg import _functions
+from pyreg import _functions, _optimizers
 from pyreg._functions import *  # noqa: F403 - for names and types; replaced below
+from pyreg._optimizers import SGD as SGD
+from pyreg._optimizers import Adam as Adam
+from pyreg._optimizers import AdamW as AdamW
 
 
 def _behind_its_check(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,5 +53,14 @@ def _with_core(function: FunctionType, core: object) -> FunctionType:
     return twin
 
 
-__all__ = [name for name in dir(_functions) if not name.startswith("_")]
-globals().update({name: _with_core(getattr(_functions, name), _core) for name in __all__})
+def _with_reference(optimizer: type) -> type:
+    """The same class, with the updates of this module."""
+    own = {"__module__": __name__, "__doc__": optimizer.__doc__, "_functions": sys.modules[__name__]}
+    return type(optimizer.__name__, (optimizer,), own)
+
+
+_names = [name for name in dir(_functions) if not name.startswith("_")]
+globals().update({name: _with_core(getattr(_functions, name), _core) for name in _names})
+_classes = ["Adam", "AdamW", "SGD"]
+globals().update({name: _with_reference(getattr(_optimizers, name)) for name in _classes})
+__all__ = sorted([*_classes, *_names])

@@ -1,0 +1,247 @@
+"""Steps of the optimiser classes: beside PyTorch's and beside the functions, parameters left out, and copies."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from bits import assert_same_bits
+from cases import SIXTEEN_BIT
+from optimizer_runs import (
+    KINDS,
+    both_twins,
+    each_kind,
+    everything,
+    gradients,
+    made,
+    model,
+)
+from test_bad_input import refuses
+
+import pyreg
+
+F32, F64 = np.float32, np.float64
+
+
+# --- beside PyTorch
+
+
+@each_kind
+def test_200_steps_are_pytorchs(kind, dtype):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(7)
+    name, options = KINDS[kind]
+    ours = model(dtype)
+    theirs = {key: torch.tensor(array.copy()).requires_grad_() for key, array in ours.items()}
+    first, second = (list(ours)[:3], list(ours)[3:])
+
+    def groups(params):
+        return [
+            {"params": [params[key] for key in first]},
+            {"params": [params[key] for key in second], "lr": 0.003, "weight_decay": 0.0},
+        ]
+
+    optimizer = getattr(pyreg, name)(groups(ours), lr=0.01, **options)
+    other = getattr(torch.optim, name)(groups(theirs), lr=0.01, **options)
+    for step in range(1, 201):
+        grads = gradients(rng, dtype, 10.0 if step % 7 == 0 else 0.1)
+        if step % 3 == 0:
+            grads |= dict.fromkeys(rng.choice(list(grads), 2))  # None
+        for key, their in theirs.items():
+            their.grad = None if grads[key] is None else torch.tensor(grads[key])
+        other.param_groups[0]["lr"] = pyreg.warmup_cosine(step, 0.01, warmup=20, total=200)
+        norm = torch.nn.utils.clip_grad_norm_(theirs.values(), 1.0)
+        other.step()
+        optimizer.param_groups[0]["lr"] = other.param_groups[0]["lr"]
+        mine = optimizer.step(list(grads.values()), max_norm=1.0)
+        assert mine == pytest.approx(float(norm), rel=10 * float(np.finfo(dtype).eps))
+    # float64: 200 roundings of numbers of size 1. float32: a rounding error each of 200 steps, at most.
+    tolerance = 1e-12 if dtype == F64 else 200 * np.finfo(F32).eps
+    for key, their in theirs.items():
+        np.testing.assert_allclose(ours[key], their.detach().numpy(), rtol=tolerance, atol=tolerance, err_msg=key)
+    assert not np.array_equal(ours["bias"], model(dtype)["bias"])
+
+
+# --- beside the functions
+
+
+@both_twins
+@pytest.mark.parametrize("state", [F32, *SIXTEEN_BIT[1:]])
+def test_a_step_has_the_bits_of_the_functions(twin, state):
+    rng = np.random.default_rng(0)
+    params, expected = list(model(F32).values()), list(model(F32).values())
+    copies, others = ([np.zeros_like(param, np.float16) for param in params] for _ in range(2))
+    averages = [param.copy() for param in params]
+    moments = [[np.zeros_like(param, state) for param in params] for _ in range(3)]
+    options = {"lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-6, "weight_decay": 0.1, "maximize": True}
+    options |= {"bias_correction": False, "ema_decay": 0.9}
+    optimizer = twin.AdamW(params, **options, amsgrad=True, state_dtype=state, param_out=copies)
+    for step in range(1, 4):
+        grads = list(gradients(rng, F32).values())
+        scale = 0.5 * pyreg.clip_coefficient(pyreg.global_norm(grads) * 0.5, 1.0)
+        assert optimizer.step(grads, grad_scale=0.5, max_norm=1.0) == pyreg.global_norm(grads) * 0.5
+        *needed, largest = moments
+        pyreg.adamw_update(
+            expected, grads, *needed, step=step, max_exp_avg_sq=largest, grad_scale=scale, ema=averages,
+            param_out=others, **options,
+        )  # fmt: skip
+    assert_same_bits(tuple(params), tuple(expected))
+    assert_same_bits(tuple(copies), tuple(others))
+    assert_same_bits(tuple(optimizer.ema.values()), tuple(averages))
+    for role, arrays in zip(("exp_avg", "exp_avg_sq", "max_exp_avg_sq"), moments, strict=True):
+        assert_same_bits(tuple(of_one[role] for of_one in optimizer.state.values()), tuple(arrays))
+
+
+@each_kind
+def test_the_twins_take_steps_of_the_same_bits(kind, dtype):
+    runs = []
+    for twin in (pyreg, pyreg.reference):
+        rng = np.random.default_rng(1)
+        optimizer = made(twin, kind, dtype, ema_decay=0.9)
+        for step in range(5):
+            grads = gradients(rng, dtype)
+            optimizer.step(grads | ({"scalar": None} if step == 2 else {}), max_norm=1.0, skip_nonfinite=True)
+        runs.append(everything(optimizer))
+    assert runs[0] == runs[1]
+
+
+def test_float64_has_states_of_float64_and_16_bits_of_float32():
+    for dtype in (F64, F32, *SIXTEEN_BIT):
+        optimizer = pyreg.AdamW({"w": np.ones(3, dtype)}, ema_decay=0.9)
+        wanted = F64 if dtype == F64 else F32
+        assert {array.dtype for array in (*optimizer.state["w"].values(), optimizer.ema["w"])} == {np.dtype(wanted)}
+    pytest.importorskip("ml_dtypes")
+    states = pyreg.AdamW([np.ones(3, F32)], state_dtype="bfloat16").state[0]
+    assert {array.dtype.name for array in states.values()} == {"bfloat16"}
+    refuses(TypeError, lambda: pyreg.AdamW({"w": np.ones(3)}, state_dtype="bfloat16"), "state_dtype", "params['w']")
+    refuses(TypeError, lambda: pyreg.SGD([np.ones(3)], state_dtype=np.float16), "state_dtype", "float16")
+    refuses(TypeError, lambda: pyreg.SGD([np.ones(3)], state_dtype="nothing"), "state_dtype", "'nothing'")
+
+
+def test_states_have_the_layout_of_their_parameter(tmp_path):
+    params = [np.ones((3, 5), F32, "F"), np.ones((2, 3, 4), F32).transpose(2, 0, 1)]
+    params.append(np.memmap(tmp_path / "map", F32, "w+", shape=(7,)))
+    expected = [np.array(param, order="C") for param in params]
+    grads = [np.full(param.shape, 0.5, F32) for param in params]
+    for arrays in (params, expected):
+        optimizer = pyreg.SGD(arrays, momentum=0.9, ema_decay=0.5)
+        for _ in range(2):
+            optimizer.step(grads)
+    assert_same_bits(tuple(map(np.asarray, params)), tuple(expected))
+
+
+# --- parameters that are left out
+
+
+@each_kind
+def test_a_parameter_left_out_waits_with_its_states_and_count(kind):
+    optimizer, alone = made(pyreg, kind, F32), made(pyreg, kind, F32)
+    rng = np.random.default_rng(0)
+    for step in range(6):
+        grads = gradients(rng, F32)
+        if step in (0, 3):
+            optimizer.step(grads | {"kernel": None})
+        else:
+            optimizer.step(grads)
+            alone.step(dict.fromkeys(grads) | {"kernel": grads["kernel"]})
+    assert (optimizer.step_count, alone.step_count) == (6, 4)
+    assert_same_bits(optimizer.state["kernel"], alone.state["kernel"])
+    assert_same_bits(*(each.param_groups[0]["params"][1] for each in (optimizer, alone)))
+
+
+def test_a_step_of_nobody_is_counted_and_changes_nothing():
+    optimizer = made(pyreg, "AdamW", F32)
+    before = everything(optimizer)
+    assert optimizer.step(dict.fromkeys(model(F32)), max_norm=1.0) == 0
+    assert optimizer.step_count == 1
+    optimizer.step_count = 0
+    assert everything(optimizer) == before
+
+
+@both_twins
+@each_kind
+def test_a_norm_that_is_not_finite_is_skipped(twin, kind, dtype):
+    optimizer = made(twin, kind, dtype)
+    grads = gradients(np.random.default_rng(0), dtype)
+    optimizer.step(grads)
+    before = everything(optimizer)
+    largest = float(np.finfo(dtype).max)
+    for value in (np.nan, np.inf, -np.inf, 0.9 * largest):
+        bad = grads | {"kernel": np.full_like(grads["kernel"], value)}
+        for options in ({}, {"max_norm": 1.0}):
+            norm = optimizer.step(bad, skip_nonfinite=True, **options)
+            assert not norm <= largest
+            assert everything(optimizer) == before
+    bad["kernel"][...] = 1e20  # its square is beyond float32, but the norm is not
+    assert optimizer.step(bad, skip_nonfinite=True, max_norm=1.0) == pyreg.global_norm(bad.values())
+    assert optimizer.step_count == 2
+
+
+def test_lr_stands_for_one_step_of_all_groups():
+    params = [np.ones(2), np.ones(2)]
+    optimizer = pyreg.SGD([{"params": params[:1], "lr": 0.5}, {"params": params[1:]}], lr=0.25)
+    optimizer.step([np.ones(2)] * 2, lr=0.125)
+    assert [param[0] for param in params] == [0.875, 0.875]
+    optimizer.step([np.ones(2)] * 2)
+    assert [param[0] for param in params] == [0.375, 0.625]
+
+
+def test_options_written_into_param_groups_count_from_the_next_step_on():
+    params = [np.ones(2), np.ones(2)]
+    optimizer = pyreg.SGD([{"params": params[:1]}, {"params": params[1:]}], lr=0.5)
+    optimizer.param_groups[1]["lr"] = np.array(0.25)
+    optimizer.step([np.ones(2)] * 2)
+    assert [param[0] for param in params] == [0.5, 0.75]
+    for group in optimizer.param_groups:
+        group["momentum"] = 0.5
+    optimizer.step([np.ones(2)] * 2)  # the buffers begin here
+    optimizer.step([np.zeros(2)] * 2)
+    assert [param[0] for param in params] == [-0.25, 0.375]
+    del optimizer.param_groups[0]["lr"]
+    refuses(ValueError, lambda: optimizer.step([np.ones(2)] * 2), "param_groups[0]", "'lr'")
+    optimizer.param_groups[0]["lr"] = 0.5
+    optimizer.param_groups[0]["params"] = (np.ones(2),)
+    refuses(ValueError, lambda: optimizer.step([np.ones(2)] * 2), "add_param_group")
+
+
+# --- copies of an optimiser
+
+
+def through_pickle(optimizer):
+    return pickle.loads(pickle.dumps(optimizer))
+
+
+def shallow(optimizer):
+    """A copy of one that shares its arrays with nobody else."""
+    return copy.copy(copy.deepcopy(optimizer))
+
+
+@both_twins
+@each_kind
+@pytest.mark.parametrize("copied", [through_pickle, copy.deepcopy, shallow])
+def test_a_copy_resumes_to_the_same_bits(twin, kind, copied):
+    rng = np.random.default_rng(0)
+    optimizer = made(twin, kind, F32, ema_decay=0.9)
+    for step in range(3):
+        optimizer.step(gradients(rng, F32) | ({"bias": None} if step == 1 else {}))
+    other = copied(optimizer)
+    before = everything(optimizer)
+    assert type(other) is type(optimizer)
+    assert everything(other) == before
+    rest = [gradients(rng, F32) for _ in range(3)]
+    for grads in rest:
+        other.step(grads)
+    assert everything(optimizer) == before  # it has arrays, options and counts of its own
+    for grads in rest:
+        optimizer.step(grads)
+    assert everything(other) == everything(optimizer)
+
+
+def test_a_shallow_copy_has_its_own_options_and_counts():
+    optimizer = made(pyreg, "AdamW", F32)
+    other = copy.copy(optimizer)
+    other.param_groups[0]["lr"] = 7.0
+    other.step(gradients(np.random.default_rng(0), F32))
+    assert optimizer.param_groups[0]["lr"] != 7.0
+    assert (optimizer.step_count, optimizer._steps.any()) == (0, False)
+    assert other.state["bias"]["exp_avg"] is optimizer.state["bias"]["exp_avg"]
