@@ -158,6 +158,13 @@ Array Arguments::dense_of(PyObject* object, bool written) {
   return result;
 }
 
+bool Arguments::is_array(PyObject* object) { return is_ndarray(object); }
+
+bool Arguments::is_as_it_was(PyObject* array, const char* data) {
+  const auto& proxy = *py::detail::array_proxy(array);
+  return proxy.data == data && (proxy.flags & kWritable) != 0;
+}
+
 std::vector<int64_t> Arguments::indices_of(PyObject* object) {
   if (!is_ndarray(object)) return refused(std::vector<int64_t>());
   const auto& proxy = *py::detail::array_proxy(object);
@@ -168,6 +175,23 @@ std::vector<int64_t> Arguments::indices_of(PyObject* object) {
     return refused(std::vector<int64_t>());
   const auto* const first = static_cast<const int64_t*>(static_cast<const void*>(proxy.data));
   return {first, first + proxy.dimensions[0]};
+}
+
+Array Arguments::dense_like(PyObject* object, PyObject* like) {
+  if (!is_ndarray(object)) return {};
+  const auto &proxy = *py::detail::array_proxy(object), &model = *py::detail::array_proxy(like);
+  if ((proxy.flags & model.flags & kReadable) == kReadable) {  // usually
+    const Type type = type_of(proxy);
+    bool same = proxy.nd == model.nd;
+    Array array = {{proxy.data}, object, proxy.nd, proxy.dimensions, proxy.strides, true, 1};
+    for (int axis = 0; same && axis < proxy.nd; array.size *= proxy.dimensions[axis++])
+      same = proxy.dimensions[axis] == model.dimensions[axis];
+    array.type = type;
+    return same && type != Type::none && type != Type::boolean ? array : Array{};
+  }
+  const Array array = checked_array(object, Type::none, Type::none, kAligned);
+  const Array other = checked_array(like, Type::none, Type::none, kAligned);
+  return array && other && is_dense(array) && is_dense(other) && same_layout(array, other) ? array : Array{};
 }
 
 std::vector<Array> Arguments::arrays(Reference& list) {

@@ -178,8 +178,14 @@ class Arguments {
   // `object` as an array of floats whose elements fill a piece of memory, in the order of its axes or of others;
   // rejected unless the kernels can read it, or, if `written`, write to it.
   Array dense_of(PyObject* object, bool written);
+  static bool is_array(PyObject* object);
+  // Whether an array that is written in place still has its elements here, and may still be written.
+  static bool is_as_it_was(PyObject* array, const char* data);
   // The elements of a 1-D array of int64.
   std::vector<int64_t> indices_of(PyObject* object);
+  // `object` as an array to read, of floats, with the shape and layout of `like`, which is an array of floats itself.
+  // Empty if it is none.
+  static Array dense_like(PyObject* object, PyObject* like);
   // An array, or all arrays of a list, each of a floating type. Those of a list live as long as `list`.
   std::vector<Array> arrays(Reference& list);
 

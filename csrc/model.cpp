@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <limits>
 
 namespace pyreg {
@@ -27,14 +26,6 @@ bool are_rows(const Array& array, const Array& param, size_t count) {
          std::equal(array.shape + 1, array.shape + array.axes, param.shape + 1);
 }
 
-// What an update reads or writes in memory.
-struct Span {
-  const char *begin, *end;
-  bool written;
-
-  bool operator<(const Span& other) const { return begin < other.begin; }
-};
-
 // Whether nothing that is written is in another span too. The spans are in order.
 bool no_written_span_overlaps(const Span* begin, const Span* end) {
   const char *furthest = nullptr, *furthest_written = nullptr;  // of the spans before
@@ -46,174 +37,37 @@ bool no_written_span_overlaps(const Span* begin, const Span* end) {
   return true;
 }
 
-Precision precision_of(const UpdateArrays& arrays, bool is_double) {
-  for (const Precision precision : {Precision::same, Precision::bfloat16, Precision::master}) {
-    bool matches = precision != Precision::master || arrays[kParamOut].data;
-    for (int role = 0; role < kRoles; ++role) {
-      const auto [data, type] = arrays.of[role];
-      matches &= !data || type == type_in(precision, role, is_double ? Type::float64 : Type::float32);
-    }
-    if (matches) return precision;
-  }
+// Whether these are the types that an update of this precision has.
+bool have_types_of(Precision precision, const UpdateArrays& arrays, Type grad, Type same) {
+  if (grad != type_in(precision, kGrad, same)) return false;
+  for (int role = 0; role < kRoles; ++role)
+    if (arrays.of[role].data && arrays.of[role].type != type_in(precision, role, same)) return false;
+  return precision != Precision::master || arrays[kParamOut].data;
+}
+
+Precision precision_of(const Tensor& tensor, Type grad) {
+  for (const Precision precision : {Precision::same, Precision::bfloat16, Precision::master})
+    if (have_types_of(precision, tensor.arrays, grad, tensor.is_double ? Type::float64 : Type::float32))
+      return precision;
   return Precision::other;
-}
-
-UpdateArrays advanced(UpdateArrays arrays, int64_t by) {
-  for (int role = 0; role < kRoles; ++role) {
-    auto& [data, type] = arrays.of[role];
-    if (data) data += by * bytes_of(type);
-  }
-  return arrays;
-}
-
-// A copy of what is left of arrays after the multiple that the kernels take, followed by zeros.
-class Tail {
- public:
-  // count: what is left; size: what the copy has.
-  Tail(const UpdateArrays& arrays, int64_t count, int64_t size) : original_(arrays), count_(count), copy_(arrays) {
-    for (int role = 0; role < kRoles; ++role) {
-      auto& [data, type] = copy_.of[role];
-      if (!data) continue;
-      std::memset(bytes_[role], 0, size * bytes_of(type));
-      data = static_cast<char*>(std::memcpy(bytes_[role], data, count * bytes_of(type)));
-    }
-  }
-  Tail(const Tail&) = delete;
-
-  const UpdateArrays& arrays() const { return copy_; }
-  // Copies back all but the gradient.
-  void write() const {
-    for (int role = 0; role < kRoles; ++role) {
-      const auto [data, type] = original_.of[role];
-      if (data && role != kGrad) std::memcpy(data, copy_.of[role].data, count_ * bytes_of(type));
-    }
-  }
-
- private:
-  const UpdateArrays original_;
-  const int64_t count_;
-  UpdateArrays copy_;
-  alignas(kLineBytes) char bytes_[kRoles][kGroupBytes];
-};
-
-// random: null if all arrays are rounded to nearest.
-void run_in_multiples(const Tensor& tensor, const UpdateArrays& arrays, const RandomNumbers* random, int64_t n,
-                      const PieceWork& work) {
-  const int64_t multiple = tensor.multiple(), left = n % multiple, whole = n - left;
-  if (whole > 0) work.run(tensor, whole, arrays, random);
-  if (left == 0) return;
-  const Tail rest(advanced(arrays, whole), left, multiple);
-  RandomNumbers of_rest;
-  for (int role = 0; random && role < kRoles; ++role)
-    if (random->of[role]) of_rest.of[role] = random->of[role] + whole;
-  work.run(tensor, multiple, rest.arrays(), random ? &of_rest : nullptr);
-  rest.write();
-}
-
-// --- stochastic rounding
-
-// The random numbers of neighbouring elements, for the arrays that are rounded by them, and room for them.
-class Numbers : public RandomNumbers {
- public:
-  static constexpr int64_t kMost =
-      1024;  // elements. With fewer, starting takes longer; more do not stay in the cache
-
-  // place: of the first element in the random stream.
-  Numbers(const UpdateArrays& arrays, const Rounding& rounding, uint64_t place, int64_t n) {
-    for (int role = 0, count = 0; role < kRoles; ++role)
-      if (rounding.is_random[role] && arrays.of[role].data && is_half(arrays.of[role].type))
-        of[role] = kernels<float>().rounding_numbers(n, rounding.key, kRoundingDigits[role], rounding.offset + place,
-                                                     room_[count++]);
-  }
-  Numbers(const Numbers&) = delete;
-
- private:
-  alignas(kLineBytes) uint16_t room_[kMostRandom][kMost + kMostExtraNumbers];
-};
-
-// Fetches arrays into the cache while numbers are made.
-void fetch(const UpdateArrays& arrays, int64_t n) {
-  for (const auto& [data, type] : arrays.of)
-    for (const char* line = data; line && line < data + n * bytes_of(type); line += kLineBytes)
-      __builtin_prefetch(line, 1);
-}
-
-// place: of the first element in the tensor's C order.
-void run_randomly(const Tensor& tensor, const UpdateArrays& arrays, int64_t place, int64_t n,
-                  const Rounding& rounding, const PieceWork& work) {
-  constexpr int64_t kFetched = 256;  // elements; after them the processor sees what comes
-  for (int64_t at = 0; at < n; at += Numbers::kMost) {
-    const int64_t count = std::min(Numbers::kMost, n - at);
-    const UpdateArrays part = advanced(arrays, at);
-    fetch(part, std::min(kFetched, count));
-    const Numbers numbers(part, rounding, tensor.in_stream + place + at, count);
-    run_in_multiples(tensor, part, &numbers, count, work);
-  }
-}
-
-void run_tile(const Tensor& tensor, int64_t index, const Rounding& rounding, const PieceWork& work) {
-  const Tiles& tiles = *tensor.tiles;
-  const Tiles::Tile tile = tiles[index];
-  const UpdateArrays arrays = tensor.from(tile.at, tile.at);
-  if (tiles.place_step() == 1) return run_randomly(tensor, arrays, tile.place, tile.length, rounding, work);
-  const auto run = [&](int64_t i) {
-    return advanced(arrays, i * tiles.memory_step());
-  };
-  for (int64_t i = 0; i < tile.runs; ++i) fetch(run(i), tile.length);
-  constexpr int64_t kSide = Tiles::kSide;
-  uint16_t in_runs[kRoles][kSide * kSide + kMostExtraNumbers];  // kernels may read more than a run
-  for (int64_t i = 0; i < tile.length; ++i) {
-    const uint64_t place = tensor.in_stream + tile.place + i * tiles.place_step();
-    const Numbers across(arrays, rounding, place, tile.runs);
-    for (int role = 0; role < kRoles; ++role)
-      for (int64_t k = 0; k < tile.runs && across.of[role]; ++k) in_runs[role][k * kSide + i] = across.of[role][k];
-  }
-  for (int64_t i = 0; i < tile.runs; ++i) {
-    RandomNumbers of_run;
-    for (int role = 0; role < kRoles; ++role)
-      if (rounding.is_random[role] && is_half(arrays.of[role].type)) of_run.of[role] = in_runs[role] + i * kSide;
-    run_in_multiples(tensor, run(i), &of_run, tile.length, work);
-  }
-}
-
-// The elements begin, ..., end - 1 of those that are updated.
-void run_part(const Tensor& tensor, int64_t begin, int64_t end, const Rounding& rounding, const PieceWork& work) {
-  if (tensor.tiles) {
-    for (int64_t tile = begin / Tiles::kMost; tile < end / Tiles::kMost; ++tile)
-      run_tile(tensor, tile, rounding, work);
-    return;
-  }
-  while (begin < end) {
-    int64_t at = begin, stop = end;
-    if (tensor.rows) {
-      const int64_t row = begin / tensor.row;
-      stop = std::min(end, (row + 1) * tensor.row);
-      at += (tensor.rows[row] - row) * tensor.row;
-    }
-    const UpdateArrays arrays = tensor.from(at, begin);
-    if (tensor.is_random)
-      run_randomly(tensor, arrays, at, stop - begin, rounding, work);
-    else
-      run_in_multiples(tensor, arrays, nullptr, stop - begin, work);
-    begin = stop;
-  }
 }
 
 }  // namespace
 
-UpdateArrays Tensor::from(int64_t at, int64_t grad_at) const {
-  UpdateArrays part = advanced(arrays, at);
-  part.of[kGrad].data = arrays[kGrad].data + grad_at * bytes_of(arrays[kGrad].type);
-  return part;
-}
-
-bool Rounding::is_any() const {
-  return std::any_of(std::begin(is_random), std::end(is_random), [](bool random) { return random; });
-}
-
 // --- arguments
 
 namespace {
+
+// A model with its gradients, in a capsule (ops/prepared.cpp); null if the object is something else.
+const Model* model_in(PyObject* object) {
+  const bool is_one = object && PyCapsule_IsValid(object, Model::kWithGradients);
+  return is_one ? static_cast<Model*>(PyCapsule_GetPointer(object, Model::kWithGradients)) : nullptr;
+}
+
+// Of an optimiser of any kind.
+const std::vector<NamedRole> kAllNames = {
+    {"param", kParam}, {"exp_avg", kExpAvg},    {"exp_avg_sq", kExpAvgSq}, {"momentum_buffer", kMomentumBuffer},
+    {"ema", kEma},     {"param_out", kParamOut}};
 
 // "nearest", "stochastic", or a dict with one of them for some arrays.
 void take_rounding(Arguments& a, const std::vector<NamedRole>& names, bool (&is_random)[kRoles]) {
@@ -243,6 +97,11 @@ void take_rounding(Arguments& a, const std::vector<NamedRole>& names, bool (&is_
 
 }  // namespace
 
+void Model::take(Arguments& a, Role role) {
+  const bool is_given = take_optional(a, role);
+  a.require(is_given || model_in(objects_[kParam]));
+}
+
 UpdateOptions Model::take_options(Arguments& a, bool maximize, std::initializer_list<NamedRole> states) {
   UpdateOptions options = {.maximize = maximize, .grad_scale = a.number(), .skip_nonfinite = a.flag()};
   take_optional(a, kEma);
@@ -265,7 +124,25 @@ UpdateOptions Model::take_options(Arguments& a, bool maximize, std::initializer_
 }
 
 void Model::read(Arguments& a, const UpdateOptions& options) {
+  if (const Model* const whole = model_in(objects_[kParam])) {
+    read_part(a, *whole, options.rounding);
+  } else {
+    if (a.good_so_far()) read_lists(a, options.rounding, false);
+    a.require(options.rounding.offset <= uint64_t{0} - std::max<uint64_t>(1, in_stream_));
+    a.require(are_disjoint());
+  }
   if (!a.good_so_far()) return;
+  bool all_double = true;
+  for (const Tensor* tensor = first_; tensor != last_; ++tensor) {
+    all_double &= tensor->is_double;
+    bytes_ += tensor->bytes + tensor->size * bytes_of(gradient_of(tensor).array.type);
+    for (int role = 0; role < kRoles; ++role) lacks_[role] |= !tensor->arrays.of[role].data;
+  }
+  a.require(all_double || options.grad_scale <= std::numeric_limits<float>::max());
+}
+
+// some_lack: whether a parameter may lack arrays that others have: None in their place.
+void Model::read_lists(Arguments& a, const Rounding& rounding, bool some_lack) {
   Py_ssize_t count = 1;
   const auto list_of = [&](PyObject* object) {
     Reference list = items_of(object);
@@ -280,24 +157,31 @@ void Model::read(Arguments& a, const UpdateOptions& options) {
   if (rows_object_ && lists_[kParam]) rows_list_ = list_of(rows_object_);
   if (!a.good_so_far()) return;
   tensors_.reserve(count);
+  gradients_.reserve(count);
   for (Py_ssize_t i = 0; i < count && a.good_so_far(); ++i) {
     const auto item = [i](const Reference& list, PyObject* object) {
       return list ? PyTuple_GET_ITEM(list.get(), i) : object;
     };
     PyObject* objects[kRoles];
-    for (int role = 0; role < kRoles; ++role) objects[role] = item(lists_[role], objects_[role]);
+    for (int role = 0; role < kRoles; ++role) {
+      objects[role] = item(lists_[role], objects_[role]);
+      if (some_lack && objects[role] == Py_None) objects[role] = nullptr;
+    }
     PyObject* const rows = item(rows_list_, rows_object_);
-    add_tensor(a, objects, rows == Py_None ? nullptr : rows, options.rounding);
-    a.require(tensors_.back().is_double || options.grad_scale <= std::numeric_limits<float>::max());
+    add_tensor(a, objects, rows == Py_None ? nullptr : rows, rounding);
   }
-  a.require(options.rounding.offset <= uint64_t{0} - std::max<uint64_t>(1, in_stream_));
-  a.require(are_disjoint());
+  first_ = tensors_.data();
+  last_ = first_ + tensors_.size();
+  first_gradient_ = gradients_.data();
 }
 
 void Model::add_tensor(Arguments& a, PyObject* const* objects, PyObject* rows, const Rounding& rounding) {
   const Array param = a.dense_of(objects[kParam], true);
-  Tensor tensor = {.size = param.size, .whole = param.size, .in_stream = in_stream_};
+  Tensor tensor;
+  tensor.size = tensor.whole = param.size;
+  tensor.in_stream = in_stream_;
   tensor.is_double = param.type == Type::float64;
+  Gradient gradient;
   if (rows && param) read_rows(a, rows, param, tensor);
   for (int role = 0; role < kRoles; ++role) {
     if (!objects[role]) continue;
@@ -305,19 +189,21 @@ void Model::add_tensor(Arguments& a, PyObject* const* objects, PyObject* rows, c
     const bool laid_out =
         role == kGrad && rows ? are_rows(array, param, rows_.back().size()) : same_layout(array, param);
     a.require(array && fits(role, array.type, param.type) && laid_out);
-    tensor.arrays.of[role] = {array.as<char>(), array.type};
+    Stored& kept = role == kGrad ? gradient.array : tensor.arrays.of[role];
+    kept = {array.as<char>(), array.type};
+    if (role != kGrad)  // all but a copy are read and written
+      tensor.bytes += tensor.size * bytes_of(array.type) * (role == kParamOut ? 1 : 2);
     tensor.is_random |= rounding.is_random[role] && is_half(array.type);
-    const int64_t bytes = tensor.size * bytes_of(array.type);
-    bytes_ += bytes * (role == kGrad || role == kParamOut ? 1 : 2);  // others are read and written
-    if (role == kGrad) grad_bytes_ += bytes;
   }
-  tensor.precision = precision_of(tensor.arrays, tensor.is_double);
+  gradient.precision = precision_of(tensor, gradient.array.type);
+  tensor.has_copy = tensor.arrays[kParamOut].data != nullptr;
   if (tensor.is_random && !param.in_order && param.size > 0) tensor.tiles = &tiles_.emplace_back(param);
   tensor.places = tensor.tiles ? tensor.tiles->count() * Tiles::kMost : tensor.size;
   tensor.place = rounded_up(places_, tensor.tiles ? Tiles::kMost : kAlignment);
   places_ = tensor.place + tensor.places;
   in_stream_ += param.size;
   tensors_.push_back(tensor);
+  gradients_.push_back(gradient);
 }
 
 void Model::read_rows(Arguments& a, PyObject* object, const Array& param, Tensor& tensor) {
@@ -337,45 +223,128 @@ void Model::read_rows(Arguments& a, PyObject* object, const Array& param, Tensor
 bool Model::are_disjoint() const {
   Span few[kRoles];
   std::vector<Span> many(tensors_.size() == 1 ? 0 : kRoles * tensors_.size());
-  Span *const begin = many.empty() ? few : many.data(), *end = begin;
+  Span* const begin = many.empty() ? few : many.data();
+  Span* const end = add_spans(begin);
+  if (!many.empty()) std::stable_sort(begin, end);
+  for (Span* i = begin; many.empty() && i != end; ++i)
+    for (Span* k = i; k != begin && *k < k[-1]; --k) std::swap(*k, k[-1]);
+  return no_written_span_overlaps(begin, end);
+}
+
+Span* Model::add_spans(Span* end) const {
   // Arrays of one role were often made one after the other, so the spans are runs in order, which a stable sort
   // merges without many branches that go either way.
   for (int role = 0; role < kRoles; ++role)
     for (const Tensor& tensor : tensors_) {
-      const auto [data, type] = tensor.arrays.of[role];
+      const auto [data, type] = role == kGrad ? gradient_of(&tensor).array : tensor.arrays.of[role];
       const int64_t size = role == kGrad ? tensor.size : tensor.whole;
       if (data && size > 0) *end++ = {data, data + size * bytes_of(type), role != kGrad};
     }
-  if (many.empty())
-    std::sort(begin, end);
-  else
-    std::stable_sort(begin, end);
-  return no_written_span_overlaps(begin, end);
+  return end;
+}
+
+// --- a model that is prepared, and its gradients
+
+void Model::prepare(Arguments& a) {
+  for (const Role role : {kParam, kExpAvg, kExpAvgSq, kMaxExpAvgSq, kEma, kParamOut}) take_optional(a, role);
+  take_rounding(a, kAllNames, rounding_.is_random);
+  const Reference places = items_of(a.object());
+  a.require(objects_[kParam] && places);
+  if (!a.good()) return;
+  read_lists(a, rounding_, true);
+  Arguments each(&PyTuple_GET_ITEM(places.get(), 0), PyTuple_GET_SIZE(places.get()));
+  for (Tensor& tensor : tensors_) {
+    tensor.in_stream = each.natural();
+    tensor.usual_precision = precision_of(tensor, tensor.arrays[kParam].type);
+  }
+  a.require(each.good() && lists_[kParam]);
+  spans_.resize(kRoles * tensors_.size());
+  spans_.resize(add_spans(spans_.data()) - spans_.data());
+  std::sort(spans_.begin(), spans_.end());
+  a.require(no_written_span_overlaps(spans_.data(), spans_.data() + spans_.size()));
+}
+
+bool Model::take_gradients(const Model& prepared, PyObject* grads) {
+  first_ = prepared.first_;
+  last_ = prepared.last_;
+  rounding_ = prepared.rounding_;
+  lists_[kGrad] = items_of(grads);
+  const Py_ssize_t count = last_ - first_;
+  if (!lists_[kGrad] || PyTuple_GET_SIZE(lists_[kGrad].get()) != count) return false;
+  gradients_.resize(count);
+  first_gradient_ = gradients_.data();
+  std::vector<Span> spans(count);
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    const Tensor& tensor = first_[i];
+    const auto object = [&](const Model& model, int role) {
+      return PyTuple_GET_ITEM(model.lists_[role].get(), i);
+    };
+    const auto is_as_it_was = [&](Role role) {
+      return Arguments::is_as_it_was(object(prepared, role), tensor.arrays[role].data);
+    };
+    // The others are the class's own.
+    if (!is_as_it_was(kParam) || (tensor.has_copy && !is_as_it_was(kParamOut))) return false;
+    const Array grad = Arguments::dense_like(object(*this, kGrad), object(prepared, kParam));
+    if (!grad || grad.size != tensor.size || !fits(kGrad, grad.type, tensor.arrays[kParam].type)) return false;
+    const Type param = tensor.arrays[kParam].type;
+    gradients_[i] = {{grad.as<char>(), grad.type},
+                     grad.type == param ? tensor.usual_precision : precision_of(tensor, grad.type)};
+    spans[i] = {grad.as<char>(), grad.as<char>() + tensor.size * bytes_of(grad.type), false};
+  }
+  if (!std::is_sorted(spans.begin(), spans.end())) std::sort(spans.begin(), spans.end());
+  auto written = prepared.spans_.begin();
+  for (const Span& span : spans) {
+    while (written != prepared.spans_.end() && written->end <= span.begin) ++written;
+    if (written != prepared.spans_.end() && written->begin < span.end && span.begin < span.end) return false;
+  }
+  return true;
+}
+
+void Model::read_part(Arguments& a, const Model& whole, const Rounding& rounding) {
+  PyObject* const range = objects_[kGrad];
+  a.require(range && PyTuple_CheckExact(range));
+  for (int role = kExpAvg; role < kRoles; ++role) a.require(!objects_[role]);
+  a.require(!rows_object_ && std::equal(rounding.is_random, rounding.is_random + kRoles, whole.rounding_.is_random));
+  if (!a.good_so_far()) return;
+  Arguments two(&PyTuple_GET_ITEM(range, 0), PyTuple_GET_SIZE(range));
+  const int64_t begin = two.integer(0), end = two.integer(begin, whole.last_ - whole.first_);
+  a.require(two.good() && begin <= end);
+  if (!a.good_so_far()) return;
+  first_ = whole.first_ + begin;
+  last_ = whole.first_ + end;
+  first_gradient_ = whole.first_gradient_ + begin;
 }
 
 // --- the work
 
-// Calls run(tensor, begin, end) for parts of all tensors, on as many threads as are useful. bytes: moved by all.
+// Calls run(parts, tensor, begin, end) for parts of all tensors, on as many threads as are useful. bytes: moved by
+// all.
 template <typename Run>
-void Model::each_part(int64_t bytes, Run run) const {
-  parallel_blocks(places_, update_block(bytes), bytes, [&](int64_t begin, int64_t end) {
+void Model::each_part(int64_t bytes, const PieceWork& work, const Rounding& rounding, Run run) const {
+  if (first_ == last_) return;
+  const int64_t before_first = first_->place, places = last_[-1].place + last_[-1].places - before_first;
+  parallel_blocks(places, update_block(bytes), bytes, [&](int64_t begin, int64_t end) {
+    begin += before_first;
+    end += before_first;
     const auto before = [](int64_t place, const Tensor& tensor) {
       return place < tensor.place;
     };
-    auto tensor = std::upper_bound(tensors_.begin(), tensors_.end(), begin, before) - 1;
-    for (; tensor != tensors_.end() && tensor->place < end; ++tensor) {
+    Parts parts(work, rounding);
+    const Tensor* tensor = std::upper_bound(first_, last_, begin, before) - 1;
+    for (; tensor != last_ && tensor->place < end; ++tensor) {
       const int64_t from = std::max<int64_t>(begin - tensor->place, 0);
       const int64_t to = std::min(end - tensor->place, tensor->places);
-      if (from < to) run(*tensor, from, to);
+      if (from < to) run(parts, tensor, from, to);
     }
+    parts.finish();
   });
 }
 
 bool Model::update(const UpdateOptions& options, const PieceWork& work) const {
   const ReleasedGil released;
   if (options.skip_nonfinite && !all_finite(options.grad_scale)) return false;
-  each_part(bytes_, [&](const Tensor& tensor, int64_t begin, int64_t end) {
-    run_part(tensor, begin, end, options.rounding, work);
+  each_part(bytes_, work, options.rounding, [&](Parts& parts, const Tensor* tensor, int64_t begin, int64_t end) {
+    parts.run(*tensor, gradient_of(tensor), begin, end);
   });
   return true;
 }
@@ -383,9 +352,9 @@ bool Model::update(const UpdateOptions& options, const PieceWork& work) const {
 bool Model::all_finite(double scale) const {
   struct Work final : PieceWork {
     explicit Work(double scale) : scale(scale) {}
-    void run(const Tensor& tensor, int64_t n, const UpdateArrays& arrays, const RandomNumbers*) const override {
-      const bool good = tensor.is_double ? kernels<double>().all_finite(n, arrays[kGrad], scale)
-                                         : kernels<float>().all_finite(n, arrays[kGrad], static_cast<float>(scale));
+    void run(bool is_double, Precision, int64_t n, const UpdateArrays& arrays, const RandomNumbers*) const override {
+      const bool good = is_double ? kernels<double>().all_finite(n, arrays[kGrad], scale)
+                                  : kernels<float>().all_finite(n, arrays[kGrad], static_cast<float>(scale));
       if (!good) finite.store(false, std::memory_order_relaxed);
     }
     bool good() const { return finite.load(std::memory_order_relaxed); }
@@ -394,12 +363,13 @@ bool Model::all_finite(double scale) const {
     mutable std::atomic<bool> finite = true;
   };
   const Work work(scale);
-  each_part(grad_bytes_, [&](const Tensor& tensor, int64_t begin, int64_t end) {
-    end = std::min(end, tensor.size);  // tiles have more places
-    if (begin >= end || !work.good()) return;
-    UpdateArrays grad_alone;
-    grad_alone.of[kGrad] = tensor.arrays[kGrad];
-    run_in_multiples(tensor, advanced(grad_alone, begin), nullptr, end - begin, work);
+  int64_t bytes = 0;
+  for (const Tensor* tensor = first_; tensor != last_; ++tensor)
+    bytes += tensor->size * bytes_of(gradient_of(tensor).array.type);
+  const Rounding nearest;
+  each_part(bytes, work, nearest, [&](Parts& parts, const Tensor* tensor, int64_t begin, int64_t end) {
+    end = std::min(end, tensor->size);  // tiles have more places
+    if (begin < end && work.good()) parts.run_gradient(*tensor, gradient_of(tensor), begin, end);
   });
   return work.good();
 }

@@ -12,38 +12,9 @@
 #include "cache.h"
 #include "dispatch.h"
 #include "parallel.h"
-#include "tiles.h"
+#include "update_parts.h"
 
 namespace pyreg {
-
-// A parameter and the arrays beside it, all of the same shape and layout; but the gradient may have some rows alone.
-struct Tensor {
-  int64_t size = 0;               // how many elements are updated
-  int64_t whole = 0;              // how many the parameter has
-  int64_t row = 0;                // elements in a row of the parameter, if some rows alone are updated
-  const int64_t* rows = nullptr;  // their indices; null if all are updated
-  const Tiles* tiles = nullptr;   // how to walk it, if it is not in C order and its place in the stream matters
-  uint64_t in_stream = 0;         // the place of the parameter's first element in the random stream
-  int64_t place = 0, places = 0;  // of its work in that of the model; how much there is
-  bool is_double = false;
-  bool is_random = false;  // whether one of its arrays is rounded by random numbers
-  Precision precision = Precision::other;
-  UpdateArrays arrays = {};
-
-  int64_t multiple() const {
-    return is_double ? kernels<double>().update_multiple : kernels<float>().update_multiple;
-  }
-  // Element `at` of each array, and those after it; but element `grad_at` of the gradient.
-  UpdateArrays from(int64_t at, int64_t grad_at) const;
-};
-
-// Which arrays are rounded by random numbers, and which numbers those are.
-struct Rounding {
-  bool is_random[kRoles] = {};
-  uint64_t key = 0, offset = 0;
-
-  bool is_any() const;
-};
 
 // What all updates take beside the numbers of their own.
 struct UpdateOptions {
@@ -60,25 +31,28 @@ struct UpdateOptions {
   }
 };
 
-// What to do with n neighbouring elements of a tensor's arrays. n is a multiple of what the kernels take.
-class PieceWork {
- public:
-  virtual void run(const Tensor& tensor, int64_t n, const UpdateArrays& arrays,
-                   const RandomNumbers* random) const = 0;
-
- protected:
-  ~PieceWork() = default;
-};
-
 // The name of an array in Python, and its role.
 using NamedRole = std::pair<std::string_view, Role>;
+
+// What an update reads or writes in memory.
+struct Span {
+  const char *begin, *end;
+  bool written;
+
+  bool operator<(const Span& other) const { return begin < other.begin; }
+};
 
 // All parameters of a call, with the arrays beside them.
 class Model {
  public:
-  // Takes the next argument for this role: an array, or a list with an array for each parameter. Or None, if
-  // optional.
-  void take(Arguments& a, Role role) { a.require(take_optional(a, role)); }
+  static constexpr char kPrepared[] = "pyreg.prepared", kWithGradients[] = "pyreg.with_gradients";  // of capsules
+
+  Model() = default;
+  Model(const Model&) = delete;
+
+  // Takes the next argument for this role: an array, or a list with an array for each parameter. It may be None if it
+  // is optional, or if `param` is a model with gradients, whose range is then in place of `grad` (ops/prepared.cpp).
+  void take(Arguments& a, Role role);
   // Returns whether it is given.
   bool take_optional(Arguments& a, Role role) {
     PyObject* const argument = a.object();
@@ -89,6 +63,14 @@ class Model {
   UpdateOptions take_options(Arguments& a, bool maximize, std::initializer_list<NamedRole> states);
   // Reads what was taken.
   void read(Arguments& a, const UpdateOptions& options);
+  // Whether all parameters have an array of this role.
+  bool has(Role role) const { return !lacks_[role]; }
+
+  // Takes and reads all arrays of a model but its gradients, and where its parameters begin in the random stream.
+  void prepare(Arguments& a);
+  // Reads gradients for the parameters of `prepared`, which outlives this model. Returns false if one does not fit,
+  // or an array of `prepared` is no longer as it was.
+  bool take_gradients(const Model& prepared, PyObject* grads);
 
   // Updates all parameters, unless skip_nonfinite is set and some gradient is not finite. Returns whether it did, for
   // Python. scalars(T{}): those of the parameters that are computed in T. kernel: finds the kernel in a table.
@@ -96,12 +78,12 @@ class Model {
   Reference update(const UpdateOptions& options, Scalars scalars, Kernel kernel) const {
     struct Work final : PieceWork {
       Work(Scalars& scalars, Kernel& find) : floats(scalars(float{})), doubles(scalars(double{})), kernel(find) {}
-      void run(const Tensor& tensor, int64_t n, const UpdateArrays& arrays,
+      void run(bool is_double, Precision precision, int64_t n, const UpdateArrays& arrays,
                const RandomNumbers* random) const override {
-        if (tensor.is_double)
-          kernel(kernels<double>())(n, arrays, random, tensor.precision, doubles);
+        if (is_double)
+          kernel(kernels<double>())(n, arrays, random, precision, doubles);
         else
-          kernel(kernels<float>())(n, arrays, random, tensor.precision, floats);
+          kernel(kernels<float>())(n, arrays, random, precision, floats);
       }
 
       decltype(scalars(float{})) floats;
@@ -113,23 +95,38 @@ class Model {
   }
 
  private:
+  void read_lists(Arguments& a, const Rounding& rounding, bool some_lack);
   void add_tensor(Arguments& a, PyObject* const* objects, PyObject* rows, const Rounding& rounding);
+  void read_part(Arguments& a, const Model& whole, const Rounding& rounding);
   void read_rows(Arguments& a, PyObject* object, const Array& param, Tensor& tensor);
   bool are_disjoint() const;
+  // Adds the spans of all arrays from `end` on, and returns the end after them.
+  Span* add_spans(Span* end) const;
 
   bool update(const UpdateOptions& options, const PieceWork& work) const;
   bool all_finite(double scale) const;
   template <typename Run>
-  void each_part(int64_t bytes, Run run) const;
+  void each_part(int64_t bytes, const PieceWork& work, const Rounding& rounding, Run run) const;
+  const Gradient& gradient_of(const Tensor* tensor) const { return first_gradient_[tensor - first_]; }
 
   PyObject* objects_[kRoles] = {};
   PyObject* rows_object_ = nullptr;
   Reference lists_[kRoles], rows_list_;
   std::vector<Tensor> tensors_;
+  std::vector<Gradient> gradients_;
   std::deque<Tiles> tiles_;
   std::vector<std::vector<int64_t>> rows_;
-  int64_t places_ = 0, bytes_ = 0, grad_bytes_ = 0;
-  uint64_t in_stream_ = 0;  // elements so far
+  // The tensors that are updated, and the gradient of the first: all, or a part of those of another model.
+  const Tensor *first_ = nullptr, *last_ = nullptr;
+  const Gradient* first_gradient_ = nullptr;
+  int64_t bytes_ = 0;  // moved by the update
+  bool lacks_[kRoles] = {};
+  int64_t places_ = 0;      // where the work on the next tensor begins
+  uint64_t in_stream_ = 0;  // and the tensor in the random stream
+
+  // Of a prepared model.
+  Rounding rounding_;
+  std::vector<Span> spans_;
 };
 
 }  // namespace pyreg

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from operator import itemgetter
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from pyreg import _check, _functions, _optimizer_state, _torch_state
+from pyreg import _check, _core, _functions, _optimizer_state, _torch_state
 from pyreg import _optimizer_arguments as _arguments
 from pyreg._optimizer_params import OptimizerParams
-from pyreg._results import FloatArray
+from pyreg._results import FloatArray, RowsGradient
 
-Gradients = Mapping[str, npt.ArrayLike | None] | Mapping[int, npt.ArrayLike | None] | Sequence[npt.ArrayLike | None]
+Gradient = npt.ArrayLike | RowsGradient | None
+Gradients = Mapping[str, Gradient] | Mapping[int, Gradient] | Sequence[Gradient]
+Options = dict[str, Any]
 
 
 class Chosen(NamedTuple):
@@ -27,7 +31,55 @@ class Chosen(NamedTuple):
     arrays: dict[str, list[FloatArray]]  # by role: "param", "exp_avg", ...
 
 
-def taken(values: list[Any], places: Sequence[int]) -> list[Any]:
+class Prepared:
+    """The sets of a step. They are kept, and serve the next step if it is of the same parameters.
+
+    Attributes
+    ----------
+    places : the parameters, by their places in the order of all
+    sets : the sets that they make up
+    roles : of each set, the arrays that an update uses
+    core : these arrays, which the core has read and checked; None if it has not
+    """
+
+    def __init__(self, places: Sequence[int], sets: list[Chosen]) -> None:
+        self.places, self.sets = places, sets
+        self.roles: list[tuple[str, ...]] = []
+        self.core: object | None = None
+        order = [place for chosen in sets for place in chosen.places]
+        self._in_order = None if order == list(range(len(order))) or len(order) == 1 else itemgetter(*order)
+        self._order = order
+
+    def of_sets(self, values: Sequence[Any]) -> Sequence[Any]:
+        """The values of the parameters of all sets, one set after the other. `values` has one for each parameter."""
+        if self._in_order is not None:
+            made: tuple[Any, ...] = self._in_order(values)
+            return made
+        return values if len(values) == len(self._order) else [values[place] for place in self._order]
+
+    def prepare(self, roles: list[tuple[str, ...]], offsets: Sequence[int], rounding: dict[str, str]) -> None:
+        """Let the core read and check all arrays with these roles, if it has not yet."""
+        if roles == self.roles:
+            return
+        self.roles, lists = roles, []
+        for names in (
+            ("param",),
+            ("exp_avg", "momentum_buffer"),
+            *zip(("exp_avg_sq", "max_exp_avg_sq", "ema", "param_out")),
+        ):
+            arrays: list[FloatArray | None] = []
+            for chosen, own in zip(self.sets, roles, strict=True):
+                role = next((name for name in names if name in own), None)
+                arrays += [None] * len(chosen.places) if role is None else chosen.arrays[role]
+            lists.append(arrays if any(array is not None for array in arrays) else None)
+        self.core = _core.prepare(*lists, rounding, [offsets[place] for place in self._order])
+
+
+def plain(array: FloatArray) -> FloatArray:
+    return array if type(array) is np.ndarray else np.ndarray.view(array, np.ndarray)
+
+
+def taken(values: Sequence[Any], places: Sequence[int]) -> Sequence[Any]:
     return values if len(places) == len(values) else [values[place] for place in places]
 
 
@@ -35,6 +87,7 @@ class Optimizer(OptimizerParams):
     """The base class. A subclass says which update it makes, with which options and states."""
 
     _functions: ClassVar[ModuleType] = _functions  # those of pyreg.reference in its twins
+    _has_core: ClassVar[bool] = True  # its twins have none
     _update_name: ClassVar[str]
 
     def step(
@@ -52,7 +105,8 @@ class Optimizer(OptimizerParams):
         ----------
         grads : dict or list of array_like
             A gradient for each parameter by its name, in any order. A list if the parameters came in lists. None in
-            place of a gradient leaves its parameter out: its state waits, and so does its count of steps.
+            place of a gradient leaves its parameter out: its state waits, and so does its count of steps. What
+            `sum_duplicate_rows` returns, in place of a gradient, updates these rows alone.
         lr : float, optional
             The learning rate of all groups in this step alone, in place of their own.
         max_norm : float, optional
@@ -78,11 +132,16 @@ class Optimizer(OptimizerParams):
         options = self._options_of_groups(lr)
         scale, skip = _check.number("grad_scale", grad_scale), _check.flag("skip_nonfinite", skip_nonfinite)
         max_norm = None if max_norm is None else _check.number("max_norm", max_norm)
-        every = _arguments.in_order("grads", grads, self._names, self._first)
-        is_whole = type(None) not in set(map(type, every))
-        places: Sequence[int] = (
-            range(len(every)) if is_whole else [i for i, grad in enumerate(every) if grad is not None]
-        )
+        every = self._in_order(grads)
+        places: Sequence[int] = range(len(every))
+        is_whole, rows = _core.are_arrays(every), None
+        if not is_whole:
+            kinds = set(map(type, every))
+            if RowsGradient in kinds:
+                rows = [grad.rows if type(grad) is RowsGradient else None for grad in every]
+                every = [grad.grad if type(grad) is RowsGradient else grad for grad in every]
+            is_whole = type(None) not in kinds
+            places = places if is_whole else [place for place in places if every[place] is not None]
         norm: float | None = None
         try:
             if max_norm is not None or skip:
@@ -91,22 +150,25 @@ class Optimizer(OptimizerParams):
                     return unclipped
                 norm = unclipped
                 scale *= 1.0 if max_norm is None else self._functions.clip_coefficient(norm, max_norm)
-            self._update_sets(self._whole() if is_whole else self._sets(places), every, options, scale)
+            self._update(places, every, rows, options, scale)
         except (TypeError, ValueError) as error:
-            raise (self._explanation(places, every) or error) from None
+            raise (self._explanation(places, every, rows) or error) from None
         if is_whole:
             self._steps += 1
         else:
             self._steps[places] += 1
-            self._prepared = None
         self.step_count += 1
         return norm
 
-    def _whole(self) -> list[Chosen]:
-        """The sets of all parameters, which stay the same as long as nobody is left out."""
-        if self._prepared is None:
-            self._prepared = self._sets(range(len(self._names)))
-        return self._prepared
+    def _in_order(self, grads: Gradients) -> Sequence[Any]:
+        """The gradients in the order of the parameters."""
+        if type(grads) is list and self._are_in_order and len(grads) == len(self._names):
+            return grads.copy()
+        if type(grads) is dict and len(grads) == len(self._names) > 1:
+            with suppress(KeyError):
+                in_order: Sequence[Any] = self._by_name(grads)
+                return in_order
+        return _arguments.in_order("grads", grads, self._names, self._first)  # finds out what is wrong
 
     def _sets(self, places: Iterable[int]) -> list[Chosen]:
         """These parameters in sets that a call can update. With random numbers, their elements are side by side."""
@@ -138,57 +200,88 @@ class Optimizer(OptimizerParams):
             arrays["ema"] = [self.ema[name] for name in names]
         if self._outs:
             arrays["param_out"] = [self._outs[place] for place in places]
-        return {role: [np.ndarray.view(array, np.ndarray) for array in values] for role, values in arrays.items()}
+        return {role: [plain(array) for array in values] for role, values in arrays.items()}
 
-    def _update_sets(self, sets: list[Chosen], every: list[Any], options: list[dict[str, Any]], scale: float) -> None:
-        grads = [taken(every, chosen.places) for chosen in sets]
-        common: dict[str, Any] = {"grad_scale": scale}
+    def _update(
+        self, places: Sequence[int], every: Sequence[Any], rows: Any, options: list[Options], scale: float
+    ) -> None:
+        """Update these parameters. The lists have an entry for every parameter, `options` one for every group."""
+        kept = self._prepared
+        if kept is None or kept.places != places:
+            kept = self._prepared = Prepared(places, self._sets(places))
+        common: Options = {"grad_scale": scale}
         if self._rounding:
             common |= {"rounding": self._rounding, "key": self._functions.fold_in(self.key, self.step_count + 1)}
-        self._prepare(sets, options)
+        self._make_missing(kept.sets, options)
+        calls = [self._call(chosen, options[chosen.group] | common) for chosen in kept.sets]
+        if self._has_core and rows is None and scale <= self._largest:
+            kept.prepare([roles for roles, _ in calls], self._offsets, self._rounding)
+            together = kept.core and _core.with_gradients(kept.core, kept.of_sets(every))
+        else:
+            together = None
+        if together is None:
+            self._update_lists(kept.sets, calls, every, rows, scale)
+        else:
+            self._update_together(kept.sets, calls, together)
+
+    def _update_together(self, sets: list[Chosen], calls: list[Any], together: object) -> None:
+        """The update, if the core has read all gradients: `together` has everything."""
+        update, begin = getattr(self._functions, self._update_name), 0
+        no_states = dict.fromkeys(self._state_names)
+        for chosen, (_, options) in zip(sets, calls, strict=True):
+            step, end = self._step_of(chosen), begin + len(chosen.places)
+            update(together, (begin, end), step=step, **no_states, **options)
+            begin = end
+
+    def _update_lists(
+        self, sets: list[Chosen], calls: list[Any], every: Sequence[Any], rows: Any, scale: float
+    ) -> None:
+        """The update, if gradients are converted, or refused, or of some rows."""
+        update = getattr(self._functions, self._update_name)
+        grads = [taken(every, chosen.places) for chosen in sets]
+        of_rows = [None if rows is None else taken(rows, chosen.places) for chosen in sets]
         if len(sets) > 1:
-            self._check_together(sets, grads, scale)
-        for chosen, of_chosen in zip(sets, grads, strict=True):
-            self._update(chosen, of_chosen, self._step_of(chosen), options[chosen.group] | common)
+            self._check_together(sets, grads, of_rows, scale)
+        for chosen, (roles, options), of_set, own in zip(sets, calls, grads, of_rows, strict=True):
+            arrays = {role: chosen.arrays[role] for role in roles}
+            place = {"offset": chosen.offset} if self._rounding else {}
+            update(grad=of_set, step=self._step_of(chosen), rows=own, **arrays, **options, **place)
 
-    def _prepare(self, sets: list[Chosen], options: list[dict[str, Any]]) -> None:
-        """Make the arrays that only now are needed."""
-
-    def _check_together(self, sets: list[Chosen], grads: list[list[Any]], scale: float) -> None:
+    def _check_together(self, sets: list[Chosen], grads: list[Sequence[Any]], rows: list[Any], scale: float) -> None:
         """Raise if the update of some set would, before the first changes anything.
 
         It is an update of every array that is written, which reads nothing but its first gradient: NaN.
         """
-        written, matching = [np.zeros(1)], [np.full(1, np.nan)]
-        for chosen, of_chosen in zip(sets, grads, strict=True):
+        written, matching, of_rows = [np.zeros(1)], [np.full(1, np.nan)], [None]
+        for chosen, of_set, own in zip(sets, grads, rows, strict=True):
             for arrays in chosen.arrays.values():
                 written += arrays
-                matching += of_chosen
-        self._functions.sgd_update(written, matching, step=1, grad_scale=scale, skip_nonfinite=True)
+                matching += of_set
+                of_rows += own or [None] * len(arrays)
+        self._functions.sgd_update(written, matching, step=1, grad_scale=scale, skip_nonfinite=True, rows=of_rows)
 
-    def _update(self, chosen: Chosen, grads: list[Any], step: int, options: dict[str, Any]) -> None:
-        """Update the parameters of one set. `options` has their group's, and what is common to all groups."""
-        arrays, options = chosen.arrays, dict(options)
+    def _make_missing(self, sets: list[Chosen], options: list[Options]) -> None:
+        """Make the arrays that only now are needed."""
+
+    def _call(self, chosen: Chosen, options: Options) -> tuple[tuple[str, ...], Options]:
+        """The roles of the arrays that the update of a set uses, and the options that it takes."""
         unused = self._unused(options)
         if options["ema_decay"] is None:
             del options["ema_decay"]
             unused = (*unused, "ema")
-        arrays = {role: values for role, values in arrays.items() if role not in unused}
-        if self._rounding:
-            options["offset"] = chosen.offset
-        update = getattr(self._functions, self._update_name)
-        update(grad=grads, step=step, **arrays, **options)
+        return tuple(role for role in chosen.arrays if role not in unused), options
 
-    def _unused(self, options: dict[str, Any]) -> tuple[str, ...]:
+    def _unused(self, options: Options) -> tuple[str, ...]:
         """The states that an update with these options leaves alone. Removes what is no argument of the update."""
         raise NotImplementedError
 
-    def _explanation(self, places: Iterable[int], every: list[Any]) -> Exception | None:
+    def _explanation(self, places: Iterable[int], every: Sequence[Any], rows: Any) -> Exception | None:
         """An error that says by the parameter's name what is wrong with a gradient, if something is."""
         arrays = []
         for place in places:
             of_one = {role: values[0] for role, values in self._arrays([place]).items()}
-            arrays.append((self._names[place], of_one | {"grad": every[place]}))
+            own = None if rows is None or rows[place] is None else _check.indices("rows", rows[place])
+            arrays.append((self._names[place], of_one | {"grad": every[place]}, own))
         try:
             _arguments.require_updatable(arrays)
         except (TypeError, ValueError) as error:

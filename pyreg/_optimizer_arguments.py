@@ -86,10 +86,13 @@ def largest_norm(params: Sequence[FloatArray]) -> float:
     return float(np.finfo(np.float64 if is_double else np.float32).max)
 
 
-def require_updatable(arrays: Iterable[tuple[Name, Named]]) -> None:
-    """Raise unless one step can update all these parameters: each a name, and its arrays by role ("param", "ema")."""
+def require_updatable(arrays: Iterable[tuple[Name, Named, Any]]) -> None:
+    """Raise unless one step can update all these parameters.
+
+    Each is a name, the arrays by role ("param", "ema"), and the rows that are updated, or None for all.
+    """
     try:
-        _model.require_disjoint([_model.tensor(of_one, f"[{name!r}]", None) for name, of_one in arrays])
+        _model.require_disjoint([_model.tensor(of_one, f"[{name!r}]", rows) for name, of_one, rows in arrays])
     except (TypeError, ValueError) as error:
         error.args = (re.sub(r"\b(param|grad)\[", r"\1s[", str(error)),)  # as the arguments of the classes are called
         raise

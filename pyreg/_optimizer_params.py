@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import is_, itemgetter
 from typing import Any, ClassVar, SupportsIndex
 
 import numpy as np
@@ -98,7 +99,7 @@ class OptimizerParams:
         arrays = []
         for place, (name, param) in enumerate(zip(names, every_param, strict=True)):
             of_one = {"param": param, **state[name]} | ({"ema": ema[name]} if name in ema else {})
-            arrays.append((name, of_one | ({"param_out": every_out[place]} if every_out else {})))
+            arrays.append((name, of_one | ({"param_out": every_out[place]} if every_out else {}), None))
         _arguments.require_updatable(arrays)
 
         self._group_of += [len(self.param_groups) + i for i, group in enumerate(made) for _ in group["params"]]
@@ -109,8 +110,11 @@ class OptimizerParams:
         self.param_groups += made
         self._kept = [group["params"] for group in self.param_groups]
         self._first = first_of(names, 0)
+        self._are_in_order = names == list(range(len(names)))
+        self._by_name: Any = itemgetter(*names)
         self._largest = _arguments.largest_norm(self._params)
-        self._prepared: list[Any] | None = None  # what steps over all parameters make once
+        self._prepared: Any = None  # what a step makes and the next one uses again
+        self._seen: dict[int, tuple[list[Any], dict[str, Any]]] = {}  # by group: its values, and the checked options
 
     def _group_arguments(self, group: Named, number: int, start: int) -> tuple[dict[str, Any], dict[Name, Any]]:
         """A group's options and what PyTorch has beside them; and its parameters by name, from place `start` on."""
@@ -132,13 +136,14 @@ class OptimizerParams:
         arrays = {role: np.zeros_like(param, dtype, subok=False) for role in self._begun(options)}
         if options["ema_decay"] is not None:
             arrays["ema"] = param.astype(compute_dtype(param.dtype), order="K", subok=False)
-        return arrays
+        # Views: nobody who has one can take the memory away, so the core need not look at each step.
+        return {role: array.view() for role, array in arrays.items()}
 
     def _made_later(self, place: int) -> FloatArray:
         """A state that is made when it is first needed, not filled yet."""
         param = self._params[place]
         dtype = _arguments.dtype_of_states(self._state_dtype, self._names[place], param)
-        return np.empty_like(param, dtype, subok=False)
+        return np.empty_like(param, dtype, subok=False).view()
 
     def _kept_arrays(self, name: Name) -> dict[str, FloatArray]:
         """A parameter's states, and its average."""
@@ -150,20 +155,29 @@ class OptimizerParams:
 
     def _options_of_groups(self, lr: float | None = None) -> list[dict[str, Any]]:
         """The options of all groups, which anyone may have changed."""
-        if lr is not None:
-            lr = _check.number("lr", lr)
         same = len(self.param_groups) == len(self._kept)
         if not same or any(a["params"] is not b for a, b in zip(self.param_groups, self._kept, strict=True)):
             raise ValueError("param_groups must keep their parameters, got others; add some with add_param_group")
-        made = []
-        for number, group in enumerate(self.param_groups):
-            known = "params", "param_names", *self._option_names
-            _arguments.refuse_unknown(group, known, f"param_groups[{number}]")
-            if missing := [name for name in self._option_names if name not in group]:
-                raise ValueError(f"param_groups[{number}] must have {missing[0]!r}, got none")
-            options = {name: group[name] for name in self._option_names} | ({} if lr is None else {"lr": lr})
-            made.append(self._checked_options(options, number))
+        made = [self._options_of_group(number) for number in range(len(self.param_groups))]
+        if lr is not None:
+            lr = _check.number("lr", lr)
+            made = [options | {"lr": lr} for options in made]
         return made
+
+    def _options_of_group(self, number: int) -> dict[str, Any]:
+        group = self.param_groups[number]
+        values, (seen, options) = [*group.values()], self._seen.get(number, ([], {}))
+        if len(seen) == len(values) and all(map(is_, seen, values)):
+            return options
+        known = "params", "param_names", *self._option_names
+        _arguments.refuse_unknown(group, known, f"param_groups[{number}]")
+        if missing := [name for name in self._option_names if name not in group]:
+            raise ValueError(f"param_groups[{number}] must have {missing[0]!r}, got none")
+        options = self._checked_options({name: group[name] for name in self._option_names}, number)
+        # What needed no conversion cannot change: numbers, and a tuple of them.
+        constant = all(options[name] is group[name] for name in options)
+        self._seen[number] = (values if constant else [], options)
+        return options
 
     def _checked_options(self, given: Named, number: int) -> dict[str, Any]:
         """Options for this group, each converted. Refused if they need arrays that its parameters do not have."""
@@ -185,4 +199,4 @@ class OptimizerParams:
         """A copy has options and counts of its own."""
         own = {"param_groups": [dict(group) for group in self.param_groups], "_steps": self._steps.copy()}
         own |= {"state": {name: dict(arrays) for name, arrays in self.state.items()}, "ema": dict(self.ema)}
-        return self.__dict__ | own | {"_prepared": None}
+        return self.__dict__ | own | {"_prepared": None, "_seen": {}}

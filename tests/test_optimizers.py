@@ -245,3 +245,58 @@ def test_a_shallow_copy_has_its_own_options_and_counts():
     assert optimizer.param_groups[0]["lr"] != 7.0
     assert (optimizer.step_count, optimizer._steps.any()) == (0, False)
     assert other.state["bias"]["exp_avg"] is optimizer.state["bias"]["exp_avg"]
+
+
+def test_an_array_that_has_changed_since_the_last_step_is_looked_at_again():
+    param, grad = np.ones(100, F32), np.ones(100, F32)
+    optimizer = pyreg.SGD([param], lr=0.5)
+    optimizer.step([grad])
+    assert (param == 0.5).all()
+    param.flags.writeable = False
+    refuses(ValueError, lambda: optimizer.step([grad]), "params[0]", "read-only")
+    assert (param == 0.5).all()
+    param.flags.writeable = True
+    optimizer.step([grad])
+    assert (param == 0).all()
+    param.shape = grad.shape = (10, 10)  # the same elements
+    optimizer.step([grad])
+    assert (param == -0.5).all()
+    param.resize(4, refcheck=False)
+    refuses(ValueError, lambda: optimizer.step([grad]), "grads[0]")
+
+
+def test_states_keep_their_memory():
+    optimizer = pyreg.Adam([np.ones(100, F32)])
+    with pytest.raises(ValueError, match="own"):
+        optimizer.state[0]["exp_avg"].resize(1, refcheck=False)
+
+
+def test_a_gradient_that_shares_memory_with_a_parameter_is_refused():
+    memory = np.ones((4, 100), F32)
+    optimizer = pyreg.SGD([memory[0], memory[2]], lr=0.5)
+    optimizer.step([memory[1], memory[3]])
+    before = memory.copy()
+    for grads in ([memory[1], memory[0]], [memory[2], memory[3]], [memory.reshape(-1)[250:350], memory[3]]):
+        refuses(ValueError, lambda grads=grads: optimizer.step(grads), "overlap")
+        assert_same_bits(memory, before)
+    optimizer.step([memory[1], memory[1]])  # gradients may share with each other
+    assert optimizer.step_count == 2
+
+
+def test_gradients_of_some_rows(impl):
+    table, other = np.zeros((50, 8), F32), np.ones(3, F32)
+    twin, states = table.copy(), [np.zeros((50, 8), F32) for _ in range(2)]
+    optimizer = impl.AdamW({"table": table, "other": other}, lr=0.1)
+    rng = np.random.default_rng(0)
+    for step in range(1, 6):
+        ids, dy = rng.integers(0, 50, 20), rng.normal(size=(20, 8)).astype(F32)
+        sparse = impl.sum_duplicate_rows(ids, dy)
+        norm = optimizer.step({"other": np.ones(3, F32), "table": sparse}, max_norm=100.0)
+        assert norm == impl.global_norm([sparse.grad, np.ones(3, F32)])
+        impl.adamw_update(twin, sparse.grad, *states, step=step, lr=0.1, rows=sparse.rows)
+        assert_same_bits(table, twin)
+    wrong = sparse._replace(rows=sparse.rows + 50)
+    before, kept = other.copy(), optimizer.state["table"]["exp_avg"].copy()
+    refuses(ValueError, lambda: optimizer.step({"other": np.ones(3, F32), "table": wrong}), "50")
+    assert_same_bits((table, other, optimizer.state["table"]["exp_avg"]), (twin, before, kept))
+    assert optimizer.step_count == 5

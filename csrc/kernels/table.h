@@ -12,17 +12,8 @@ namespace pyreg {
 enum class Type { none, float32, float64, float16, bfloat16, boolean };
 
 constexpr int bytes_of(Type type) {
-  switch (type) {
-    case Type::float64:
-      return 8;
-    case Type::float32:
-      return 4;
-    case Type::float16:
-    case Type::bfloat16:
-      return 2;
-    default:
-      return 1;
-  }
+  constexpr unsigned char kBytes[] = {1, 4, 8, 2, 2, 1};
+  return kBytes[static_cast<int>(type)];
 }
 
 // Elements of 16 bits, with which the kernels compute in float.

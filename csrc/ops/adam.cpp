@@ -28,6 +28,7 @@ Reference update(Arguments& a) {
   const bool maximize = a.flag(), bias_correction = a.flag();
   const UpdateOptions options = model.take_options(a, maximize, {{"exp_avg", kExpAvg}, {"exp_avg_sq", kExpAvgSq}});
   model.read(a, options);
+  a.require(model.has(kExpAvg) && model.has(kExpAvgSq));
   if (!a.good()) return {};
 
   const double bias_correction1 = bias_correction ? 1 - power(beta1, step) : 1;

@@ -7,14 +7,14 @@ namespace {
 Reference update(Arguments& a) {
   Model model;
   for (const Role role : {kParam, kGrad}) model.take(a, role);
-  const bool has_buffer = model.take_optional(a, kMomentumBuffer);
+  model.take_optional(a, kMomentumBuffer);
   const int64_t step = a.integer(1);
   const double lr = a.number(), momentum = a.number(), dampening = a.number(), weight_decay = a.number();
   const bool nesterov = a.flag(), maximize = a.flag();
   const UpdateOptions options = model.take_options(a, maximize, {{"momentum_buffer", kMomentumBuffer}});
-  a.require(momentum == 0 || has_buffer);
   a.require(!nesterov || (momentum != 0 && dampening == 0));
   model.read(a, options);
+  a.require(momentum == 0 || model.has(kMomentumBuffer));
   if (!a.good()) return {};
 
   const auto scalars = [&](auto zero) {

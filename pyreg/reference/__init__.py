@@ -55,7 +55,12 @@ def _with_core(function: FunctionType, core: object) -> FunctionType:
 
 def _with_reference(optimizer: type) -> type:
     """The same class, with the updates of this module."""
-    own = {"__module__": __name__, "__doc__": optimizer.__doc__, "_functions": sys.modules[__name__]}
+    own = {
+        "__module__": __name__,
+        "__doc__": optimizer.__doc__,
+        "_functions": sys.modules[__name__],
+        "_has_core": False,
+    }
     return type(optimizer.__name__, (optimizer,), own)
 
 
