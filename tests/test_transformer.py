@@ -5,10 +5,10 @@ import pytest
 from bits import assert_same_bits
 from test_gradients import finite_differences
 from training import runs, unfused
-from training.adamw import AdamW, decays
 from training.layers import Config
 from training.model import Transformer
 from training.operations import DropoutStream
+from training.parameters import decay_groups, decays, weight_norm
 
 import pyreg
 
@@ -74,13 +74,13 @@ def several_steps(steps=5, **changes):
     """Train for some steps; return every loss, and the last gradients and parameters."""
     # Float32, where rounding shows, and 90 rows: more than one of the blocks in which gradients are summed.
     model = tiny_model(num_tokens=9, dropout=0.3, dtype=np.float32, **changes)
-    optimizer, stream = AdamW(model.params, weight_decay=0.1), DropoutStream(KEY)
+    optimizer, stream = pyreg.AdamW(decay_groups(model.params, 0.1)), DropoutStream(KEY)
     x, labels = tiny_batch(model.config, size=10)
     losses = []
     for _ in range(steps):
         loss, saved = model.forward(x, labels, stream)
         grads = model.backward(saved)
-        optimizer.update(grads, lr=0.01)
+        optimizer.step(grads, lr=0.01)
         losses.append(loss)
     return np.array(losses), grads, model.params
 
@@ -133,8 +133,10 @@ def test_decay_takes_the_matrices_and_leaves_biases_norms_and_positions(norm_pos
 
     # The same in effect: with gradients of 0, an update does nothing but decay.
     before = {name: param.copy() for name, param in model.params.items()}
-    optimizer = AdamW(model.params, weight_decay=0.5)
-    optimizer.update({name: np.zeros_like(p) for name, p in model.params.items()}, lr=0.1)
+    norm = weight_norm(model.params)
+    optimizer = pyreg.AdamW(decay_groups(model.params, 0.5))
+    optimizer.step({name: np.zeros_like(p) for name, p in model.params.items()}, lr=0.1)
+    assert weight_norm(model.params) == pytest.approx(0.95 * norm, rel=1e-14)
     for name, param in model.params.items():
         factor = 1.0 if name in kept else 0.95
         np.testing.assert_allclose(param, factor * before[name], rtol=1e-14, err_msg=name)
@@ -198,7 +200,7 @@ def training_run(**changes):
     )
     config = tiny_config(num_tokens=4, d_model=8, dtype=np.float32, dropout=0.1, **changes)
     model = Transformer(config, np.random.default_rng(5))
-    optimizer = AdamW(model.params, settings.weight_decay)
+    optimizer = pyreg.AdamW(decay_groups(model.params, settings.weight_decay))
     history = runs.fit(model, optimizer, split, settings, np.random.default_rng(6))
     return history, model
 

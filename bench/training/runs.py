@@ -10,10 +10,10 @@ import numpy as np
 import pyreg
 
 from . import unfused
-from .adamw import AdamW
 from .layers import Config
 from .model import Labels, Transformer
 from .operations import Array, DropoutStream
+from .parameters import decay_groups, weight_norm
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def evaluation_epochs(epochs: int) -> set[int]:
 
 def fit(
     model: Transformer,
-    optimizer: AdamW,
+    optimizer: pyreg.AdamW,
     split: Split,
     settings: Settings,
     rng: np.random.Generator,
@@ -112,15 +112,15 @@ def fit(
             train = model.evaluate(split.train_x, split.train_labels)
             test = model.evaluate(split.test_x, split.test_labels)
             epochs.append(epoch)
-            values.append([*train, *test, optimizer.weight_norm()])
+            values.append([*train, *test, weight_norm(model.params)])
         if epoch == settings.epochs:
             break
         order = rng.permutation(size)
         for start in range(0, size, BATCH_SIZE):
             batch = order[start : start + BATCH_SIZE]
             _, saved = model.forward(split.train_x[batch], split.train_labels[batch], stream)
-            lr = learning_rate(optimizer.step + 1, num_steps, settings.lr)
-            optimizer.update(model.backward(saved), lr)
+            lr = learning_rate(optimizer.step_count + 1, num_steps, settings.lr)
+            optimizer.step(model.backward(saved), lr=lr)
     return History(np.array(epochs), np.array(values))
 
 
@@ -144,6 +144,6 @@ def run(name: str, key: int, settings: Settings) -> History:
         functions=unfused if settings.unfused else pyreg,
     )
     model = Transformer(config, init_rng)
-    optimizer = AdamW(model.params, settings.weight_decay if weight_decay else 0.0)
+    optimizer = pyreg.AdamW(decay_groups(model.params, settings.weight_decay if weight_decay else 0.0))
     split = load_split(settings.train_size, split_rng)
     return fit(model, optimizer, split, settings, fit_rng)

@@ -13,10 +13,10 @@ from torch import Tensor
 import pyreg
 
 from . import steps
-from .adamw import decays
 from .layers import Config
 from .model import Transformer
 from .operations import DropoutStream
+from .parameters import decay_groups
 from .runs import learning_rate
 from .steps import KEY, WEIGHT_DECAY, Batches, start_model
 
@@ -84,14 +84,9 @@ class TorchTrainer:
 
     def __init__(self, config: Config, batches: Batches, own_masks: bool = False) -> None:
         self.model = TorchTransformer(start_model(config))
-        groups = [
-            {
-                "params": [p for name, p in self.model.params.items() if decays(name) == decaying],
-                "weight_decay": WEIGHT_DECAY if decaying else 0.0,
-            }
-            for decaying in (True, False)
-        ]
-        self.optimizer = torch.optim.AdamW(groups, fused=True)
+        groups = decay_groups(self.model.params, WEIGHT_DECAY)
+        by_place = [group | {"params": list(group["params"].values())} for group in groups]
+        self.optimizer = torch.optim.AdamW(by_place, fused=True)
         self.batches = [(torch.from_numpy(x), torch.from_numpy(labels)) for x, labels in batches]
         self.stream = None if own_masks else DropoutStream(KEY)
         self.drop: Drop = partial(F.dropout, p=config.dropout)
