@@ -229,3 +229,4 @@ def test_learning_rate_warms_up_to_its_peak_then_falls():
     assert max(rates) == rates[9] == 0.5
     assert rates[9:] == sorted(set(rates[9:]), reverse=True)
     assert rates[-1] == pytest.approx(0, abs=1e-12)
+    assert runs.learning_rate(1, 1, peak=0.5) == 0.5

@@ -83,9 +83,8 @@ def load_split(train_size: int, rng: np.random.Generator) -> Split:
 def learning_rate(step: int, num_steps: int, peak: float) -> float:
     """Linear warm-up, which Post-LN needs (Xiong et al., 2020), then a half cosine towards 0."""
     warmup = max(1, round(WARMUP * num_steps))
-    if step <= warmup:
-        return peak * step / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (num_steps - warmup)))
+    # A run of a single step takes it at the peak.
+    return pyreg.warmup_cosine(step, peak, warmup=warmup, total=max(num_steps, warmup + 1))
 
 
 def evaluation_epochs(epochs: int) -> set[int]:
