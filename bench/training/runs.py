@@ -12,7 +12,7 @@ import pyreg
 from . import unfused
 from .layers import Config
 from .model import Labels, Transformer
-from .operations import Array, DropoutStream
+from .operations import Array
 from .parameters import decay_groups, weight_norm
 
 
@@ -100,8 +100,8 @@ def fit(
     settings: Settings,
     rng: np.random.Generator,
 ) -> History:
-    """Train the model for all epochs. `rng` draws the order of the images and the dropout key."""
-    stream = DropoutStream(pyreg.random_key(rng))
+    """Train the model for all epochs. `rng` draws the order of the images and the seed of the dropout masks."""
+    seed = pyreg.random_key(rng)
     size = len(split.train_labels)
     num_steps = settings.epochs * math.ceil(size / BATCH_SIZE)
     evaluate_at = evaluation_epochs(settings.epochs)
@@ -117,9 +117,9 @@ def fit(
         order = rng.permutation(size)
         for start in range(0, size, BATCH_SIZE):
             batch = order[start : start + BATCH_SIZE]
-            _, saved = model.forward(split.train_x[batch], split.train_labels[batch], stream)
-            lr = learning_rate(optimizer.step_count + 1, num_steps, settings.lr)
-            optimizer.step(model.backward(saved), lr=lr)
+            step = optimizer.step_count + 1
+            _, saved = model.forward(split.train_x[batch], split.train_labels[batch], pyreg.fold_in(seed, step))
+            optimizer.step(model.backward(saved), lr=learning_rate(step, num_steps, settings.lr))
     return History(np.array(epochs), np.array(values))
 
 
