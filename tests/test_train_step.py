@@ -122,7 +122,7 @@ def test_other_parameters_are_refused():
 
 @pytest.mark.parametrize("functions", [pyreg, unfused], ids=lambda module: module.__name__)
 def test_the_time_in_a_function_counts_once(functions, monkeypatch):
-    for module in (pyreg, unfused):
+    for module in turns.MODULES:
         for name in dir(module):
             if name.startswith(turns.PARTS):
                 monkeypatch.setattr(module, name, getattr(module, name))  # to be restored after the test

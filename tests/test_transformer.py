@@ -1,14 +1,15 @@
 """bench/training/: the gradient of the whole model, and what its parts promise."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from bits import assert_same_bits
 from test_gradients import finite_differences
 from training import runs, unfused
-from training.adamw import AdamW, decays
 from training.layers import Config
 from training.model import Transformer
-from training.operations import DropoutStream
+from training.parameters import decay_groups, decays, weight_norm
 
 import pyreg
 
@@ -44,7 +45,7 @@ def test_every_entry_of_the_gradient_equals_finite_differences(norm_position, la
     x, labels = tiny_batch(model.config)
 
     def forward():
-        return model.forward(x, labels, DropoutStream(KEY))  # the same masks every time
+        return model.forward(x, labels, KEY)  # the same masks every time
 
     _, saved = forward()
     grads = model.backward(saved)
@@ -62,10 +63,9 @@ def test_every_entry_of_the_gradient_equals_finite_differences(norm_position, la
 def test_gradient_is_that_of_the_masks_drawn_in_forward():
     model = tiny_model(dropout=0.5)
     x, labels = tiny_batch(model.config)
-    first, second = DropoutStream(KEY), DropoutStream(KEY + 1)
-    _, saved = model.forward(x, labels, first)
+    _, saved = model.forward(x, labels, KEY)
     grads = model.backward(saved)
-    model.forward(x, labels, second)  # between them, another forward changes nothing
+    model.forward(x, labels, KEY + 1)  # between them, another forward changes nothing
     for name, again in model.backward(saved).items():
         np.testing.assert_array_equal(again, grads[name], err_msg=name)
 
@@ -74,13 +74,13 @@ def several_steps(steps=5, **changes):
     """Train for some steps; return every loss, and the last gradients and parameters."""
     # Float32, where rounding shows, and 90 rows: more than one of the blocks in which gradients are summed.
     model = tiny_model(num_tokens=9, dropout=0.3, dtype=np.float32, **changes)
-    optimizer, stream = AdamW(model.params, weight_decay=0.1), DropoutStream(KEY)
+    optimizer = pyreg.AdamW(decay_groups(model.params, 0.1))
     x, labels = tiny_batch(model.config, size=10)
     losses = []
-    for _ in range(steps):
-        loss, saved = model.forward(x, labels, stream)
+    for step in range(steps):
+        loss, saved = model.forward(x, labels, KEY + step)
         grads = model.backward(saved)
-        optimizer.update(grads, lr=0.01)
+        optimizer.step(grads, lr=0.01)
         losses.append(loss)
     return np.array(losses), grads, model.params
 
@@ -108,7 +108,7 @@ def test_inference_drops_nothing_and_repeats_its_bits():
     result = dropping.evaluate(x, labels)
     assert result == dropping.evaluate(x, labels)
     assert result == plain.evaluate(x, labels)
-    trained, _ = dropping.forward(x, labels, DropoutStream(KEY))
+    trained, _ = dropping.forward(x, labels, KEY)
     assert trained != result[0]
 
 
@@ -133,8 +133,10 @@ def test_decay_takes_the_matrices_and_leaves_biases_norms_and_positions(norm_pos
 
     # The same in effect: with gradients of 0, an update does nothing but decay.
     before = {name: param.copy() for name, param in model.params.items()}
-    optimizer = AdamW(model.params, weight_decay=0.5)
-    optimizer.update({name: np.zeros_like(p) for name, p in model.params.items()}, lr=0.1)
+    norm = weight_norm(model.params)
+    optimizer = pyreg.AdamW(decay_groups(model.params, 0.5))
+    optimizer.step({name: np.zeros_like(p) for name, p in model.params.items()}, lr=0.1)
+    assert weight_norm(model.params) == pytest.approx(0.95 * norm, rel=1e-14)
     for name, param in model.params.items():
         factor = 1.0 if name in kept else 0.95
         np.testing.assert_allclose(param, factor * before[name], rtol=1e-14, err_msg=name)
@@ -145,38 +147,6 @@ def test_identity_in_place_of_layer_norm_has_no_parameters_and_the_same_start():
     assert not any("norm" in name for name in plain.params)
     for name, param in plain.params.items():
         np.testing.assert_array_equal(param, normed.params[name], err_msg=name)
-
-
-def test_no_two_dropout_masks_of_a_run_share_stream_positions(monkeypatch):
-    drawn, dropout = [], pyreg.dropout
-
-    def recording(x, p, *, key, offset=0, out=None):
-        if p > 0:
-            drawn.append((key, offset, x.size))
-        return dropout(x, p, key=key, offset=offset, out=out)
-
-    monkeypatch.setattr(pyreg, "dropout", recording)
-    model = tiny_model(dropout=0.3, functions=unfused)  # where every mask is a call of its own
-    x, labels = tiny_batch(model.config)
-    stream = DropoutStream(KEY)
-    forward, backward = [], []
-    for _ in range(3):
-        _, saved = model.forward(x, labels, stream)
-        forward += drawn
-        drawn.clear()
-        model.evaluate(x, labels)  # takes none
-        model.backward(saved)
-        backward += drawn
-        drawn.clear()
-
-    # 4 sites a block: attention weights, feed-forward activation, and both residual branches.
-    assert len(forward) == 3 * 4 * model.config.num_layers
-    assert sorted(backward) == sorted(forward)
-    assert {key for key, _, _ in forward} == {KEY}
-    end = 0
-    for _, offset, size in sorted(forward):
-        assert offset >= end
-        end = offset + size
 
 
 def training_run(**changes):
@@ -198,7 +168,7 @@ def training_run(**changes):
     )
     config = tiny_config(num_tokens=4, d_model=8, dtype=np.float32, dropout=0.1, **changes)
     model = Transformer(config, np.random.default_rng(5))
-    optimizer = AdamW(model.params, settings.weight_decay)
+    optimizer = pyreg.AdamW(decay_groups(model.params, settings.weight_decay))
     history = runs.fit(model, optimizer, split, settings, np.random.default_rng(6))
     return history, model
 
@@ -214,6 +184,21 @@ def test_training_lowers_the_loss_and_keeps_float32(norm_position, layer_norm):
     assert {param.dtype for param in model.params.values()} == {np.dtype(np.float32)}
 
 
+def test_every_dropout_mask_of_a_run_has_a_key_of_its_own(monkeypatch):
+    drawn, dropout = Counter(), pyreg.dropout
+
+    def recording(x, p, *, key, out=None):
+        if p > 0:
+            drawn[key] += 1
+        return dropout(x, p, key=key, out=out)
+
+    monkeypatch.setattr(pyreg, "dropout", recording)
+    _, model = training_run(functions=unfused)  # where every mask is a call of its own
+    # 25 epochs of 2 steps; 4 sites a block: attention weights, feed-forward activation, and both residual branches.
+    assert len(drawn) == 25 * 2 * 4 * model.config.num_layers
+    assert set(drawn.values()) == {2}  # forward and backward
+
+
 def test_training_twice_gives_the_same_bits():
     (first, model), (second, again) = training_run(), training_run()
     np.testing.assert_array_equal(first.values, second.values)
@@ -227,3 +212,4 @@ def test_learning_rate_warms_up_to_its_peak_then_falls():
     assert max(rates) == rates[9] == 0.5
     assert rates[9:] == sorted(set(rates[9:]), reverse=True)
     assert rates[-1] == pytest.approx(0, abs=1e-12)
+    assert runs.learning_rate(1, 1, peak=0.5) == 0.5

@@ -19,7 +19,6 @@ import pyreg
 from .operations import (
     Array,
     DropoutSite,
-    DropoutStream,
     linear_backward,
     linear_forward,
     matmul_backward,
@@ -65,14 +64,13 @@ class AttentionSaved(NamedTuple):
     merged: Array
 
 
-def attention_forward(x: Array, w: Params, config: Config, stream: DropoutStream) -> tuple[Array, AttentionSaved]:
+def attention_forward(x: Array, w: Params, config: Config, site: DropoutSite) -> tuple[Array, AttentionSaved]:
     """Multi-head self-attention with dropout on its weights: (B, T, C) to (B, T, C)."""
     b, t, c = x.shape
     d = c // config.num_heads
     qkv = linear_forward(x, w["qkv.weight"], w["qkv.bias"])  # (B, T, 3C)
     q, k, v = qkv.reshape(b, t, 3, config.num_heads, d).transpose(2, 0, 3, 1, 4)
     scores = q @ k.swapaxes(-1, -2)  # (B, H, query, key)
-    site = stream.take(scores.size, config.dropout)
     # 1 / sqrt(D) keeps the scores' variance at that of q and k, so that softmax does not saturate.
     dropped, maximum, rsum = config.functions.softmax_dropout_forward(scores, scale=d**-0.5, **site)
     heads = dropped @ v  # (B, H, T, D)
@@ -111,12 +109,9 @@ class FeedForwardSaved(NamedTuple):
     site: DropoutSite
 
 
-def feed_forward_forward(
-    x: Array, w: Params, config: Config, stream: DropoutStream
-) -> tuple[Array, FeedForwardSaved]:
+def feed_forward_forward(x: Array, w: Params, config: Config, site: DropoutSite) -> tuple[Array, FeedForwardSaved]:
     """Two linear maps with GELU and dropout in between, each token alone: (B, T, C) to itself."""
     hidden = matmul_forward(x, w["fc1.weight"])  # gelu_dropout adds its bias
-    site = stream.take(hidden.size, config.dropout)
     dropped = config.functions.gelu_dropout_forward(hidden, w["fc1.bias"], **site)
     y = linear_forward(dropped, w["fc2.weight"], w["fc2.bias"])
     return y, FeedForwardSaved(x, hidden, dropped, site)
@@ -149,13 +144,12 @@ class JoinSaved(NamedTuple):
 
 
 def join_forward(
-    branch: Array, residual: Array, norm: tuple[Array, Array] | None, config: Config, stream: DropoutStream
+    branch: Array, residual: Array, norm: tuple[Array, Array] | None, config: Config, site: DropoutSite
 ) -> tuple[Array, Array, JoinSaved]:
     """Drop out of a sublayer's branch, add the residual, normalise the sum: return y, z = the sum.
 
     `norm` is the weight and bias of LayerNorm; without it y is z. The branch's memory is used again.
     """
-    site = stream.take(branch.size, config.dropout)
     if norm is None:
         z = pyreg.dropout(branch, **site, out=branch)
         z += residual

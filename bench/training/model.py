@@ -16,10 +16,10 @@ import numpy.typing as npt
 from .layers import SUBLAYERS, Config, JoinSaved, Params, join_backward, join_forward
 from .operations import (
     Array,
-    DropoutStream,
     NormSaved,
     cross_entropy_backward,
     cross_entropy_forward,
+    dropout_sites,
     linear_backward,
     linear_forward,
     mean_pool_backward,
@@ -96,16 +96,17 @@ class Transformer:
         """Return the norm's weight and bias."""
         return None if name is None else (self.params[f"{name}.weight"], self.params[f"{name}.bias"])
 
-    def forward(self, x: Array, labels: Labels, stream: DropoutStream) -> tuple[float, Saved]:
+    def forward(self, x: Array, labels: Labels, key: int | None) -> tuple[float, Saved]:
         """Return the mean cross-entropy of `labels` and what backward needs.
 
         Parameters
         ----------
         x : ndarray of (B, T, input_size)
         labels : integer ndarray of (B,)
-        stream : DropoutStream
-            Where the dropout masks come from. A block takes four: for the attention's weights, its
-            branch, the activation of the feed-forward sublayer, its branch.
+        key : int or None
+            The key of the step, from which the keys of the dropout masks are made. A block has four masks: on the
+            attention's weights, its branch, the activation of the feed-forward sublayer, its branch. None in
+            inference, where nothing is dropped.
         """
         w = self.params
         y = residual = linear_forward(x, w["input.weight"], w["input.bias"]) + w["position_embedding"]
@@ -113,10 +114,11 @@ class Transformer:
         if self.pre_norm:
             y, first_norm = norm_forward(residual, *self.norm(FIRST_NORM))
         sublayers = []
-        for kind, _, inside, norm in self.sublayers:
+        for number, (kind, _, inside, norm) in enumerate(self.sublayers):
             forward, _ = SUBLAYERS[kind]
-            branch, inner = forward(y, inside, self.config, stream)
-            y, z, join = join_forward(branch, residual, self.norm(norm), self.config, stream)
+            inside_site, branch_site = dropout_sites(key, number, self.config.dropout)
+            branch, inner = forward(y, inside, self.config, inside_site)
+            y, z, join = join_forward(branch, residual, self.norm(norm), self.config, branch_site)
             residual = z if self.pre_norm else y
             sublayers.append((inner, join))
         pooled = mean_pool_forward(y)
@@ -161,11 +163,10 @@ class Transformer:
 
         The images go through in batches, small enough for a core's cache.
         """
-        inference = DropoutStream(key=0, training=False)
         loss = correct = 0.0
         for start in range(0, len(labels), batch_size):
             batch = slice(start, start + batch_size)
-            batch_loss, saved = self.forward(x[batch], labels[batch], inference)
+            batch_loss, saved = self.forward(x[batch], labels[batch], key=None)
             loss += batch_loss * len(labels[batch])
             correct += int((saved.log_prob.argmax(axis=-1) == labels[batch]).sum())
         return loss / len(labels), correct / len(labels)

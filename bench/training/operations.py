@@ -83,31 +83,20 @@ class DropoutSite(TypedDict):
     """One dropout mask, as keywords of pyreg's functions: all that backward must remember of it."""
 
     p: float
-    key: int
-    offset: int
+    key: int | None
 
 
-class DropoutStream:
-    """Hands out positions of one run's random stream, each to one mask only.
+def dropout_sites(key: int | None, sublayer: int, p: float) -> tuple[DropoutSite, DropoutSite]:
+    """Return the masks of a sublayer: the one inside, and the one on its branch.
 
-    There is one key for a run, and every site of every step takes the next positions, as many as
-    its array has elements. Whether two masks share randomness is then a matter of whole numbers
-    (ranges that do not overlap), not of luck between keys, and ``(key, offset)`` names any mask.
-
-    In inference, `training` is False: nothing is dropped and no position is used.
+    Their keys are made from the step's key and the sublayer's number in the model. So one seed is
+    enough for a run, and a mask does not depend on which others were drawn before it. In
+    inference, the key is None, and nothing is dropped.
     """
-
-    def __init__(self, key: int, training: bool = True) -> None:
-        self.key = key
-        self.offset = 0
-        self.training = training
-
-    def take(self, size: int, p: float) -> DropoutSite:
-        """Reserve the next `size` positions for a mask that drops with probability `p`."""
-        site = DropoutSite(p=p if self.training else 0.0, key=self.key, offset=self.offset)
-        if self.training:
-            self.offset += size
-        return site
+    if key is None:
+        return DropoutSite(p=0.0, key=None), DropoutSite(p=0.0, key=None)
+    inside, branch = (pyreg.fold_in(key, sublayer, place) for place in range(2))
+    return DropoutSite(p=p, key=inside), DropoutSite(p=p, key=branch)
 
 
 def mean_pool_forward(x: Array) -> Array:

@@ -1,10 +1,13 @@
-"""The parameters of the Transformer, by name."""
+"""The parameters of the Transformer, by name, and which of them decay."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+
+import pyreg
 
 from .layers import Config, Params
 
@@ -40,3 +43,29 @@ def init_params(config: Config, rng: np.random.Generator) -> Params:
         norm("final_norm")
     linear("classifier", c, config.num_classes)
     return {name: array.astype(config.dtype) for name, array in params.items()}
+
+
+def decays(name: str) -> bool:
+    """Tell whether weight decay applies to the parameter of this name.
+
+    It does to the matrices of linear maps. It does not to biases, to LayerNorm's weight (whose
+    neutral value is 1, not 0) and bias, nor to the position embedding, which like a bias is added.
+    (`pyreg.decay_matrices_only` would let the embedding decay, because it has two axes.)
+    """
+    return name.endswith(".weight") and "norm." not in name
+
+
+def decay_groups(params: Params, weight_decay: float) -> list[dict[str, Any]]:
+    """Return the groups for an optimiser: the parameters that decay, and the others."""
+    return [
+        {
+            "params": {name: param for name, param in params.items() if decays(name) == decaying},
+            "weight_decay": weight_decay if decaying else 0.0,
+        }
+        for decaying in (True, False)
+    ]
+
+
+def weight_norm(params: Params) -> float:
+    """Return the L2 norm of the parameters that decay."""
+    return pyreg.global_norm(param for name, param in params.items() if decays(name))

@@ -10,10 +10,10 @@ import numpy as np
 import pyreg
 
 from . import unfused
-from .adamw import AdamW
 from .layers import Config
 from .model import Labels, Transformer
-from .operations import Array, DropoutStream
+from .operations import Array
+from .parameters import decay_groups, weight_norm
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,8 @@ def load_split(train_size: int, rng: np.random.Generator) -> Split:
 def learning_rate(step: int, num_steps: int, peak: float) -> float:
     """Linear warm-up, which Post-LN needs (Xiong et al., 2020), then a half cosine towards 0."""
     warmup = max(1, round(WARMUP * num_steps))
-    if step <= warmup:
-        return peak * step / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (num_steps - warmup)))
+    # A run of a single step takes it at the peak.
+    return pyreg.warmup_cosine(step, peak, warmup=warmup, total=max(num_steps, warmup + 1))
 
 
 def evaluation_epochs(epochs: int) -> set[int]:
@@ -96,13 +95,13 @@ def evaluation_epochs(epochs: int) -> set[int]:
 
 def fit(
     model: Transformer,
-    optimizer: AdamW,
+    optimizer: pyreg.AdamW,
     split: Split,
     settings: Settings,
     rng: np.random.Generator,
 ) -> History:
-    """Train the model for all epochs. `rng` draws the order of the images and the dropout key."""
-    stream = DropoutStream(pyreg.random_key(rng))
+    """Train the model for all epochs. `rng` draws the order of the images and the seed of the dropout masks."""
+    seed = pyreg.random_key(rng)
     size = len(split.train_labels)
     num_steps = settings.epochs * math.ceil(size / BATCH_SIZE)
     evaluate_at = evaluation_epochs(settings.epochs)
@@ -112,15 +111,15 @@ def fit(
             train = model.evaluate(split.train_x, split.train_labels)
             test = model.evaluate(split.test_x, split.test_labels)
             epochs.append(epoch)
-            values.append([*train, *test, optimizer.weight_norm()])
+            values.append([*train, *test, weight_norm(model.params)])
         if epoch == settings.epochs:
             break
         order = rng.permutation(size)
         for start in range(0, size, BATCH_SIZE):
             batch = order[start : start + BATCH_SIZE]
-            _, saved = model.forward(split.train_x[batch], split.train_labels[batch], stream)
-            lr = learning_rate(optimizer.step + 1, num_steps, settings.lr)
-            optimizer.update(model.backward(saved), lr)
+            step = optimizer.step_count + 1
+            _, saved = model.forward(split.train_x[batch], split.train_labels[batch], pyreg.fold_in(seed, step))
+            optimizer.step(model.backward(saved), lr=learning_rate(step, num_steps, settings.lr))
     return History(np.array(epochs), np.array(values))
 
 
@@ -144,6 +143,6 @@ def run(name: str, key: int, settings: Settings) -> History:
         functions=unfused if settings.unfused else pyreg,
     )
     model = Transformer(config, init_rng)
-    optimizer = AdamW(model.params, settings.weight_decay if weight_decay else 0.0)
+    optimizer = pyreg.AdamW(decay_groups(model.params, settings.weight_decay if weight_decay else 0.0))
     split = load_split(settings.train_size, split_rng)
     return fit(model, optimizer, split, settings, fit_rng)

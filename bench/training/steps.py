@@ -9,10 +9,12 @@ from typing import Protocol
 
 import numpy as np
 
-from .adamw import AdamW
+import pyreg
+
 from .layers import Config
 from .model import Labels, Transformer
-from .operations import Array, DropoutStream
+from .operations import Array
+from .parameters import decay_groups
 from .runs import BATCH_SIZE, NUM_HEADS, learning_rate, load_split
 
 KEY = 2024
@@ -74,16 +76,15 @@ class PyregTrainer:
 
     def __init__(self, config: Config, batches: Batches) -> None:
         self.model = start_model(config)
-        self.optimizer = AdamW(self.model.params, WEIGHT_DECAY)
+        self.optimizer = pyreg.AdamW(decay_groups(self.model.params, WEIGHT_DECAY))
         self.batches = batches
-        self.stream = DropoutStream(KEY)
 
     def prepare(self) -> None:
         """Do nothing: the functions make the masks."""
 
     def step(self) -> float:
         """Take a step: forward, backward, update. Return the loss."""
-        done = self.optimizer.step
-        loss, saved = self.model.forward(*self.batches[done], self.stream)
-        self.optimizer.update(self.model.backward(saved), learning_rate(done + 1, len(self.batches), LR))
+        step = self.optimizer.step_count + 1
+        loss, saved = self.model.forward(*self.batches[step - 1], pyreg.fold_in(KEY, step))
+        self.optimizer.step(self.model.backward(saved), lr=learning_rate(step, len(self.batches), LR))
         return loss

@@ -13,10 +13,10 @@ from torch import Tensor
 import pyreg
 
 from . import steps
-from .adamw import decays
 from .layers import Config
 from .model import Transformer
-from .operations import DropoutStream
+from .operations import dropout_sites
+from .parameters import decay_groups
 from .runs import learning_rate
 from .steps import KEY, WEIGHT_DECAY, Batches, start_model
 
@@ -66,14 +66,16 @@ class TorchTransformer:
         return F.cross_entropy(self.linear("classifier", h.mean(dim=1)), labels)
 
 
-def given_masks(config: Config, batch_size: int, stream: DropoutStream) -> list[Tensor]:
-    """Return the masks of a step in pyreg's stream, times their scale, in the order of the model."""
+def given_masks(config: Config, batch_size: int, key: int) -> list[Tensor]:
+    """Return pyreg's masks for the key of a step, times their scale, in the order of the model."""
     b, t, c = batch_size, config.num_tokens, config.d_model
     branch = (b, t, c)
     shapes = [(b, config.num_heads, t, t), branch, (b, t, config.d_ff), branch] * config.num_layers
-    ones = (np.ones(shape, config.dtype) for shape in shapes)
+    sublayers = range(len(shapes) // 2)
+    sites = [site for sublayer in sublayers for site in dropout_sites(key, sublayer, config.dropout)]
     # Dropout of ones: the mask times its scale.
-    return [torch.from_numpy(pyreg.dropout(x, **stream.take(x.size, config.dropout))) for x in ones]
+    masks = (pyreg.dropout(np.ones(shape, config.dtype), **site) for shape, site in zip(shapes, sites, strict=True))
+    return [torch.from_numpy(mask) for mask in masks]
 
 
 class TorchTrainer:
@@ -84,24 +86,19 @@ class TorchTrainer:
 
     def __init__(self, config: Config, batches: Batches, own_masks: bool = False) -> None:
         self.model = TorchTransformer(start_model(config))
-        groups = [
-            {
-                "params": [p for name, p in self.model.params.items() if decays(name) == decaying],
-                "weight_decay": WEIGHT_DECAY if decaying else 0.0,
-            }
-            for decaying in (True, False)
-        ]
-        self.optimizer = torch.optim.AdamW(groups, fused=True)
+        groups = decay_groups(self.model.params, WEIGHT_DECAY)
+        by_place = [group | {"params": list(group["params"].values())} for group in groups]
+        self.optimizer = torch.optim.AdamW(by_place, fused=True)
         self.batches = [(torch.from_numpy(x), torch.from_numpy(labels)) for x, labels in batches]
-        self.stream = None if own_masks else DropoutStream(KEY)
+        self.own_masks = own_masks
         self.drop: Drop = partial(F.dropout, p=config.dropout)
         self.steps_done = 0
 
     def prepare(self) -> None:
         """Get the masks of the next step ready."""
-        if self.stream is not None:
+        if not self.own_masks:
             batch_size = len(self.batches[self.steps_done][0])
-            masks = iter(given_masks(self.model.config, batch_size, self.stream))
+            masks = iter(given_masks(self.model.config, batch_size, pyreg.fold_in(KEY, self.steps_done + 1)))
             self.drop = lambda x: x * next(masks)
 
     def step(self) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import pyreg
+from pyreg import _functions
 
 from . import unfused
 from .steps import Problem, PyregTrainer, Trainer
@@ -40,12 +41,14 @@ def make_trainer(way: str, problem: Problem) -> Trainer:
     return TorchTrainer(problem.config(pyreg, dtype), problem.batches(dtype), own_masks)
 
 
-# The functions whose share of a step is measured.
+# The functions whose share of a step is measured, and the modules that have them: the optimiser classes call those of
+# _functions.
 PARTS = ("softmax_dropout", "gelu_dropout", "dropout_add_layer_norm", "layer_norm", "adamw_update")
+MODULES = (pyreg, unfused, _functions)
 
 
 def record_parts(seconds: Counter[str]) -> None:
-    """From now on, in this process, add up the time in the functions of PARTS in both modules."""
+    """From now on, in this process, add up the time in the functions of PARTS."""
     inside = False
 
     def recording(part: str, function: Any) -> Any:
@@ -62,7 +65,7 @@ def record_parts(seconds: Counter[str]) -> None:
 
         return call
 
-    for module in (pyreg, unfused):
+    for module in MODULES:
         for part in PARTS:
             for name in (part, f"{part}_forward", f"{part}_backward"):
                 if hasattr(module, name):
