@@ -378,8 +378,8 @@ Reference none() { return Reference(Py_NewRef(Py_None)); }
 
 namespace {
 
-Result array_of_dtype(PyObject* descr, Type type, int axes, const Py_ssize_t* shape) {
-  PyObject* const made = new_array_on_line(descr, bytes_of(type), axes, shape);
+Result array_of_dtype(PyObject* descr, int item_bytes, int axes, const Py_ssize_t* shape) {
+  PyObject* const made = new_array_on_line(descr, item_bytes, axes, shape);
   if (!made) throw py::error_already_set();
   return {{py::detail::array_proxy(made)->data}, Reference(made)};
 }
@@ -391,7 +391,11 @@ Result new_array(Type type, int axes, const Py_ssize_t* shape) {
   const int number = type == Type::float32   ? npy_api::NPY_FLOAT_
                      : type == Type::float64 ? npy_api::NPY_DOUBLE_
                                              : npy_api::NPY_BOOL_;
-  return array_of_dtype(npy_api::get().PyArray_DescrFromType_(number), type, axes, shape);
+  return array_of_dtype(npy_api::get().PyArray_DescrFromType_(number), bytes_of(type), axes, shape);
+}
+
+Result new_indices(Py_ssize_t count) {
+  return array_of_dtype(npy_api::get().PyArray_DescrFromType_(npy_api::NPY_INT64_), sizeof(int64_t), 1, &count);
 }
 
 Result result(const Array& given, const Array& like) { return result_if(true, given, like, like.type); }
@@ -404,7 +408,7 @@ Result result_if(bool wanted, const Array& given, const Array& like, Type type) 
   if (!wanted) return {};
   if (given) return {{given.data}, Reference(Py_NewRef(given.object))};
   // bfloat16 has no number that is known here, so a result takes the dtype of its input.
-  if (is_half(type)) return array_of_dtype(Py_NewRef(like.descr), type, like.axes, like.shape);
+  if (is_half(type)) return array_of_dtype(Py_NewRef(like.descr), bytes_of(type), like.axes, like.shape);
   return new_array(type, like.axes, like.shape);
 }
 

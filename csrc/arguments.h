@@ -216,6 +216,8 @@ Reference items_of(PyObject* object);
 Reference none();
 // A new array.
 Result new_array(Type type, int axes, const Py_ssize_t* shape);
+// A new 1-D array of int64.
+Result new_indices(Py_ssize_t count);
 // The array given for a result, or a new one like `like`.
 Result result(const Array& given, const Array& like);
 Result result_if(bool wanted, const Array& given, const Array& like);

@@ -47,13 +47,13 @@ Reference sum_duplicate_rows(Arguments& a) {
     if (k == 0 || rows[sums.order[k - 1]] != rows[sums.order[k]]) sums.starts.push_back(k);
   sums.starts.push_back(count);
 
-  py::array_t<int64_t> found(sums.count());
-  for (int64_t row = 0; row < sums.count(); ++row) found.mutable_data()[row] = rows[sums.order[sums.starts[row]]];
+  Result indices = new_indices(sums.count());
+  for (int64_t row = 0; row < sums.count(); ++row) indices.as<int64_t>()[row] = rows[sums.order[sums.starts[row]]];
   std::vector<Py_ssize_t> shape(grad.shape, grad.shape + grad.axes);
   shape[0] = sums.count();
   Array like = grad;
   like.shape = shape.data();
-  Result indices = {{}, Reference(found.release().ptr())}, sum = result({}, like);
+  Result sum = result({}, like);
   with_dtype(grad, [&](auto zero) {
     using S = decltype(zero);
     const ReleasedGil released;
