@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import run
 from console import WrongAnswer
-from kernels import model_case, models
+from kernels import models, precisions
 from kernels import state as from_a_state
 from kernels.measure import Times
-from kernels.model_case import MAX_NORM, NUMBERS, PRECISIONS, STEP, ModelCase
+from kernels.model_case import MAX_NORM, NUMBERS, STEP, ModelCase
 from kernels.model_report import ModelRow, format_model
 from kernels.model_shapes import MODELS
+from kernels.precisions import PRECISIONS
 
 import pyreg
 
@@ -98,7 +99,7 @@ def test_a_copy_that_is_not_the_rounded_parameter_is_refused():
 def test_the_update_in_float64_is_pyregs(rng):
     arrays = [rng.standard_normal(100) for _ in range(4)]
     arrays[3] **= 2
-    expected = model_case.adamw_in_float64(*arrays, step=3, lr=0.1, weight_decay=0.1)
+    expected = precisions.adamw_in_float64(*arrays, step=3, lr=0.1, weight_decay=0.1)
     pyreg.adamw_update(*arrays, step=3, lr=0.1, weight_decay=0.1)
     for got, wanted in zip((arrays[0], *arrays[2:]), expected, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-14)

@@ -18,9 +18,10 @@ from pyreg._cases import Shape
 
 from .internals import Table
 from .measure import Call, Effort, measure
-from .model_case import FLOAT32, PRECISIONS, ModelCase, Precision
+from .model_case import ModelCase
 from .model_report import ModelRow, format_model, format_notes
 from .model_shapes import MODELS
+from .precisions import FLOAT32, PRECISIONS, Precision
 from .report import Peers
 
 LINES = list(itertools.product(PRECISIONS, (False, True)))  # whether the gradients are clipped

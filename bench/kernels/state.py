@@ -20,7 +20,7 @@ import pyreg
 
 from .case import Array
 from .internals import Table
-from .model_case import PRECISIONS, Precision, adamw_in_float64
+from .precisions import PRECISIONS, Precision, adamw_in_float64
 
 WEIGHT_DECAY = 0.01
 UPDATES = (1, 100)
