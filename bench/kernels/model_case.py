@@ -1,4 +1,4 @@
-"""AdamW over a whole model in one precision: its arrays, pyreg's step, and the check of an answer."""
+"""AdamW over a whole model in one precision: its arrays, pyreg's steps, and the check of an answer."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ STEP = 10
 NUMBERS: dict[str, Any] = {"lr": 1e-4, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.1}
 MAX_NORM = 1.0  # less than the norm of any model's gradients, as they are drawn
 CHUNK = 2**20  # elements that are in float64 at a time
+FEW = 2**12  # elements at either end that pyreg.reference computes
 
 
 def array_or_list(arrays: list[Array]) -> Array | list[Array]:
@@ -42,6 +43,7 @@ class ModelCase:
         self.parameters = sum(a.size for a in self.param)
         self.restore()
         self.expected = list(self._in_float64())
+        self.ends_before = self._ends()
 
     @property
     def is_plain(self) -> bool:
@@ -56,6 +58,13 @@ class ModelCase:
             g[...] = rng.standard_normal(p.shape, np.float32) * np.float32(0.01)
             m[...] = rng.standard_normal(p.shape, np.float32) * np.float32(0.003)
             v[...] = (rng.random(p.shape, np.float32) + np.float32(0.5)) * np.float32(1e-6)
+
+    def _ends(self) -> list[tuple[int, list[Array]]]:
+        """Return copies of a few elements of the first tensor and of the last, each after their place among all."""
+        tensors = self.param, self.grad, self.exp_avg, self.exp_avg_sq
+        first = [arrays[0].reshape(-1)[:FEW].copy() for arrays in tensors]
+        last = [arrays[-1].reshape(-1)[-FEW:].copy() for arrays in tensors]
+        return [(0, first), (self.parameters - last[0].size, last)]
 
     def _scale(self) -> float:
         """Return what clipping multiplies the gradients by."""
@@ -74,8 +83,15 @@ class ModelCase:
 
     def public_call(self) -> Call:
         """Return pyreg's step, over lists unless there is only one array."""
+        return self._call(self.precision.rounding_of(STEP))
+
+    def nearest_call(self) -> Call:
+        """Return the step that rounds to nearest."""
+        return self._call({})
+
+    def _call(self, rounding: dict[str, Any]) -> Call:
         param, grad, exp_avg, exp_avg_sq = map(array_or_list, (self.param, self.grad, self.exp_avg, self.exp_avg_sq))
-        numbers = NUMBERS | {"step": STEP}
+        numbers = NUMBERS | {"step": STEP} | rounding
         if self.param_out:
             numbers["param_out"] = array_or_list(self.param_out)
 
@@ -91,28 +107,46 @@ class ModelCase:
     def check(self) -> None:
         """Raise WrongAnswer if the parameters are not those after one step.
 
-        Allowed is the rounding of the parameter, half a unit. A step is about as long as the learning rate: the dozen
-        roundings on its way, and those of the norm's sum, are allowed a thousandth of that.
+        Allowed is the rounding of the parameter: half a unit, or a whole one if it is stochastic. A step is about as
+        long as the learning rate: the dozen roundings on its way, and those of the norm's sum, are allowed a
+        thousandth of that.
         """
-        half_a_unit = float(np.spacing(np.ones((), self.precision.param))) / 2
+        unit = float(np.spacing(np.ones((), self.precision.param)))
+        rounding = unit / 2 if self.precision.rounding == "nearest" else unit
         for got, expected in zip(self.param, self.expected, strict=True):
             for part in slices(got.size, CHUNK):
                 wanted = expected.reshape(-1)[part]
                 error = np.abs(got.reshape(-1)[part].astype(np.float32) - wanted)
-                excess = np.max(error / (1e-3 * NUMBERS["lr"] + half_a_unit * np.abs(wanted)))
+                excess = np.max(error / (1e-3 * NUMBERS["lr"] + rounding * np.abs(wanted)))
                 if not excess <= 1:  # written this way so that NaN fails
                     raise WrongAnswer(f"param is off by {excess:.1f} times what rounding explains")
         for out, param in zip(self.param_out or [], self.param, strict=False):
             if not np.array_equal(out, param.astype(out.dtype)):
                 raise WrongAnswer("param_out is not the rounded param")
 
-    def checked(self, name: str, make: Callable[[], Call]) -> Call:
-        """Return the call that `make` makes, if its answer is right."""
+    def check_bits(self) -> None:
+        """Raise WrongAnswer if elements at either end are not those that pyreg.reference computes of them alone.
+
+        A mistake in their places in the random stream would show there.
+        """
+        numbers = NUMBERS | {"step": STEP} | self.precision.rounding_of(STEP)
+        if self.clipped:
+            numbers["grad_scale"] = pyreg.clip_coefficient(pyreg.global_norm(self.grad), MAX_NORM)
+        for (place, before), (_, after) in zip(self.ends_before, self._ends(), strict=True):
+            wanted = [array.copy() for array in before]
+            pyreg.reference.adamw_update(*wanted, **numbers, offset=place)
+            for name, got, right in zip(("param", "grad", "exp_avg", "exp_avg_sq"), after, wanted, strict=True):
+                if got.tobytes() != right.tobytes():
+                    raise WrongAnswer(f"{name} differs from pyreg.reference")
+
+    def checked(self, name: str, make: Callable[[], Call], *more: Callable[[], None]) -> Call:
+        """Return the call that `make` makes, if its answer is right. `more`: checks beside `check`."""
         self.restore()
         call = make()
         call()
         try:
-            self.check()
+            for check in (self.check, *more):
+                check()
         except WrongAnswer as error:
             raise WrongAnswer(f"{name}, AdamW over {self.model} in {self.line}: {error}") from None
         return call

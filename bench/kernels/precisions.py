@@ -7,20 +7,31 @@ from typing import Any
 
 import numpy as np
 
+import pyreg
 from pyreg._cases import sixteen_bit_dtypes
 
 from .case import Array
 
+KEY = 0x5EED  # of stochastic rounding
+
 
 @dataclass(frozen=True)
 class Precision:
-    """The dtypes of a model's arrays; `out`: of the copy of the parameters that the step writes."""
+    """The dtypes of a model's arrays, and how they are rounded.
+
+    `out`: of the copy of the parameters that the step writes.
+    """
 
     name: str
     param: Any
     grad: Any
     state: Any
     out: Any = None
+    rounding: str = "nearest"
+
+    def rounding_of(self, step: int) -> dict[str, Any]:
+        """Return the arguments that make a step round like this."""
+        return {} if self.rounding == "nearest" else {"rounding": self.rounding, "key": pyreg.fold_in(KEY, step)}
 
     def bytes_held(self) -> int:
         """Return the bytes of all arrays, per parameter."""
@@ -37,6 +48,7 @@ PRECISIONS = [FLOAT32]
 for bfloat16 in sixteen_bit_dtypes()[1:]:  # if ml_dtypes is installed
     PRECISIONS.append(Precision("master", np.float32, bfloat16, np.float32, bfloat16))
     PRECISIONS.append(Precision("bfloat16", *[bfloat16] * 3))
+    PRECISIONS.append(Precision("stochastic", *[bfloat16] * 3, rounding="stochastic"))
 
 
 def adamw_in_float64(
