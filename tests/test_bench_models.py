@@ -17,7 +17,7 @@ from kernels.measure import Times
 from kernels.model_case import MAX_NORM, NUMBERS, STEP, ModelCase
 from kernels.model_report import ModelRow, format_model
 from kernels.model_shapes import MODELS
-from kernels.precisions import PRECISIONS
+from kernels.precisions import FLOAT32, PRECISIONS
 
 import pyreg
 
@@ -51,6 +51,18 @@ def test_steps_agree_with_float64_and_the_reference_also_after_others(precision,
     for _ in range(2):
         case.checked("pyreg", case.public_call, case.check_bits)()
     case.checked("pyreg", case.nearest_call)()
+
+
+@pytest.mark.parametrize("clipped", [False, True])
+def test_the_class_has_the_bits_of_the_plain_call_also_after_others(clipped):
+    case = ModelCase("a model", SHAPES, FLOAT32, clipped)
+    case.checked("pyreg", case.public_call)
+    digest = case.digest()
+    for _ in range(2):
+        case.checked("pyreg.AdamW", case.class_call, lambda: case.check_digest(digest))()
+    case.param[-1][0] = np.nextafter(case.param[-1][0], np.float32(1))
+    with pytest.raises(WrongAnswer, match="param differs from adamw_update's"):
+        case.check_digest(digest)
 
 
 # What a library may get wrong.
@@ -241,7 +253,7 @@ def test_a_file_that_is_not_an_archive_is_refused(content, message, tmp_path, ca
 # --- the command
 
 # What pyreg's step is measured beside, of pyreg's.
-OWN = {"float32": {"one array"}, "stochastic": {"nearest"}}
+OWN = {"float32": {"class", "one array"}, "float32, clipped": {"class"}, "stochastic": {"nearest"}}
 
 
 def test_quick_run_has_a_row_for_each_precision_beside_pytorchs(tmp_path):
@@ -252,7 +264,7 @@ def test_quick_run_has_a_row_for_each_precision_beside_pytorchs(tmp_path):
     results = json.loads(path.read_text())
     peers = results["machine"]["peers"]
     assert set(peers) <= {p for p in ("torch",) if importlib.util.find_spec(p)}
-    lines = ["float32", "float32, one array", "float32, clipped"]
+    lines = ["float32", "float32, class", "float32, one array", "float32, clipped", "float32, clipped, class"]
     lines += [f"{precision.name}{clipped}" for precision in PRECISIONS[1:3] for clipped in ("", ", clipped")]
     lines += [precision.name for precision in PRECISIONS[3:]]
     rows = results["models"]
@@ -261,7 +273,7 @@ def test_quick_run_has_a_row_for_each_precision_beside_pytorchs(tmp_path):
     ]
     for row in rows:
         own = OWN.get(row["line"], set())
-        beside = set() if row["line"].endswith(("one array", "stochastic")) else {"torch fused"}
+        beside = set() if row["line"].endswith(("one array", "class", "stochastic")) else {"torch fused"}
         beside |= {"torch foreach"} if row["line"] == "float32" else set()
         assert row["times"].keys() == {"pyreg"} | own | (beside if peers else set())
         assert {name for name, ratio in row["ratios"].items() if ratio} == row["times"].keys() - {"pyreg"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,15 @@ class ModelCase:
 
         return clipped_step if self.clipped else step
 
+    def class_call(self) -> Call:
+        """Return the step of pyreg.AdamW on these parameters. It has moments of its own, which begin as these."""
+        optimizer, grads = pyreg.AdamW(self.param, **NUMBERS), self.grad
+        moments = enumerate(zip(self.exp_avg, self.exp_avg_sq, strict=True))
+        begun = {i: {"step": float(STEP - 1), "exp_avg": m, "exp_avg_sq": v} for i, (m, v) in moments}
+        optimizer.load_torch_state_dict(optimizer.to_torch_state_dict() | {"state": begun})
+        clipping = {"max_norm": MAX_NORM} if self.clipped else {}
+        return lambda: optimizer.step(grads, **clipping)
+
     def check(self) -> None:
         """Raise WrongAnswer if the parameters are not those after one step.
 
@@ -138,6 +148,18 @@ class ModelCase:
             for name, got, right in zip(("param", "grad", "exp_avg", "exp_avg_sq"), after, wanted, strict=True):
                 if got.tobytes() != right.tobytes():
                     raise WrongAnswer(f"{name} differs from pyreg.reference")
+
+    def digest(self) -> str:
+        """Return the digest of the parameters' bits."""
+        sha = sha256()
+        for param in self.param:
+            sha.update(param)
+        return sha.hexdigest()
+
+    def check_digest(self, digest: str) -> None:
+        """Raise WrongAnswer if the parameters' bits are not those of another call."""
+        if self.digest() != digest:
+            raise WrongAnswer("param differs from adamw_update's")
 
     def checked(self, name: str, make: Callable[[], Call], *more: Callable[[], None]) -> Call:
         """Return the call that `make` makes, if its answer is right. `more`: checks beside `check`."""

@@ -43,16 +43,19 @@ def memory_available() -> float:
 def memory_needed(shapes: Sequence[Shape], precision: Precision) -> int:
     """Return the bytes that a precision's lines take at most.
 
-    Per parameter: the arrays and the right answer, twice if one array is measured too; and what
-    PyTorch allocates, which is float32 gradients or what foreach computes with.
+    Per parameter: the arrays and the right answer, twice if one array is measured too; the moments of pyreg.AdamW, if
+    it is measured; and what PyTorch allocates, which is float32 gradients or what foreach computes with.
     """
     arrays = precision.bytes_held() + 4
-    return sum(map(math.prod, shapes)) * ((2 * arrays if precision is FLOAT32 else arrays) + 12)
+    return sum(map(math.prod, shapes)) * ((2 * arrays + 8 if precision is FLOAT32 else arrays) + 12)
 
 
 def own_calls(case: ModelCase) -> dict[str, Call]:
     """Return pyreg's calls, whose answers are right: to the bit, where another one has the same."""
     calls = {"pyreg": case.checked("pyreg", case.public_call, case.check_bits)}
+    if case.precision is FLOAT32:
+        digest = case.digest()
+        calls["class"] = case.checked("pyreg.AdamW", case.class_call, lambda: case.check_digest(digest))
     if case.is_plain:
         alone = ModelCase(f"{case.model} in one array", [(case.parameters,)], case.precision, case.clipped)
         calls["one array"] = alone.checked("pyreg", alone.public_call, alone.check_bits)
@@ -72,11 +75,11 @@ def checked_calls(case: ModelCase, peers: Peers) -> list[dict[str, Call]]:
 
 
 def measure_case(case: ModelCase, threads: int, peers: Peers, effort: Effort) -> Iterator[ModelRow]:
-    """Yield the row of a case, and that of one array where it is measured."""
+    """Yield the row of a case, and those of the class and of one array where they are measured."""
     times = measure(checked_calls(case, peers), threads, effort)
     numbers = case.parameters, threads, case.bytes_moved
     yield ModelRow(case.model, case.line, len(case.param), *numbers, times)
-    for other, tensors in {"one array": 1}.items():
+    for other, tensors in {"class": len(case.param), "one array": 1}.items():
         if other in times:
             yield ModelRow(case.model, f"{case.line}, {other}", tensors, *numbers, {"pyreg": times[other]})
 
