@@ -4,7 +4,7 @@ The tables have a row for each operation, size and thread count. Every answer is
 of pyreg, the copies and the other libraries take turns. NumPy is always measured, PyTorch if it is installed, and JAX
 and numba, if they are, for LayerNorm, dropout and AdamW. --company and --busy measure what users get: calls between
 matrix products, and calls beside other programs. --dtype float16 and bfloat16 measure pyreg and PyTorch. --models
-measures an optimiser's step over all tensors of a model, beside PyTorch's.
+measures an optimiser's step over all tensors of a model, by adamw_update and pyreg.AdamW, beside PyTorch's.
 """
 
 from __future__ import annotations

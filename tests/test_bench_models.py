@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 import run
 from console import WrongAnswer
-from kernels import model_case, models
+from kernels import models, precisions
 from kernels import state as from_a_state
 from kernels.measure import Times
-from kernels.model_case import MAX_NORM, NUMBERS, PRECISIONS, STEP, ModelCase
+from kernels.model_case import MAX_NORM, NUMBERS, STEP, ModelCase
 from kernels.model_report import ModelRow, format_model
 from kernels.model_shapes import MODELS
+from kernels.precisions import FLOAT32, PRECISIONS
 
 import pyreg
 
 RUN = Path(__file__).parents[1] / "bench" / "run.py"
-SHAPES = [(300, 64), (5,), (1, 64), (1,)]
+SHAPES = [(300, 64), (5,), (1, 64), (70,)]
 in_every_precision = pytest.mark.parametrize("precision", PRECISIONS, ids=lambda precision: precision.name)
 
 
@@ -37,6 +38,7 @@ def test_models_have_their_tensors(model, tensors, parameters):
 def test_bytes_moved_are_those_of_each_array_once():
     # float32: param, grad and two moments are read, three of them written. Clipping reads grad twice.
     expected = {"float32": (28, 32), "master": (28, 30), "bfloat16": (14, 16)}
+    expected["stochastic"] = expected["bfloat16"]
     for precision in PRECISIONS:
         assert (precision.bytes_moved(False), precision.bytes_moved(True)) == expected[precision.name]
         assert ModelCase("", [(3, 5), (2,)], precision, False).bytes_moved == 17 * expected[precision.name][0]
@@ -44,10 +46,23 @@ def test_bytes_moved_are_those_of_each_array_once():
 
 @in_every_precision
 @pytest.mark.parametrize("clipped", [False, True])
-def test_steps_agree_with_float64_also_after_others(precision, clipped):
+def test_steps_agree_with_float64_and_the_reference_also_after_others(precision, clipped):
     case = ModelCase("", SHAPES, precision, clipped)
     for _ in range(2):
-        case.checked("pyreg", case.public_call)()
+        case.checked("pyreg", case.public_call, case.check_bits)()
+    case.checked("pyreg", case.nearest_call)()
+
+
+@pytest.mark.parametrize("clipped", [False, True])
+def test_the_class_has_the_bits_of_the_plain_call_also_after_others(clipped):
+    case = ModelCase("a model", SHAPES, FLOAT32, clipped)
+    case.checked("pyreg", case.public_call)
+    digest = case.digest()
+    for _ in range(2):
+        case.checked("pyreg.AdamW", case.class_call, lambda: case.check_digest(digest))()
+    case.param[-1][0] = np.nextafter(case.param[-1][0], np.float32(1))
+    with pytest.raises(WrongAnswer, match="param differs from adamw_update's"):
+        case.check_digest(digest)
 
 
 # What a library may get wrong.
@@ -63,7 +78,7 @@ WRONG = {
 @in_every_precision
 @pytest.mark.parametrize("changes", WRONG.values(), ids=WRONG)
 def test_another_update_is_refused(precision, changes):
-    if "weight_decay" in changes and precision.name == "bfloat16":
+    if "weight_decay" in changes and precision.name in ("bfloat16", "stochastic"):
         pytest.skip("a decay by 1e-5 of the parameter is lost in its rounding")
     case = ModelCase("a model", SHAPES, precision, clipped=True)
     scale = pyreg.clip_coefficient(pyreg.global_norm(case.grad), MAX_NORM)
@@ -85,6 +100,32 @@ def test_one_wrong_parameter_is_refused(precision):
             case.check()
 
 
+@pytest.mark.parametrize("end", [0, -1])
+@pytest.mark.parametrize("kind", ["param", "exp_avg", "exp_avg_sq"])
+@in_every_precision
+def test_another_bit_than_the_references_is_refused(precision, kind, end):
+    case = ModelCase("", SHAPES, precision, clipped=False)
+    case.public_call()()
+    case.check_bits()
+    getattr(case, kind)[end].reshape(-1).view(np.uint8)[0] ^= 1
+    with pytest.raises(WrongAnswer, match=rf"^{kind} differs from pyreg\.reference"):
+        case.check_bits()
+
+
+def test_other_random_numbers_are_refused():
+    for precision in PRECISIONS:
+        if precision.rounding == "stochastic":
+            case = ModelCase("", SHAPES, precision, clipped=False)
+            rounding = precision.rounding_of(STEP)
+            arrays = case.param, case.grad, case.exp_avg, case.exp_avg_sq
+            for changes in ({"offset": 1}, {"key": rounding["key"] + 1}, {"rounding": "nearest"}):
+                case.restore()
+                pyreg.adamw_update(*arrays, **NUMBERS | {"step": STEP} | rounding | changes)
+                case.check()
+                with pytest.raises(WrongAnswer, match=r"param differs from pyreg\.reference"):
+                    case.check_bits()
+
+
 def test_a_copy_that_is_not_the_rounded_parameter_is_refused():
     for precision in PRECISIONS:
         case = ModelCase("", SHAPES, precision, clipped=False)
@@ -98,7 +139,7 @@ def test_a_copy_that_is_not_the_rounded_parameter_is_refused():
 def test_the_update_in_float64_is_pyregs(rng):
     arrays = [rng.standard_normal(100) for _ in range(4)]
     arrays[3] **= 2
-    expected = model_case.adamw_in_float64(*arrays, step=3, lr=0.1, weight_decay=0.1)
+    expected = precisions.adamw_in_float64(*arrays, step=3, lr=0.1, weight_decay=0.1)
     pyreg.adamw_update(*arrays, step=3, lr=0.1, weight_decay=0.1)
     for got, wanted in zip((arrays[0], *arrays[2:]), expected, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-14)
@@ -167,7 +208,18 @@ def test_float32_is_close_to_float64_and_bfloat16_loses_small_steps(tmp_path):
     if "bfloat16" in {p.name for p in PRECISIONS}:
         assert found["master", 1]["median"] < 0.06
         assert found["bfloat16", 1]["unchanged"] > 0.9
+    assert found["float32", 100]["average"] == pytest.approx(1, abs=0.01)
     assert "1,007 parameters after update 1,000, lr 1e-05" in text
+
+
+def test_stochastic_rounding_is_right_on_average(tmp_path):
+    # A hundred updates move a parameter by 0.006, which is about the spacing of bfloat16 at 1; one of them, by 6e-5.
+    _, rows = from_a_state.from_state(from_a_state.read_state(write_state(tmp_path / "state.npz", lr=1e-4)))
+    found = {row["precision"]: row for row in rows if row["updates"] == 100}
+    if "stochastic" in {p.name for p in PRECISIONS}:
+        assert 0.8 < found["stochastic"]["average"] < 1.2
+        assert 0.1 < found["stochastic"]["unchanged"] < 0.9
+        assert found["bfloat16"]["average"] < 0.1
 
 
 @pytest.mark.parametrize(
@@ -200,6 +252,9 @@ def test_a_file_that_is_not_an_archive_is_refused(content, message, tmp_path, ca
 
 # --- the command
 
+# What pyreg's step is measured beside, of pyreg's.
+OWN = {"float32": {"class", "one array"}, "float32, clipped": {"class"}, "stochastic": {"nearest"}}
+
 
 def test_quick_run_has_a_row_for_each_precision_beside_pytorchs(tmp_path):
     path, state = tmp_path / "run.json", write_state(tmp_path / "state.npz")
@@ -209,17 +264,18 @@ def test_quick_run_has_a_row_for_each_precision_beside_pytorchs(tmp_path):
     results = json.loads(path.read_text())
     peers = results["machine"]["peers"]
     assert set(peers) <= {p for p in ("torch",) if importlib.util.find_spec(p)}
-    lines = [f"{precision.name}{clipped}" for precision in PRECISIONS for clipped in ("", ", clipped")]
-    lines.insert(1, "float32, one array")
+    lines = ["float32", "float32, class", "float32, one array", "float32, clipped", "float32, clipped, class"]
+    lines += [f"{precision.name}{clipped}" for precision in PRECISIONS[1:3] for clipped in ("", ", clipped")]
+    lines += [precision.name for precision in PRECISIONS[3:]]
     rows = results["models"]
     assert [(row["model"], row["line"]) for row in rows] == [
         (model, line) for model in ("CHGNet", "1,000 x 100") for line in lines
     ]
     for row in rows:
-        one = {"one array"} if row["line"] == "float32" else set()
-        beside = set() if row["line"].endswith("one array") else {"torch fused"}
-        beside |= {"torch foreach"} if one else set()
-        assert row["times"].keys() == {"pyreg"} | one | (beside if peers else set())
+        own = OWN.get(row["line"], set())
+        beside = set() if row["line"].endswith(("one array", "class", "stochastic")) else {"torch fused"}
+        beside |= {"torch foreach"} if row["line"] == "float32" else set()
+        assert row["times"].keys() == {"pyreg"} | own | (beside if peers else set())
         assert {name for name, ratio in row["ratios"].items() if ratio} == row["times"].keys() - {"pyreg"}
         assert row["tensors"] == (1 if row["line"].endswith("one array") else len(MODELS[row["model"]]))
         assert row["threads"] == 1

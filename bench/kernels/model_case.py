@@ -1,73 +1,27 @@
-"""AdamW over a whole model in one precision: its arrays, pyreg's step, and the check of an answer."""
+"""AdamW over a whole model in one precision: its arrays, pyreg's steps, and the check of an answer."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
 from console import WrongAnswer
 
 import pyreg
-from pyreg._cases import Shape, sixteen_bit_dtypes
+from pyreg._cases import Shape
 
 from .case import Array, slices
 from .measure import Call
+from .precisions import FLOAT32, Precision, adamw_in_float64
 
 STEP = 10
 NUMBERS: dict[str, Any] = {"lr": 1e-4, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.1}
 MAX_NORM = 1.0  # less than the norm of any model's gradients, as they are drawn
 CHUNK = 2**20  # elements that are in float64 at a time
-
-
-@dataclass(frozen=True)
-class Precision:
-    """The dtypes of a model's arrays; `out`: of the copy of the parameters that the step writes."""
-
-    name: str
-    param: Any
-    grad: Any
-    state: Any
-    out: Any = None
-
-    def bytes_held(self) -> int:
-        """Return the bytes of all arrays, per parameter."""
-        return sum(np.dtype(t).itemsize for t in (self.param, self.grad, self.state, self.state, self.out) if t)
-
-    def bytes_moved(self, clipped: bool) -> int:
-        """Return what a step must read and write, per parameter. Clipping reads the gradients once more."""
-        written = np.dtype(self.param).itemsize + 2 * np.dtype(self.state).itemsize
-        return self.bytes_held() + written + clipped * np.dtype(self.grad).itemsize
-
-
-FLOAT32 = Precision("float32", *[np.float32] * 3)
-PRECISIONS = [FLOAT32]
-for bfloat16 in sixteen_bit_dtypes()[1:]:  # if ml_dtypes is installed
-    PRECISIONS.append(Precision("master", np.float32, bfloat16, np.float32, bfloat16))
-    PRECISIONS.append(Precision("bfloat16", *[bfloat16] * 3))
-
-
-def adamw_in_float64(
-    param: Array,
-    grad: Array,
-    exp_avg: Array,
-    exp_avg_sq: Array,
-    *,
-    step: int,
-    lr: float,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    weight_decay: float,
-) -> tuple[Array, Array, Array]:
-    """Return the parameters and moments after a step of AdamW (Loshchilov & Hutter, 2019, algorithm 2)."""
-    param, grad, exp_avg, exp_avg_sq = (a.astype(np.float64) for a in (param, grad, exp_avg, exp_avg_sq))
-    beta1, beta2 = betas
-    exp_avg = beta1 * exp_avg + (1 - beta1) * grad
-    exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * grad**2
-    mean, mean_sq = exp_avg / (1 - beta1**step), exp_avg_sq / (1 - beta2**step)
-    return param - lr * (mean / (np.sqrt(mean_sq) + eps) + weight_decay * param), exp_avg, exp_avg_sq
+FEW = 2**12  # elements at either end that pyreg.reference computes
 
 
 def array_or_list(arrays: list[Array]) -> Array | list[Array]:
@@ -90,6 +44,7 @@ class ModelCase:
         self.parameters = sum(a.size for a in self.param)
         self.restore()
         self.expected = list(self._in_float64())
+        self.ends_before = self._ends()
 
     @property
     def is_plain(self) -> bool:
@@ -104,6 +59,13 @@ class ModelCase:
             g[...] = rng.standard_normal(p.shape, np.float32) * np.float32(0.01)
             m[...] = rng.standard_normal(p.shape, np.float32) * np.float32(0.003)
             v[...] = (rng.random(p.shape, np.float32) + np.float32(0.5)) * np.float32(1e-6)
+
+    def _ends(self) -> list[tuple[int, list[Array]]]:
+        """Return copies of a few elements of the first tensor and of the last, each after their place among all."""
+        tensors = self.param, self.grad, self.exp_avg, self.exp_avg_sq
+        first = [arrays[0].reshape(-1)[:FEW].copy() for arrays in tensors]
+        last = [arrays[-1].reshape(-1)[-FEW:].copy() for arrays in tensors]
+        return [(0, first), (self.parameters - last[0].size, last)]
 
     def _scale(self) -> float:
         """Return what clipping multiplies the gradients by."""
@@ -122,8 +84,15 @@ class ModelCase:
 
     def public_call(self) -> Call:
         """Return pyreg's step, over lists unless there is only one array."""
+        return self._call(self.precision.rounding_of(STEP))
+
+    def nearest_call(self) -> Call:
+        """Return the step that rounds to nearest."""
+        return self._call({})
+
+    def _call(self, rounding: dict[str, Any]) -> Call:
         param, grad, exp_avg, exp_avg_sq = map(array_or_list, (self.param, self.grad, self.exp_avg, self.exp_avg_sq))
-        numbers = NUMBERS | {"step": STEP}
+        numbers = NUMBERS | {"step": STEP} | rounding
         if self.param_out:
             numbers["param_out"] = array_or_list(self.param_out)
 
@@ -136,31 +105,70 @@ class ModelCase:
 
         return clipped_step if self.clipped else step
 
+    def class_call(self) -> Call:
+        """Return the step of pyreg.AdamW on these parameters. It has moments of its own, which begin as these."""
+        optimizer, grads = pyreg.AdamW(self.param, **NUMBERS), self.grad
+        moments = enumerate(zip(self.exp_avg, self.exp_avg_sq, strict=True))
+        begun = {i: {"step": float(STEP - 1), "exp_avg": m, "exp_avg_sq": v} for i, (m, v) in moments}
+        optimizer.load_torch_state_dict(optimizer.to_torch_state_dict() | {"state": begun})
+        clipping = {"max_norm": MAX_NORM} if self.clipped else {}
+        return lambda: optimizer.step(grads, **clipping)
+
     def check(self) -> None:
         """Raise WrongAnswer if the parameters are not those after one step.
 
-        Allowed is the rounding of the parameter, half a unit. A step is about as long as the learning rate: the dozen
-        roundings on its way, and those of the norm's sum, are allowed a thousandth of that.
+        Allowed is the rounding of the parameter: half a unit, or a whole one if it is stochastic. A step is about as
+        long as the learning rate: the dozen roundings on its way, and those of the norm's sum, are allowed a
+        thousandth of that.
         """
-        half_a_unit = float(np.spacing(np.ones((), self.precision.param))) / 2
+        unit = float(np.spacing(np.ones((), self.precision.param)))
+        rounding = unit / 2 if self.precision.rounding == "nearest" else unit
         for got, expected in zip(self.param, self.expected, strict=True):
             for part in slices(got.size, CHUNK):
                 wanted = expected.reshape(-1)[part]
                 error = np.abs(got.reshape(-1)[part].astype(np.float32) - wanted)
-                excess = np.max(error / (1e-3 * NUMBERS["lr"] + half_a_unit * np.abs(wanted)))
+                excess = np.max(error / (1e-3 * NUMBERS["lr"] + rounding * np.abs(wanted)))
                 if not excess <= 1:  # written this way so that NaN fails
                     raise WrongAnswer(f"param is off by {excess:.1f} times what rounding explains")
         for out, param in zip(self.param_out or [], self.param, strict=False):
             if not np.array_equal(out, param.astype(out.dtype)):
                 raise WrongAnswer("param_out is not the rounded param")
 
-    def checked(self, name: str, make: Callable[[], Call]) -> Call:
-        """Return the call that `make` makes, if its answer is right."""
+    def check_bits(self) -> None:
+        """Raise WrongAnswer if elements at either end are not those that pyreg.reference computes of them alone.
+
+        A mistake in their places in the random stream would show there.
+        """
+        numbers = NUMBERS | {"step": STEP} | self.precision.rounding_of(STEP)
+        if self.clipped:
+            numbers["grad_scale"] = pyreg.clip_coefficient(pyreg.global_norm(self.grad), MAX_NORM)
+        for (place, before), (_, after) in zip(self.ends_before, self._ends(), strict=True):
+            wanted = [array.copy() for array in before]
+            pyreg.reference.adamw_update(*wanted, **numbers, offset=place)
+            for name, got, right in zip(("param", "grad", "exp_avg", "exp_avg_sq"), after, wanted, strict=True):
+                if got.tobytes() != right.tobytes():
+                    raise WrongAnswer(f"{name} differs from pyreg.reference")
+
+    def digest(self) -> str:
+        """Return the digest of the parameters' bits."""
+        sha = sha256()
+        for param in self.param:
+            sha.update(param)
+        return sha.hexdigest()
+
+    def check_digest(self, digest: str) -> None:
+        """Raise WrongAnswer if the parameters' bits are not those of another call."""
+        if self.digest() != digest:
+            raise WrongAnswer("param differs from adamw_update's")
+
+    def checked(self, name: str, make: Callable[[], Call], *more: Callable[[], None]) -> Call:
+        """Return the call that `make` makes, if its answer is right. `more`: checks beside `check`."""
         self.restore()
         call = make()
         call()
         try:
-            self.check()
+            for check in (self.check, *more):
+                check()
         except WrongAnswer as error:
             raise WrongAnswer(f"{name}, AdamW over {self.model} in {self.line}: {error}") from None
         return call

@@ -11,7 +11,7 @@ from console import format_ratio, format_seconds, format_table, three_digits
 from .measure import Times
 from .report import format_disturbance
 
-OTHERS = ("one array", "torch fused", "torch foreach")
+OTHERS = ("class", "one array", "nearest", "torch fused", "torch foreach")
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,13 @@ def format_notes(rows: Sequence[ModelRow]) -> str:
     notes = [
         "One step over all tensors: a single call over lists.",
         "master: parameters and moments in float32, gradients in bfloat16, and a copy of the parameters in bfloat16",
-        "  is written. bfloat16: all arrays are.",
+        "  is written. bfloat16: all arrays are. stochastic: they are, with stochastic rounding.",
         "clipped: global_norm and clip_coefficient before it, and grad_scale.",
         "time: the median of pyreg's steps; mean and p90 (the 90th percentile) of the same steps.",
         "GB/s: the bytes that the step must read and write, divided by the time. M/s: million parameters a second.",
+        "class: how many times as long pyreg.AdamW(params).step(grads) takes; clipped: with max_norm.",
         "one array: how many times as long pyreg takes on one array of as many elements.",
+        "nearest: how many times as long as stochastic rounding pyreg takes to round to nearest.",
         "torch fused, torch foreach: how many times as long as pyreg torch.optim.AdamW takes. clipped: with",
         "  clip_grad_norm_ before it. master: with torch._foreach_copy_ from bfloat16 gradients before it, and to",
         "  bfloat16 parameters after it.",

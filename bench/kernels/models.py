@@ -5,7 +5,6 @@ A model is many tensors, most of them small. With clipping, the step begins with
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -18,12 +17,18 @@ from pyreg._cases import Shape
 
 from .internals import Table
 from .measure import Call, Effort, measure
-from .model_case import FLOAT32, PRECISIONS, ModelCase, Precision
+from .model_case import ModelCase
 from .model_report import ModelRow, format_model, format_notes
 from .model_shapes import MODELS
+from .precisions import FLOAT32, PRECISIONS, Precision
 from .report import Peers
 
-LINES = list(itertools.product(PRECISIONS, (False, True)))  # whether the gradients are clipped
+LINES = [  # with whether the gradients are clipped, which costs the same whatever the rounding
+    (precision, clipped)
+    for precision in PRECISIONS
+    for clipped in (False, True)
+    if not clipped or precision.rounding == "nearest"
+]
 MEMORY = Path("/proc/meminfo")
 
 
@@ -38,17 +43,31 @@ def memory_available() -> float:
 def memory_needed(shapes: Sequence[Shape], precision: Precision) -> int:
     """Return the bytes that a precision's lines take at most.
 
-    Per parameter: the arrays and the right answer, twice if one array is measured too; and what PyTorch allocates,
-    which is float32 gradients or what foreach computes with.
+    Per parameter: the arrays and the right answer, twice if one array is measured too; the moments of pyreg.AdamW, if
+    it is measured; and what PyTorch allocates, which is float32 gradients or what foreach computes with.
     """
-    copies = 2 if precision is FLOAT32 else 1
-    return sum(map(math.prod, shapes)) * (copies * (precision.bytes_held() + 4) + 12)
+    arrays = precision.bytes_held() + 4
+    return sum(map(math.prod, shapes)) * ((2 * arrays + 8 if precision is FLOAT32 else arrays) + 12)
+
+
+def own_calls(case: ModelCase) -> dict[str, Call]:
+    """Return pyreg's calls, whose answers are right: to the bit, where another one has the same."""
+    calls = {"pyreg": case.checked("pyreg", case.public_call, case.check_bits)}
+    if case.precision is FLOAT32:
+        digest = case.digest()
+        calls["class"] = case.checked("pyreg.AdamW", case.class_call, lambda: case.check_digest(digest))
+    if case.is_plain:
+        alone = ModelCase(f"{case.model} in one array", [(case.parameters,)], case.precision, case.clipped)
+        calls["one array"] = alone.checked("pyreg", alone.public_call, alone.check_bits)
+    if case.precision.rounding == "stochastic":
+        calls["nearest"] = case.checked("pyreg", case.nearest_call)
+    return calls
 
 
 def checked_calls(case: ModelCase, peers: Peers) -> list[dict[str, Call]]:
     """Return groups of calls, pyreg's and PyTorch's, whose answers are right."""
-    groups = [{"pyreg": case.checked("pyreg", case.public_call)}]
-    if "torch" in peers:
+    groups = [own_calls(case)]
+    if "torch" in peers and case.precision.rounding == "nearest":  # PyTorch has no other
         from .model_torch import steps
 
         groups.append({name: case.checked(name, make) for name, make in steps(case).items()})
@@ -56,16 +75,13 @@ def checked_calls(case: ModelCase, peers: Peers) -> list[dict[str, Call]]:
 
 
 def measure_case(case: ModelCase, threads: int, peers: Peers, effort: Effort) -> Iterator[ModelRow]:
-    """Yield the row of a case; for float32 without clipping, also that of one array of as many elements."""
-    groups = checked_calls(case, peers)
-    if case.is_plain:
-        alone = ModelCase(f"{case.model} in one array", [(case.parameters,)], case.precision, case.clipped)
-        groups[0]["one array"] = alone.checked("pyreg", alone.public_call)
-    times = measure(groups, threads, effort)
+    """Yield the row of a case, and those of the class and of one array where they are measured."""
+    times = measure(checked_calls(case, peers), threads, effort)
     numbers = case.parameters, threads, case.bytes_moved
     yield ModelRow(case.model, case.line, len(case.param), *numbers, times)
-    if "one array" in times:
-        yield ModelRow(case.model, f"{case.line}, one array", 1, *numbers, {"pyreg": times["one array"]})
+    for other, tensors in {"class": len(case.param), "one array": 1}.items():
+        if other in times:
+            yield ModelRow(case.model, f"{case.line}, {other}", tensors, *numbers, {"pyreg": times[other]})
 
 
 def measure_model(model: str, threads: int, peers: Peers, effort: Effort, bar: tqdm) -> list[ModelRow]:

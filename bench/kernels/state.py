@@ -20,7 +20,7 @@ import pyreg
 
 from .case import Array
 from .internals import Table
-from .model_case import PRECISIONS, Precision, adamw_in_float64
+from .precisions import PRECISIONS, Precision, adamw_in_float64
 
 WEIGHT_DECAY = 0.01
 UPDATES = (1, 100)
@@ -97,18 +97,29 @@ def changes(state: State, precision: Precision, updates: int) -> Array:
     exp_avg, exp_avg_sq = (array.astype(precision.state) for array in (state.exp_avg, state.exp_avg_sq))
     before = param.astype(np.float64)
     for update in range(1, updates + 1):
-        pyreg.adamw_update(param, grad, exp_avg, exp_avg_sq, **state.numbers(update))
+        numbers = state.numbers(update)
+        pyreg.adamw_update(param, grad, exp_avg, exp_avg_sq, **numbers, **precision.rounding_of(numbers["step"]))
     return param.astype(np.float64) - before
 
 
 def errors(change: Array, exact: Array) -> dict[str, float]:
-    """Return the relative errors of the changes, and the fraction that is 0 and should not be."""
+    """Return the relative errors of the changes, how large they are on average, and the fraction that is wrongly 0.
+
+    On average: of the changes in the direction of the exact ones, relative to these.
+    """
     moved = exact != 0
     change, exact = change[moved], exact[moved]
     relative = np.abs(change - exact) / np.abs(exact)
     median, percentile99, largest = np.quantile(relative, [0.5, 0.99, 1]).tolist()
+    average = float(np.sum(change * np.sign(exact)) / np.sum(np.abs(exact)))
     unchanged = float(np.mean(change == 0))
-    return {"median": median, "percentile99": percentile99, "largest": largest, "unchanged": unchanged}
+    return {
+        "median": median,
+        "percentile99": percentile99,
+        "largest": largest,
+        "average": average,
+        "unchanged": unchanged,
+    }
 
 
 def from_state(state: State) -> Table:
@@ -121,16 +132,23 @@ def from_state(state: State) -> Table:
     ]
     kinds = ("median", "percentile99", "largest")
     cells = [
-        [row["precision"], str(row["updates"]), *(f"{row[kind]:.1e}" for kind in kinds), f"{row['unchanged']:.1%}"]
+        [
+            row["precision"],
+            str(row["updates"]),
+            *(f"{row[kind]:.1e}" for kind in kinds),
+            *(f"{row[kind]:.1%}" for kind in ("average", "unchanged")),
+        ]
         for row in rows
     ]
     title = f"{state.param.size:,} parameters after update {state.step:,}, lr {state.lr:.2g}"
-    head = ("adamw_update", "updates", "median", "99%", "largest", "unchanged")
+    head = ("adamw_update", "updates", "median", "99%", "largest", "average", "unchanged")
     notes = [
         "median, 99%, largest: of the relative errors of the parameters' changes, against float64. The largest are",
-        "  those of changes that are almost 0. unchanged: the parameters that only float64 changes.",
+        "  those of changes that are almost 0. average: how far the parameters move in float64's direction, relative",
+        "  to how far float64 moves them. unchanged: the parameters that only float64 changes.",
         f"updates: all with the same gradients; weight decay {WEIGHT_DECAY}.",
-        "master: gradients in bfloat16. bfloat16: all arrays, each rounded to nearest.",
+        "master: gradients in bfloat16. bfloat16: all arrays, each rounded to nearest. stochastic: all arrays in",
+        "  bfloat16, with stochastic rounding.",
         *(DRAWN[kind] for kind in state.drawn),
         "",
     ]
