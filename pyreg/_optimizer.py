@@ -20,6 +20,11 @@ Gradient = npt.ArrayLike | RowsGradient | None
 Gradients = Mapping[str, Gradient] | Mapping[int, Gradient] | Sequence[Gradient]
 Options = dict[str, Any]
 
+# The arrays that _core.prepare takes, in order. The momentum buffer has the place of the first moment.
+CORE_ROLES = (
+    ("param",), ("exp_avg", "momentum_buffer"), ("exp_avg_sq",), ("max_exp_avg_sq",), ("ema",), ("param_out",),
+)  # fmt: skip
+
 
 class Chosen(NamedTuple):
     """Parameters that one call updates: they have a group, a phase and the kinds of arrays in common."""
@@ -62,11 +67,7 @@ class Prepared:
         if roles == self.roles:
             return
         self.roles, lists = roles, []
-        for names in (
-            ("param",),
-            ("exp_avg", "momentum_buffer"),
-            *zip(("exp_avg_sq", "max_exp_avg_sq", "ema", "param_out")),
-        ):
+        for names in CORE_ROLES:
             arrays: list[FloatArray | None] = []
             for chosen, own in zip(self.sets, roles, strict=True):
                 role = next((name for name in names if name in own), None)
@@ -76,6 +77,7 @@ class Prepared:
 
 
 def plain(array: FloatArray) -> FloatArray:
+    """The array without its subclass: the core reads nothing else."""
     return array if type(array) is np.ndarray else np.ndarray.view(array, np.ndarray)
 
 
