@@ -160,9 +160,10 @@ Array Arguments::dense_of(PyObject* object, bool written) {
 
 bool Arguments::is_array(PyObject* object) { return is_ndarray(object); }
 
-bool Arguments::is_as_it_was(PyObject* array, const char* data) {
+bool Arguments::is_as_it_was(PyObject* array, const Stored& elements, int64_t size) {
   const auto& proxy = *py::detail::array_proxy(array);
-  return proxy.data == data && (proxy.flags & kWritable) != 0;
+  return proxy.data == elements.data && (proxy.flags & kWritable) != 0 && type_of(proxy) == elements.type &&
+         product(proxy.dimensions, proxy.dimensions + proxy.nd) == size;
 }
 
 std::vector<int64_t> Arguments::indices_of(PyObject* object) {

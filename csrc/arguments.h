@@ -179,8 +179,8 @@ class Arguments {
   // rejected unless the kernels can read it, or, if `written`, write to it.
   Array dense_of(PyObject* object, bool written);
   static bool is_array(PyObject* object);
-  // Whether an array that is written in place still has its elements here, and may still be written.
-  static bool is_as_it_was(PyObject* array, const char* data);
+  // Whether an array still has these elements, so many of them, and may still be written in place.
+  static bool is_as_it_was(PyObject* array, const Stored& elements, int64_t size);
   // The elements of a 1-D array of int64.
   std::vector<int64_t> indices_of(PyObject* object);
   // `object` as an array to read, of floats, with the shape and layout of `like`, which is an array of floats itself.

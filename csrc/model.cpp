@@ -4,6 +4,9 @@
 #include <atomic>
 #include <limits>
 
+#include "cache.h"
+#include "parallel.h"
+
 namespace pyreg {
 namespace {
 
@@ -177,6 +180,7 @@ void Model::read_lists(Arguments& a, const Rounding& rounding, bool some_lack) {
 
 void Model::add_tensor(Arguments& a, PyObject* const* objects, PyObject* rows, const Rounding& rounding) {
   const Array param = a.dense_of(objects[kParam], true);
+  if (!param) return;
   Tensor tensor;
   tensor.size = tensor.whole = param.size;
   tensor.in_stream = in_stream_;
@@ -280,7 +284,7 @@ bool Model::take_gradients(const Model& prepared, PyObject* grads) {
       return PyTuple_GET_ITEM(model.lists_[role].get(), i);
     };
     const auto is_as_it_was = [&](Role role) {
-      return Arguments::is_as_it_was(object(prepared, role), tensor.arrays[role].data);
+      return Arguments::is_as_it_was(object(prepared, role), tensor.arrays[role], tensor.whole);
     };
     // The others are the class's own.
     if (!is_as_it_was(kParam) || (tensor.has_copy && !is_as_it_was(kParamOut))) return false;

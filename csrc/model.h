@@ -9,9 +9,7 @@
 #include <vector>
 
 #include "arguments.h"
-#include "cache.h"
 #include "dispatch.h"
-#include "parallel.h"
 #include "update_parts.h"
 
 namespace pyreg {

@@ -19,8 +19,8 @@ class Tiles {
     int64_t place;  // and in C order
     int64_t length, runs;
   };
-  // As many elements as a tile may have, and elements of a run.
-  static constexpr int64_t kMost = 4096, kSide = 64;
+  // As many elements as a tile may have. A run of kRun elements is long enough for the kernels.
+  static constexpr int64_t kMost = 2048, kRun = 32;
 
   explicit Tiles(const Array& array) {
     int64_t place_step = 1;
@@ -35,12 +35,15 @@ class Tiles {
     along_memory_ = *first;
     axes_.erase(first);
     if (along_memory_.place_step == 1) {
-      length_ = kMost;
       across_ = {1, 0, 0};
+      length_ = kMost;
     } else {
-      length_ = kSide;
       across_ = axes_.front();
       axes_.erase(axes_.begin());
+      // If an axis is short, the other side of a tile is long.
+      runs_ = std::min(across_.length, kMost / std::min(along_memory_.length, kRun));
+      length_ = std::min(along_memory_.length, kMost / runs_ / kRun * kRun);
+      if (length_ == 0) length_ = std::min(along_memory_.length, kRun);
     }
     count_ = lengthwise() * crosswise();
     for (const Axis& axis : axes_) count_ *= axis.length;
@@ -56,9 +59,9 @@ class Tiles {
       index /= length;
       return digit;
     };
-    const int64_t first = next(lengthwise()) * length_, run = next(crosswise()) * kSide;
+    const int64_t first = next(lengthwise()) * length_, run = next(crosswise()) * runs_;
     Tile tile = {first + run * across_.memory_step, first * along_memory_.place_step + run,
-                 std::min(length_, along_memory_.length - first), std::min(kSide, across_.length - run)};
+                 std::min(length_, along_memory_.length - first), std::min(runs_, across_.length - run)};
     for (const Axis& axis : axes_) {
       const int64_t digit = next(axis.length);
       tile.at += digit * axis.memory_step;
@@ -73,12 +76,12 @@ class Tiles {
   };
 
   int64_t lengthwise() const { return (along_memory_.length + length_ - 1) / length_; }
-  int64_t crosswise() const { return (across_.length + kSide - 1) / kSide; }
+  int64_t crosswise() const { return (across_.length + runs_ - 1) / runs_; }
 
   // across_: the last axis, unless it is along_memory_. axes_: the others.
   Axis along_memory_, across_;
   std::vector<Axis> axes_;
-  int64_t length_, count_;
+  int64_t length_, runs_ = 1, count_;  // of a tile, unless it ends at the end of an axis
 };
 
 }  // namespace pyreg

@@ -42,7 +42,8 @@ class Numbers : public RandomNumbers {
 // Fetches arrays into the cache while numbers are made.
 void fetch(const UpdateArrays& arrays, int64_t n) {
   for (const auto& [data, type] : arrays.of)
-    for (const char* line = data; line && line < data + n * bytes_of(type); line += kLineBytes)
+    for (const char* line = data - reinterpret_cast<uintptr_t>(data) % kLineBytes;
+         data && line < data + n * bytes_of(type); line += kLineBytes)
       __builtin_prefetch(line, 1);
 }
 
@@ -134,17 +135,26 @@ void Parts::run_tile(const Tensor& tensor, const Gradient& gradient, int64_t ind
     return advanced(arrays, i * tiles.memory_step());
   };
   for (int64_t i = 0; i < tile.runs; ++i) fetch(run(i), tile.length);
-  constexpr int64_t kSide = Tiles::kSide;
-  uint16_t in_runs[kRoles][kSide * kSide + kMostExtraNumbers];  // kernels may read more than a run
-  for (int64_t i = 0; i < tile.length; ++i) {
-    const Numbers across(arrays, rounding_, place + i * tiles.place_step(), tile.runs);
-    for (int role = 0; role < kRoles; ++role)
-      for (int64_t k = 0; k < tile.runs && across.of[role]; ++k) in_runs[role][k * kSide + i] = across.of[role][k];
+  // The numbers of a run are `step` apart. Those of several elements of all runs are made at a time, if few of them
+  // lie between.
+  uint16_t in_runs[kMostRandom][Tiles::kMost];
+  const int64_t step = tiles.place_step();
+  const int64_t at_once = step > 2 * tile.runs ? 1 : std::max<int64_t>(1, (Numbers::kMost - tile.runs) / step + 1);
+  for (int64_t i = 0; i < tile.length; i += at_once) {
+    const int64_t count = std::min(at_once, tile.length - i);
+    const Numbers numbers(arrays, rounding_, place + i * step, (count - 1) * step + tile.runs);
+    for (int role = 0, index = 0; role < kRoles; ++role) {
+      if (!numbers.of[role]) continue;
+      uint16_t* const to = in_runs[index++] + i;
+      for (int64_t k = 0; k < count; ++k)
+        for (int64_t run = 0; run < tile.runs; ++run) to[run * tile.length + k] = numbers.of[role][k * step + run];
+    }
   }
   for (int64_t i = 0; i < tile.runs; ++i) {
     RandomNumbers of_run;
-    for (int role = 0; role < kRoles; ++role)
-      if (rounding_.is_random[role] && is_half(arrays.of[role].type)) of_run.of[role] = in_runs[role] + i * kSide;
+    for (int role = 0, index = 0; role < kRoles; ++role)
+      if (rounding_.is_random[role] && is_half(arrays.of[role].type))
+        of_run.of[role] = in_runs[index++] + i * tile.length;
     run_piece(tensor, gradient.precision, run(i), &of_run, tile.length);
   }
 }

@@ -16,7 +16,7 @@ struct Gradient {
 
 // A parameter and the arrays beside it, all of the same shape and layout; but the gradient may have some rows alone.
 struct Tensor {
-  // What is read when gradients are added to a prepared model stands first, in one cache line.
+  // What is read when gradients are added to a prepared model stands first.
   int64_t size = 0;                              // how many elements are updated
   Precision usual_precision = Precision::other;  // if the gradient has the parameter's type
   bool is_double = false, has_copy = false;      // has_copy: whether there is a param_out

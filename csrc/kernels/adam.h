@@ -16,7 +16,7 @@ namespace {
 //   v = beta2 * v + (1 - beta2) * g * g
 //   param -= step_size * m / (sqrt(v) + eps_hat) (+ decay * param, if decoupled)
 //
-// The loops for a known precision also assume beta1 >= 0.5, eps > 0 and one kind of decay, unless they are kRandom.
+// The loops for a known precision also assume beta1 >= 0.5 and eps > 0; and one kind of decay, but not if kRandom.
 template <typename T, Precision kPrecision, Decay kDecay, bool kRandom>
 PYREG_NOINLINE void adam_elements(int64_t n, const UpdateArrays& arrays, const RandomNumbers* numbers,
                                   const AdamScalars<T>& scalars) {

@@ -18,7 +18,7 @@ constexpr int kNumbersPerBlock = kBlockBytes / sizeof(uint16_t);
 // Many vectors of counters at a time, because nothing else fills the time in which one waits for its multiplications.
 // Without AVX-512 there are registers for three.
 constexpr int kNumberVectors = kVectorBytes == 64 ? 4 : 3;
-static_assert(kMostExtraNumbers * sizeof(uint16_t) >= sizeof(PhiloxBytes<1>) + kBlockBytes + 2 * kVectorBytes);
+static_assert(kMostExtraNumbers * sizeof(uint16_t) >= sizeof(PhiloxBytes<1>) + kBlockBytes);
 
 // Makes numbers from block `block` on, in whole batches, as long as less than `end - at` are left of them. Returns
 // `at`.

@@ -12,7 +12,9 @@ namespace pyreg {
 enum class Type { none, float32, float64, float16, bfloat16, boolean };
 
 constexpr int bytes_of(Type type) {
-  constexpr unsigned char kBytes[] = {1, 4, 8, 2, 2, 1};
+  constexpr unsigned char kBytes[] = {/*none*/ 1,    /*float32*/ 4,  /*float64*/ 8,
+                                      /*float16*/ 2, /*bfloat16*/ 2,
+                                      /*boolean*/ 1};
   return kBytes[static_cast<int>(type)];
 }
 
@@ -86,11 +88,13 @@ struct Stored {
 
 // The digit of a role's random numbers in domain 1 of the random stream, version 1; -1 if it has none: max_exp_avg_sq
 // takes the rounded exp_avg_sq.
-constexpr int kRoundingDigits[] = {0, -1, 1, 2, -1, 3, 4};
+constexpr int kRoundingDigits[] = {/*param*/ 0,      /*grad*/ -1,           /*exp_avg*/ 1,
+                                   /*exp_avg_sq*/ 2, /*max_exp_avg_sq*/ -1,
+                                   /*ema*/ 3,        /*param_out*/ 4};
 constexpr int kMostRandom = 5;  // arrays of an update that may be rounded by random numbers
 // Numbers are made in several blocks of the stream at a time: the first block begins before the first number, and the
-// last blocks end after the last one. Kernels read whole vectors of them.
-constexpr int kMostExtraNumbers = 144;
+// last blocks end after the last one.
+constexpr int kMostExtraNumbers = 72;
 
 // The arrays of an update, by their roles: (n) each, disjoint. All but param and grad may be null.
 enum Role {
@@ -104,6 +108,8 @@ enum Role {
   kRoles,
   kMomentumBuffer = kExpAvg,
 };
+static_assert(sizeof kRoundingDigits == kRoles * sizeof(int));
+
 struct UpdateArrays {
   Stored of[kRoles];
 
