@@ -1,7 +1,9 @@
 # A function on arrays takes the parameters of the public function of the same name, then a function that checks them.
 # (activation_dropout_* takes the activation's name first.) The core calls the check only if it rejects an argument.
-# The check raises, or returns the arguments converted. copy, update_loop and exponential, which serve the benchmark
-# and the tests, take no check.
+# The check raises, or returns the arguments converted. These take no check: copy, update_loop and exponential, which
+# serve the benchmark and the tests; prepare, with_gradients and are_arrays, which serve the optimiser classes
+# (csrc/ops/prepared.cpp). What with_gradients returns stands in place of an update's param, and (begin, end) in place
+# of grad.
 from typing import Any
 
 __version__: str

@@ -1,5 +1,7 @@
 """fold_in: keys made from a key."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from test_bad_input import refuses
@@ -17,6 +19,14 @@ def test_it_equals_the_reference_and_is_an_integer_of_64_bits(key, number):
     assert type(new) is int
     assert 0 <= new < 2**64
     assert new == pyreg.reference.fold_in(key, number)
+
+
+def test_known_answers(impl):
+    lines = (Path(__file__).parent / "data" / "fold_in_v1.txt").read_text().splitlines()
+    answers = [[int(word, 16) for word in line.split()] for line in lines if not line.startswith("#")]
+    assert len(answers) == 15
+    for key, number, expected in answers:
+        assert impl.fold_in(key, number) == expected
 
 
 def test_it_is_the_first_eight_bytes_of_a_block_in_domain_2(impl):

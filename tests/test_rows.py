@@ -103,6 +103,33 @@ def test_what_does_not_fit_is_refused():
     assert pyreg.sgd_update(*both, step=1, rows=[[0, 1], None]) is True
 
 
+def test_a_parameter_that_cannot_be_updated_is_refused_with_its_name(tmp_path):
+    grad, rows = np.ones((2, 3), F32), np.array([0, 1])
+    read_only = np.ones((4, 3), F32)
+    read_only.flags.writeable = False
+    bad = [
+        np.ones((4, 3), int),
+        read_only,
+        [[1.0] * 3] * 4,
+        np.ones((4, 3), ">f4"),
+        np.ma.masked_array(np.ones((4, 3))),
+    ]
+    for param in bad:
+        for twin in (pyreg, pyreg.reference):
+            lists = [[np.ones(5, F32), param], [np.ones(5, F32), grad]]
+            for call in (
+                partial(twin.sgd_update, param, grad, step=1, rows=rows),
+                partial(twin.sgd_update, *lists, step=1, rows=[None, rows]),
+            ):
+                with pytest.raises((TypeError, ValueError), match="param"):
+                    call()
+    mapped = np.memmap(tmp_path / "table", F32, "w+", shape=(4, 3))
+    for twin in (pyreg, pyreg.reference):
+        mapped[:] = 1
+        assert twin.sgd_update(mapped, grad, step=1, lr=0.5, rows=rows) is True
+        np.testing.assert_array_equal(mapped[:, 0], [0.5, 0.5, 1, 1])
+
+
 def test_indices_may_be_anything_that_numpy_reads_as_integers():
     for rows in ([2, 0], (2, 0), np.array([2, 0], np.int8), np.array([2, 9, 0])[::2], np.array([2, 0], ">i8"), []):
         expected, grad = np.ones((3, 2)), np.full((len(rows), 2), 0.5)

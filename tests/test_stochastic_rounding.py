@@ -1,6 +1,7 @@
 """Stochastic rounding: the random numbers are those of the stream, and expectations are exact."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,6 +74,22 @@ def test_every_number_is_that_of_the_stream_and_every_result_that_of_exact_arith
         for i in range(0, 300, 7 if offset else 1):
             expected = rounded(x[i], number(offset + i, PARAM_OUT, KEY), dtype)
             assert float(made[i]) == expected, (level, offset, i, x[i])
+
+
+def test_known_answers(impl):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    lines = (Path(__file__).parent / "data" / "stochastic_rounding_v1.txt").read_text().splitlines()
+    rows = [[int(word, 16) for word in line.split()] for line in lines if not line.startswith("#")]
+    blocks = [rows[i : i + 33] for i in range(0, len(rows), 33)]
+    assert len(blocks) == 4
+    for (key, offset, digit), *answers in blocks:
+        assert digit == PARAM_OUT
+        bits, *expected = np.array(answers, np.uint32).T
+        for dtype, rounded_bits in zip((ml_dtypes.bfloat16, np.float16), expected, strict=True):
+            x = np.ascontiguousarray(bits).view(F32)
+            out, options = np.empty(x.shape, dtype), {"rounding": "stochastic", "key": key, "offset": offset}
+            impl.sgd_update(x, np.zeros_like(x), step=1, lr=0.0, param_out=out, **options)
+            np.testing.assert_array_equal(out.view(np.uint16), rounded_bits)
 
 
 @each_dtype

@@ -20,8 +20,8 @@ constexpr int kNumbersPerBlock = kBlockBytes / sizeof(uint16_t);
 constexpr int kNumberVectors = kVectorBytes == 64 ? 4 : 3;
 static_assert(kMostExtraNumbers * sizeof(uint16_t) >= sizeof(PhiloxBytes<1>) + kBlockBytes);
 
-// Makes numbers from block `block` on, in whole batches, as long as less than `end - at` are left of them. Returns
-// `at`.
+// Makes the numbers `at`, at + 1, ... of the string, in batches, as long as a whole one fits before `end`. `block` is
+// that of number 0. Returns where it stopped.
 template <int kVectors>
 PYREG_INLINE int64_t make_batches(int64_t at, int64_t end, uint64_t block, uint32_t digit, const PhiloxKeys& keys,
                                   uint16_t* room) {
@@ -47,7 +47,7 @@ inline const uint16_t* rounding_numbers(int64_t n, uint64_t key, uint32_t digit,
 }
 
 // The upper halves of numbers, plus 1 where `random` is carried out of the lower halves. A finite bfloat16 stays
-// finite. Infinity has nothing in its lower half, nor has a NaN that is `plain`.
+// finite. Infinity has nothing in its lower half, nor has a NaN that is `plain`, or one that comes from bfloat16.
 PYREG_INLINE Words with_carry(Words upper, Words lower, Words random) {
   constexpr uint16_t kLargest = 0x7f7f;
   const Words carry = (Words)((Words)(lower + random) < lower) & (Words)((upper & 0x7fff) != kLargest);

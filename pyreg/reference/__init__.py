@@ -1,9 +1,10 @@
-"""Every function on arrays in Python and NumPy, to read and to compare with. The optimiser classes, with these.
+"""Every function on arrays in Python and NumPy, to read and to compare with. The optimiser classes here call them.
 
 `pyreg.reference.layer_norm` is `pyreg.layer_norm` with another core: the signature, docstring and checks are the
 same, but the mathematics is in this folder. The file of each op mirrors the file of that name in csrc/kernels: the
 order of arithmetic is the same, and so are the bits. (global_norm.py, which l2_penalty.py uses, mirrors
-kernels/sum_of_squares.h and csrc/exact_sum.h.) To read an op, open its file: help() shows the public function.
+kernels/sum_of_squares.h and csrc/exact_sum.h; sum_duplicate_rows.py, the file of that name in csrc/ops.) To read an
+op, open its file: help() shows the public function.
 """
 
 import sys
