@@ -137,4 +137,11 @@ def rounding(value: Any, roles: Sequence[str]) -> dict[str, str]:
     """Which of the arrays with these roles are rounded by chance. Empty if none is."""
     made = _model.checked_rounding(value, roles)
     by_role = made if isinstance(made, dict) else dict.fromkeys(roles, made)
-    return {role: way for role, way in by_role.items() if way == "stochastic"}
+    return {role: by_role[role] for role in roles if by_role.get(role) == "stochastic"}
+
+
+def shown_rounding(stochastic: Sequence[str], roles: Sequence[str]) -> str:
+    """The argument `rounding` that rounds these of the roles by chance."""
+    if not stochastic:
+        return "'nearest'"
+    return "'stochastic'" if set(stochastic) == set(roles) else str(dict.fromkeys(stochastic, "stochastic"))

@@ -41,7 +41,7 @@ class OptimizerParams:
         self, params: Params, options: Named, rounding: Any, key: SupportsIndex | None, state_dtype: Any, outs: Any
     ) -> None:
         self._defaults = _arguments.checked_options(options)
-        self._rounding = _arguments.rounding(rounding, ("param", *self._state_names, "ema", "param_out"))
+        self._rounding = _arguments.rounding(rounding, self._can_be_rounded())
         if self._rounding and key is None:
             raise TypeError("key must be given if rounding is stochastic, got None; draw one with pyreg.random_key()")
         self.key = None if key is None else _check.integer("key", key, low=0, high=2**64 - 1)
@@ -148,6 +148,10 @@ class OptimizerParams:
     def _kept_arrays(self, name: Name) -> dict[str, FloatArray]:
         """A parameter's states, and its average."""
         return self.state[name] | ({"ema": self.ema[name]} if name in self.ema else {})
+
+    def _can_be_rounded(self) -> Sequence[str]:
+        """The roles of the arrays that `rounding` may name."""
+        return "param", *self._state_names, "ema", "param_out"
 
     def _begun(self, options: Named) -> Sequence[str]:
         """The states that a parameter has from the start on."""

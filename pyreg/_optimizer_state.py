@@ -5,6 +5,7 @@ The entries:
     optimizer                   the name of the class
     entries                     how many entries there are
     step_count, key             numbers; `key` is empty if there is none
+    rounding                    the roles of the arrays that are rounded by chance: "param", "exp_avg", ...
     param_groups[i].params      the names in group i, in order
     param_groups[i].lr, ...     its options; `ema_decay` is empty if it is None
     <name>.step                 how often this parameter was updated
@@ -46,6 +47,7 @@ def state_dict(optimizer: Optimizer) -> dict[str, AnyArray]:
         "optimizer": np.array(type(optimizer).__name__),
         "step_count": np.array(optimizer.step_count, np.int64),
         "key": optional(optimizer.key, np.uint64),
+        "rounding": np.array([*optimizer._rounding], np.str_),
     }
     for i, options in enumerate(optimizer._options_of_groups()):
         made[f"param_groups[{i}].params"] = names_of_group(optimizer, i)
@@ -79,6 +81,9 @@ def load_state_dict(optimizer: Optimizer, state: Mapping[str, AnyArray]) -> None
     if (made_by := str(entries.read("optimizer", np.str_))) != type(optimizer).__name__:
         raise ValueError(f"state must be of {type(optimizer).__name__}, got one of {made_by}")
     step_count, key = entries.count("step_count"), entries.optional("key", np.uint64)
+    require_rounding(optimizer, entries.read("rounding", np.str_, None).tolist())
+    if key is None and optimizer._rounding:
+        raise ValueError("state['key'] must have the key of the run if rounding is stochastic, got none")
     options = [options_of_group(optimizer, entries, i) for i in range(len(optimizer.param_groups))]
     steps, arrays = [], []
     for place, name in enumerate(optimizer._names):
@@ -94,6 +99,19 @@ def load_state_dict(optimizer: Optimizer, state: Mapping[str, AnyArray]) -> None
     take_over(optimizer, options, steps, arrays)
     optimizer.step_count = step_count
     optimizer.key = optimizer.key if key is None else int(key)
+
+
+def require_rounding(optimizer: Optimizer, stochastic: list[str]) -> None:
+    """Raise unless the same arrays are rounded by chance: the run would go on with other bits."""
+    roles = optimizer._can_be_rounded()
+    if unknown := [role for role in stochastic if role not in roles]:
+        raise ValueError(f"state['rounding'] must have names among {', '.join(roles)}, got {unknown[0]!r}")
+    if set(stochastic) != set(optimizer._rounding):
+        own, came = (_arguments.shown_rounding(those, roles) for those in ([*optimizer._rounding], stochastic))
+        raise ValueError(
+            f"state must be of an optimiser with rounding={own}, got one with rounding={came}; pass that to the "
+            "constructor"
+        )
 
 
 def options_of_group(optimizer: Optimizer, entries: Entries, number: int) -> dict[str, Any]:
