@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from operator import itemgetter
@@ -117,13 +118,13 @@ class Optimizer(OptimizerParams):
             What to multiply the gradients by, such as 1 divided by the scale of the loss.
         skip_nonfinite : bool, optional
             If True, and the norm is not finite, nothing changes and the step is not counted. A norm above float32's
-            largest number counts as infinite, unless all parameters are float64.
+            largest number counts as infinite, and is returned as inf, unless all parameters are float64.
 
         Returns
         -------
         float or None
             The norm of all gradients together, times `grad_scale`, before they are clipped. None without `max_norm`
-            and `skip_nonfinite`.
+            and `skip_nonfinite`. With `skip_nonfinite`, ``math.isfinite`` of it tells whether the step was taken.
 
         Raises
         ------
@@ -149,7 +150,7 @@ class Optimizer(OptimizerParams):
             if max_norm is not None or skip:
                 unclipped: float = self._functions.global_norm(taken(every, places)) * scale
                 if skip and not unclipped <= self._largest:  # true for NaN
-                    return unclipped
+                    return unclipped if math.isnan(unclipped) else math.inf
                 norm = unclipped
                 scale *= 1.0 if max_norm is None else self._functions.clip_coefficient(norm, max_norm)
             self._update(places, every, rows, options, scale)
