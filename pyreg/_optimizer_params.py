@@ -11,7 +11,7 @@ import numpy as np
 from pyreg import _check, _param_groups
 from pyreg import _optimizer_arguments as _arguments
 from pyreg._check import Named
-from pyreg._dtypes import compute_dtype
+from pyreg._dtypes import FLOATS, compute_dtype, name_of
 from pyreg._param_groups import Name, Params
 from pyreg._results import FloatArray
 
@@ -130,7 +130,7 @@ class OptimizerParams:
 
     def _new_arrays(self, name: Name, param: Any, options: Named) -> dict[str, FloatArray]:
         """A parameter's states at the start, and its average."""
-        if not isinstance(param, np.ndarray):
+        if not isinstance(param, np.ndarray) or name_of(param.dtype) not in FLOATS:
             return {}  # which is refused with its name
         dtype = _arguments.dtype_of_states(self._state_dtype, name, param)
         arrays = {role: np.zeros_like(param, dtype, subok=False) for role in self._begun(options)}

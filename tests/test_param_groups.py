@@ -59,6 +59,14 @@ def test_what_is_no_list_of_parameters_is_refused():
     refuses(ValueError, lambda: pyreg.AdamW([np.broadcast_to(1.0, 4)]), "params[0]", "read-only")
 
 
+@both_twins
+def test_the_bits_of_bfloat16_are_refused_with_what_to_pass_instead(twin):
+    for bits in (np.ones(2, "V2"), np.ones(2, np.uint16)):
+        for options in ({}, {"ema_decay": 0.9}, {"state_dtype": F32}, {"param_out": {"w": np.ones(2, F32)}}):
+            make = partial(twin.AdamW, {"w": bits}, **options)
+            refuses(TypeError, make, "params['w']", "bits of bfloat16", "params['w'].view(ml_dtypes.bfloat16)")
+
+
 def test_arrays_that_overlap_and_names_that_are_equal_as_text_are_refused():
     base, other = np.ones(10), np.ones(3)
 
