@@ -164,6 +164,10 @@ class Entries:
 
     def read(self, name: str, dtype: Any, shape: tuple[int, ...] | None = ()) -> AnyArray:
         """The array of this name, if it has this dtype and shape. None stands for any shape with one axis."""
+        return matching(name, self.array(name), dtype, shape)
+
+    def array(self, name: str) -> AnyArray:
+        """The array of this name, whatever it is."""
         if name not in self._state:
             raise ValueError(f"state must have an entry {name!r}, got none")
         try:
@@ -175,19 +179,20 @@ class Entries:
         self._unread.pop(name, None)
         if not isinstance(value, (np.ndarray, np.generic)):
             raise TypeError(f"state[{name!r}] must be a numpy.ndarray, got {_check.type_name(value)}")
-        array, wanted = np.asarray(value), np.dtype(dtype)
-        if array.dtype.newbyteorder("=") != wanted and not (array.dtype.kind == wanted.kind == "U"):
-            raise TypeError(f"state[{name!r}] must be {wanted}, got {array.dtype}")
-        if array.ndim != 1 if shape is None else array.shape != shape:
-            expected = "one axis" if shape is None else f"shape {shape}"
-            raise ValueError(f"state[{name!r}] must have {expected}, got shape {array.shape}")
-        return array
+        return np.asarray(value)
 
     def like(self, name: str, array: FloatArray) -> FloatArray:
         """The array of this name, if it has the dtype and shape of `array`."""
-        if name_of(array.dtype) != "bfloat16":
-            return self.read(name, array.dtype, array.shape)
-        bits = self.read(name, np.uint16, array.shape)
+        value, wanted = self.array(name), name_of(array.dtype)
+        are_bits = value.dtype == np.uint16 and (wanted == "bfloat16" or f"{name}.dtype" in self._state)
+        got = "bfloat16" if are_bits else value.dtype.name
+        if got != wanted and "bfloat16" in (got, wanted):
+            chosen = {got, wanted} == {"float32", "bfloat16"} and not name.endswith(".ema")
+            hint = f"; pass state_dtype={got!r} to the constructor" if chosen else ""
+            raise TypeError(f"state[{name!r}] must be {as_stored(wanted)}, got {as_stored(got)}{hint}")
+        if wanted != "bfloat16":
+            return matching(name, value, array.dtype, array.shape)
+        bits = matching(name, value, np.uint16, array.shape)
         dtype = str(self.read(f"{name}.dtype", np.str_))
         if dtype != "bfloat16":
             raise ValueError(f"state['{name}.dtype'] must be bfloat16, got {dtype}")
@@ -209,3 +214,18 @@ class Entries:
             raise ValueError(f"state must have no entry that is unknown, got {next(iter(self._unread))!r}")
         if entries != len(self._state):
             raise ValueError(f"state must have {entries} entries, as when it was made, got {len(self._state)}")
+
+
+def matching(name: str, array: AnyArray, dtype: Any, shape: tuple[int, ...] | None) -> AnyArray:
+    """The array, an entry of this name, if it has this dtype and shape."""
+    wanted = np.dtype(dtype)
+    if array.dtype.newbyteorder("=") != wanted and not (array.dtype.kind == wanted.kind == "U"):
+        raise TypeError(f"state[{name!r}] must be {wanted}, got {array.dtype}")
+    if array.ndim != 1 if shape is None else array.shape != shape:
+        expected = "one axis" if shape is None else f"shape {shape}"
+        raise ValueError(f"state[{name!r}] must have {expected}, got shape {array.shape}")
+    return array
+
+
+def as_stored(dtype: str) -> str:
+    return f"{dtype} (as its bits)" if dtype == "bfloat16" else dtype

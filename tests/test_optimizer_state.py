@@ -78,6 +78,25 @@ def test_states_of_bfloat16_survive_numpys_files(dtype):
         assert (state[f"bias.{role}"].dtype, str(state[f"bias.{role}.dtype"])) == (np.uint16, "bfloat16")
 
 
+def test_a_state_of_another_state_dtype_is_refused_with_the_one_to_pass():
+    pytest.importorskip("ml_dtypes")
+    for kind, role in (("AdamW", "exp_avg"), ("SGD momentum", "momentum_buffer")):
+        low, high = (after_steps(pyreg, kind, F32, 2, state_dtype=dtype)[0] for dtype in ("bfloat16", None))
+        for ours, state, own, came in (
+            (high, low.state_dict(), "float32", "bfloat16 (as its bits)"),
+            (low, high.state_dict(), "bfloat16 (as its bits)", "float32"),
+        ):
+            wanted = f"state['matrix.{role}'] must be {own}, got {came}; "
+            hint = f"pass state_dtype='{came.split()[0]}' to the constructor"
+            refused_and_unchanged(ours, partial(ours.load_state_dict, state), wanted + hint, error=TypeError)
+            refused_and_unchanged(ours, partial(ours.load_state_dict, in_a_file(state)), wanted + hint)
+        wide = made(pyreg, kind, F64)  # whose states cannot be bfloat16
+        message = refuses(TypeError, partial(wide.load_state_dict, low.state_dict()), "float64, got bfloat16")
+        assert "state_dtype" not in message
+        bits_alone = {name: array for name, array in low.state_dict().items() if not name.endswith(".dtype")}
+        refused_and_unchanged(low, partial(low.load_state_dict, bits_alone), f"entry 'matrix.{role}.dtype'")
+
+
 def test_names_of_any_characters_keep_their_states():
     names = ["a", "a.exp_avg", "a.exp_avg.dtype", "a.step", "", ".", "/", "../x", "é", "雪", "a\0", "a\0b"]
     names += [
