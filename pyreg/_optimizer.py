@@ -283,7 +283,7 @@ class Optimizer(OptimizerParams):
         arrays = []
         for place in places:
             of_one = {role: values[0] for role, values in self._arrays([place]).items()}
-            own = None if rows is None or rows[place] is None else _check.indices("rows", rows[place])
+            own = None if rows is None else rows[place]
             arrays.append((self._names[place], of_one | {"grad": every[place]}, own))
         try:
             _arguments.require_updatable(arrays)

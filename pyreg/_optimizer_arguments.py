@@ -92,7 +92,11 @@ def require_updatable(arrays: Iterable[tuple[Name, Named, Any]]) -> None:
     Each is a name, the arrays by role ("param", "ema"), and the rows that are updated, or None for all.
     """
     try:
-        _model.require_disjoint([_model.tensor(of_one, f"[{name!r}]", rows) for name, of_one, rows in arrays])
+        tensors = []
+        for name, of_one, rows in arrays:
+            indices = None if rows is None else _check.indices(f"rows[{name!r}]", rows)
+            tensors.append(_model.tensor(of_one, f"[{name!r}]", indices))
+        _model.require_disjoint(tensors)
     except (TypeError, ValueError) as error:
         error.args = (re.sub(r"\b(param|grad)\[", r"\1s[", str(error)),)  # as the arguments of the classes are called
         raise

@@ -296,6 +296,9 @@ def test_gradients_of_some_rows(impl):
         assert norm == impl.global_norm([sparse.grad, np.ones(3, F32)])
         impl.adamw_update(twin, sparse.grad, *states, step=step, lr=0.1, rows=sparse.rows)
         assert_same_bits(table, twin)
+    flat = sparse._replace(rows=sparse.rows[None])
+    hint = "rows['table'].ravel() and grads['table'].reshape(-1, *grads['table'].shape[2:])"
+    refuses(ValueError, lambda: optimizer.step({"other": np.ones(3, F32), "table": flat}), hint)
     wrong = sparse._replace(rows=sparse.rows + 50)
     before, kept = other.copy(), optimizer.state["table"]["exp_avg"].copy()
     refuses(ValueError, lambda: optimizer.step({"other": np.ones(3, F32), "table": wrong}), "50")
