@@ -80,6 +80,23 @@ def dtype_of_states(dtype: np.dtype[Any] | None, name: Name, param: FloatArray) 
     return dtype
 
 
+def tensor(name: Name, arrays: Named, rows: Any) -> dict[str, FloatArray]:
+    """A parameter's arrays as `_model.tensor` returns them."""
+    indices = None if rows is None else _check.indices(f"rows[{name!r}]", rows)
+    try:
+        return _model.tensor(arrays, f"[{name!r}]", indices)
+    except (TypeError, ValueError) as error:
+        if is_pair(arrays.get("grad")) and str(error).startswith("grad["):
+            wanted = "an array, or what pyreg.sum_duplicate_rows(rows, grad) returns"
+            raise TypeError(f"grad[{name!r}] must be {wanted}, got a tuple of two") from None
+        raise
+
+
+def is_pair(grad: Any) -> bool:
+    """Whether a gradient looks like rows and their gradient."""
+    return type(grad) is tuple and len(grad) == 2 and all(hasattr(value, "__len__") for value in grad)
+
+
 def largest_norm(params: Sequence[FloatArray]) -> float:
     """The largest norm that counts as finite."""
     is_double = all(param.dtype == np.float64 for param in params)
@@ -92,11 +109,7 @@ def require_updatable(arrays: Iterable[tuple[Name, Named, Any]]) -> None:
     Each is a name, the arrays by role ("param", "ema"), and the rows that are updated, or None for all.
     """
     try:
-        tensors = []
-        for name, of_one, rows in arrays:
-            indices = None if rows is None else _check.indices(f"rows[{name!r}]", rows)
-            tensors.append(_model.tensor(of_one, f"[{name!r}]", indices))
-        _model.require_disjoint(tensors)
+        _model.require_disjoint([tensor(*of_one) for of_one in arrays])
     except (TypeError, ValueError) as error:
         error.args = (re.sub(r"\b(param|grad)\[", r"\1s[", str(error)),)  # as the arguments of the classes are called
         raise
