@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,9 +117,12 @@ def require_rounding(optimizer: Optimizer, stochastic: list[str]) -> None:
 
 def options_of_group(optimizer: Optimizer, entries: Entries, number: int) -> dict[str, Any]:
     where = f"param_groups[{number}]"
-    names = entries.read(f"{where}.params", np.str_, None)
-    if not np.array_equal(names, names_of_group(optimizer, number)):
-        raise ValueError(f"state must have the parameters of {where} in their order, got others")
+    names = entries.read(f"{where}.params", np.str_, None).tolist()
+    for came, own in zip_longest(names, names_of_group(optimizer, number).tolist()):
+        if came != own:
+            place = "after the last" if own is None else f"in place of {own!r}"
+            got = f"{'nothing' if came is None else repr(came)} {place}"
+            raise ValueError(f"state must have the parameters of {where} in their order, got {got}")
     made: dict[str, Any] = {}
     for option in optimizer._option_names:
         entry = f"{where}.{option}"

@@ -220,9 +220,10 @@ def test_a_state_of_other_parameters_or_another_class_changes_nothing():
 
     ours = optimizer(a=3, b=(2, 2))
     for other, fragment in (
-        (optimizer(a=3), "param_groups[0]"),
-        (optimizer(b=(2, 2), a=3), "order"),
-        (optimizer(a=3, c=(2, 2)), "param_groups[0]"),
+        (optimizer(a=3), "param_groups[0] in their order, got nothing in place of 'b'"),
+        (optimizer(b=(2, 2), a=3), "param_groups[0] in their order, got 'b' in place of 'a'"),
+        (optimizer(a=3, c=(2, 2)), "param_groups[0] in their order, got 'c' in place of 'b'"),
+        (optimizer(a=3, b=(2, 2), c=1), "param_groups[0] in their order, got 'c' after the last"),
         (optimizer(a=3, b=4), "b.exp_avg"),
         (pyreg.Adam({"a": np.ones(3), "b": np.ones((2, 2))}), "AdamW"),
         (pyreg.SGD({"a": np.ones(3), "b": np.ones((2, 2))}), "AdamW"),
