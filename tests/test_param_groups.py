@@ -48,6 +48,13 @@ def test_what_is_no_list_of_parameters_is_refused():
     one = np.ones(2)
     for params in (one, {1.5}, "text", None, 3, b"ab", [one, {"params": [one]}]):
         refuses(TypeError, partial(pyreg.AdamW, params), "params")
+    for group in ({"params": [one], "lr": 0.1}, {"params": {"w": one}}, {"params": one, "lr": 0.1}, {"params": []}):
+        refuses(TypeError, partial(pyreg.AdamW, group), "a group goes into a list: [group]")
+    assert [*pyreg.AdamW({"params": one, "lr": np.ones(1)}).state] == ["params", "lr"]
+    named = {"a": one, "b": np.ones(3)}
+    for pairs in (named.items(), list(named.items()), iter(named.items()), [{"params": named.items()}]):
+        refuses(TypeError, partial(pyreg.AdamW, pairs), "params", "of pairs; pass a dict for names")
+    refuses(TypeError, lambda: pyreg.decay_matrices_only(named.items()), "pass a dict for names")
     for name in (1.5, True, ("a", 1), None):
         refuses(TypeError, partial(pyreg.AdamW, {name: one}), "names of params", repr(name))
     for params in ([], {}, iter([])):
