@@ -164,6 +164,10 @@ class Entries:
     def __init__(self, state: Mapping[str, AnyArray]) -> None:
         if not isinstance(state, Mapping):
             raise TypeError(f"state must be a dict of arrays, got {_check.type_name(state)}")
+        if "param_groups" in state:
+            raise TypeError(
+                "state must be what state_dict returned, got PyTorch's form; load it with load_torch_state_dict"
+            )
         self._state, self._unread = state, dict.fromkeys(state)
 
     def read(self, name: str, dtype: Any, shape: tuple[int, ...] | None = ()) -> AnyArray:

@@ -1,6 +1,5 @@
 """Checkpoints of the optimiser classes: the same bits after a resume, and what is refused."""
 
-import io
 from functools import partial
 
 import numpy as np
@@ -12,6 +11,7 @@ from optimizer_runs import (
     each_kind,
     everything,
     gradients,
+    in_a_file,
     made,
     refused_and_unchanged,
     with_parameters_of,
@@ -21,13 +21,6 @@ from test_bad_input import refuses
 import pyreg
 
 F32, F64 = np.float32, np.float64
-
-
-def in_a_file(state):
-    file = io.BytesIO()
-    np.savez(file, **state)
-    file.seek(0)
-    return np.load(file, allow_pickle=False)
 
 
 # --- a run that is cut and resumed
