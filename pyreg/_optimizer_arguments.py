@@ -67,7 +67,8 @@ def state_dtype(value: Any) -> np.dtype[Any] | None:
     except TypeError:
         dtype = None
     if dtype is None or name_of(dtype) not in ("float32", "float64", "bfloat16") or not dtype.isnative:
-        raise TypeError(f"state_dtype must be float32, float64 or bfloat16, got {_check.shown(value)}")
+        got = _check.shown(value) if dtype is None else str(dtype)
+        raise TypeError(f"state_dtype must be float32, float64 or bfloat16, got {got}")
     return dtype
 
 

@@ -115,7 +115,8 @@ def test_float64_has_states_of_float64_and_16_bits_of_float32():
     states = pyreg.AdamW([np.ones(3, F32)], state_dtype="bfloat16").state[0]
     assert {array.dtype.name for array in states.values()} == {"bfloat16"}
     refuses(TypeError, lambda: pyreg.AdamW({"w": np.ones(3)}, state_dtype="bfloat16"), "state_dtype", "params['w']")
-    refuses(TypeError, lambda: pyreg.SGD([np.ones(3)], state_dtype=np.float16), "state_dtype", "float16")
+    for half in (np.float16, np.dtype(np.float16), "float16"):
+        refuses(TypeError, lambda half=half: pyreg.SGD([np.ones(3)], state_dtype=half), "state_dtype", "got float16")
     refuses(TypeError, lambda: pyreg.SGD([np.ones(3)], state_dtype="nothing"), "state_dtype", "'nothing'")
 
 
