@@ -130,9 +130,9 @@ class Optimizer(OptimizerParams):
         ------
         TypeError, ValueError
             If a gradient does not fit its parameter, a name is missing or unknown, or a number is out of range, also
-            one that was written into `param_groups`. Nothing changes then.
+            one that was written into `param_groups` or `step_count`. Nothing changes then.
         """
-        options = self._options_of_groups(lr)
+        options, count = self._options_of_groups(lr), self._count()
         scale, skip = _check.number("grad_scale", grad_scale), _check.flag("skip_nonfinite", skip_nonfinite)
         max_norm = None if max_norm is None else _check.number("max_norm", max_norm)
         every = self._in_order(grads)
@@ -160,7 +160,7 @@ class Optimizer(OptimizerParams):
             self._steps += 1
         else:
             self._steps[places] += 1
-        self.step_count += 1
+        self.step_count = count + 1
         return norm
 
     def _in_order(self, grads: Gradients) -> Sequence[Any]:
@@ -214,7 +214,7 @@ class Optimizer(OptimizerParams):
             kept = self._prepared = Prepared(places, self._sets(places))
         common: Options = {"grad_scale": scale}
         if self._rounding:
-            common |= {"rounding": self._rounding, "key": self._functions.fold_in(self.key, self.step_count + 1)}
+            common |= {"rounding": self._rounding, "key": self._functions.fold_in(self.key, self._count() + 1)}
         self._make_missing(kept.sets, options)
         calls = [self._call(chosen, options[chosen.group] | common) for chosen in kept.sets]
         if self._has_core and rows is None and scale <= self._largest:

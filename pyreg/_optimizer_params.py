@@ -157,6 +157,10 @@ class OptimizerParams:
         """The states that a parameter has from the start on."""
         raise NotImplementedError
 
+    def _count(self) -> int:
+        """How many steps were taken: `step_count`, which anyone may have changed."""
+        return _check.integer("step_count", self.step_count, low=0, high=_arguments.MOST_STEPS)
+
     def _options_of_groups(self, lr: float | None = None) -> list[dict[str, Any]]:
         """The options of all groups, which anyone may have changed."""
         same = len(self.param_groups) == len(self._kept)

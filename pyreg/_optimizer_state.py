@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from pyreg._optimizer import Optimizer
 
 AnyArray = npt.NDArray[Any]
-MOST_STEPS = 2**63 - 2  # one more is the number of the last update
 
 
 def escaped(name: Name) -> str:
@@ -46,7 +45,7 @@ def escaped(name: Name) -> str:
 def state_dict(optimizer: Optimizer) -> dict[str, AnyArray]:
     made: dict[str, AnyArray] = {
         "optimizer": np.array(type(optimizer).__name__),
-        "step_count": np.array(optimizer.step_count, np.int64),
+        "step_count": np.array(optimizer._count(), np.int64),
         "key": optional(optimizer.key, np.uint64),
         "rounding": np.array([*optimizer._rounding], np.str_),
     }
@@ -207,7 +206,7 @@ class Entries:
         return bits.astype(np.uint16, copy=False).view(array.dtype)
 
     def count(self, name: str) -> int:
-        return _check.integer(f"state[{name!r}]", self.read(name, np.int64), low=0, high=MOST_STEPS)
+        return _check.integer(f"state[{name!r}]", self.read(name, np.int64), low=0, high=_arguments.MOST_STEPS)
 
     def optional(self, name: str, dtype: Any) -> Any:
         """The number in an array of one element, or None if the array is empty."""

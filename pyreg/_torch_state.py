@@ -11,7 +11,7 @@ import numpy as np
 from pyreg import _check
 from pyreg import _optimizer_arguments as _arguments
 from pyreg._dtypes import FLOATS, name_of
-from pyreg._optimizer_state import MOST_STEPS, take_over
+from pyreg._optimizer_state import take_over
 from pyreg._results import FloatArray
 
 if TYPE_CHECKING:
@@ -158,6 +158,6 @@ def as_array(name: str, value: Any) -> FloatArray:
 
 def whole_number(name: str, array: FloatArray) -> int:
     value = float(array) if array.ndim == 0 else -1.0
-    if not (0 <= value <= MOST_STEPS and value.is_integer()):
+    if not (0 <= value <= _arguments.MOST_STEPS and value.is_integer()):
         raise ValueError(f"{name} must be a whole number, at least 0, got {_check.shown(array)}")
     return int(value)

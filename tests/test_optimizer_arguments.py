@@ -111,6 +111,29 @@ def test_bad_numbers_of_a_step_are_refused(twin):
     assert everything(optimizer) == before
 
 
+@both_twins
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+def test_a_step_count_that_was_written_is_checked_before_it_is_used(twin, rounding):
+    optimizer = made(twin, "AdamW", F32, rounding=rounding, key=3)
+    grads = gradients(np.random.default_rng(0), F32)
+    before = everything(optimizer)
+    for value, error in (
+        (-1, ValueError),
+        (2**63, ValueError),
+        (0.5, TypeError),
+        ("1", TypeError),
+        (None, TypeError),
+    ):
+        optimizer.step_count = value
+        for use in (partial(optimizer.step, grads), optimizer.state_dict):
+            refuses(error, use, "step_count", repr(value))
+    optimizer.step_count = 0
+    assert everything(optimizer) == before
+    optimizer.step_count = np.array(7)
+    optimizer.step(grads)
+    assert (type(optimizer.step_count), optimizer.step_count) == (int, 8)
+
+
 BAD_OPTIONS = [
     (ValueError, {"lr": -0.1}),
     (ValueError, {"lr": np.nan}),
