@@ -113,7 +113,8 @@ class Optimizer(OptimizerParams):
         lr : float, optional
             The learning rate of all groups in this step alone, in place of their own.
         max_norm : float, optional
-            Clip the gradients: multiply them by ``clip_coefficient(norm, max_norm)``.
+            Clip the gradients: multiply them by ``clip_coefficient(norm, max_norm)``. Where a gradient is infinite,
+            its parameter becomes NaN, unless `skip_nonfinite` is True.
         grad_scale : float, optional
             What to multiply the gradients by, such as 1 divided by the scale of the loss.
         skip_nonfinite : bool, optional
@@ -302,15 +303,20 @@ class Optimizer(OptimizerParams):
         -------
         dict of ndarray
             ``"w.exp_avg"`` and the like for each parameter's states, its average ``"w.ema"`` and its count of steps
-            ``"w.step"``; ``"param_groups[0].lr"`` and the like; ``"step_count"`` and ``"key"``. Those of bfloat16
-            are stored as their bits, in uint16, since NumPy's files forget this dtype: ``"w.exp_avg.dtype"`` tells.
+            ``"w.step"``; ``"param_groups[0].params"``, the names in the group, and ``"param_groups[0].lr"`` and the
+            like; ``"step_count"``, ``"key"`` and ``"rounding"``, the roles of the arrays that are rounded by chance;
+            ``"optimizer"``, the name of the class, and ``"entries"``, how many entries there are. Arrays of bfloat16
+            are stored as their bits, in uint16, because NumPy's files forget this dtype: then there is an entry
+            ``"w.exp_avg.dtype"``, which is ``"bfloat16"``.
         """
         return _optimizer_state.state_dict(self)
 
     def load_state_dict(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Continue from a state: copy its arrays in place, and take over its options, counts and key.
 
-        `rounding`, `state_dtype` and `param_out` are the constructor's.
+        Give the constructor again what it was given before: the parameters, with the same names, order and groups;
+        `rounding`, with any `key` if it needs one; `state_dtype`, `param_out`, `amsgrad` and `ema_decay`. The other
+        options come from the state. It does not have the parameters themselves: load them too.
 
         Parameters
         ----------
@@ -320,8 +326,8 @@ class Optimizer(OptimizerParams):
         Raises
         ------
         TypeError, ValueError
-            If the state is incomplete, or of another class, or has other parameters, shapes or dtypes, or an entry
-            that is unknown or out of range. Nothing changes then.
+            If the state is incomplete, or of another class, or has another rounding, other parameters, shapes or
+            dtypes, or an entry that is unknown or out of range. Nothing changes then.
         """
         _optimizer_state.load_state_dict(self, state)
 

@@ -204,7 +204,7 @@ class OptimizerParams:
         return options
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy has options and counts of its own."""
+        # A copy has options and counts of its own.
         own = {"param_groups": [dict(group) for group in self.param_groups], "_steps": self._steps.copy()}
         own |= {"state": {name: dict(arrays) for name, arrays in self.state.items()}, "ema": dict(self.ema)}
         return self.__dict__ | own | {"_prepared": None, "_seen": {}}

@@ -179,6 +179,17 @@ def test_a_norm_that_is_not_finite_is_skipped(twin, kind, dtype):
     assert optimizer.step_count == 2
 
 
+@both_twins
+def test_clipping_makes_nan_of_an_infinite_gradient(twin):
+    params = [np.ones(2), np.ones(2)]
+    grads = [np.array([np.inf, 0.5]), np.full(2, 0.5)]
+    optimizer = twin.SGD(params, lr=0.5)
+    assert optimizer.step(grads, max_norm=1.0, skip_nonfinite=True) == math.inf
+    np.testing.assert_array_equal(params, np.ones((2, 2)))
+    assert optimizer.step(grads, max_norm=1.0) == math.inf
+    np.testing.assert_array_equal(params, [[np.nan, 1], [1, 1]])
+
+
 def test_lr_stands_for_one_step_of_all_groups():
     params = [np.ones(2), np.ones(2)]
     optimizer = pyreg.SGD([{"params": params[:1], "lr": 0.5}, {"params": params[1:]}], lr=0.25)
