@@ -155,13 +155,16 @@ def betas(value: tuple[float, float]) -> tuple[float, float]:
 
 
 def indices(name: str, value: Any) -> npt.NDArray[np.int64]:
-    """A 1-D array of indices, which may be out of range. Copied only if necessary."""
+    """A 1-D array of indices, which may be out of range: `rows`, or one of them. Copied only if necessary."""
     refuse_masked(name, value)
     array = as_numpy(name, value)
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"{name} must be integers, got {array.dtype}")
     if array.ndim != 1:
-        raise ValueError(f"{name} must be a 1-D array of indices, got shape {array.shape}")
+        grad = name.replace("rows", "grad", 1)
+        flat = f"; flatten it and {grad}: {name}.ravel() and {grad}.reshape(-1, *{grad}.shape[{array.ndim}:])"
+        hint = flat if array.ndim > 1 else ""
+        raise ValueError(f"{name} must be a 1-D array of indices, got shape {array.shape}{hint}")
     if array.dtype.kind == "u" and array.size and array.max() > 2**63 - 1:
         raise ValueError(f"{name} must be below 2**63, got {array.max()}")
     flags = array.flags

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from operator import itemgetter
@@ -112,26 +113,27 @@ class Optimizer(OptimizerParams):
         lr : float, optional
             The learning rate of all groups in this step alone, in place of their own.
         max_norm : float, optional
-            Clip the gradients: multiply them by ``clip_coefficient(norm, max_norm)``.
+            Clip the gradients: multiply them by ``clip_coefficient(norm, max_norm)``. Where a gradient is infinite,
+            its parameter becomes NaN, unless `skip_nonfinite` is True.
         grad_scale : float, optional
             What to multiply the gradients by, such as 1 divided by the scale of the loss.
         skip_nonfinite : bool, optional
             If True, and the norm is not finite, nothing changes and the step is not counted. A norm above float32's
-            largest number counts as infinite, unless all parameters are float64.
+            largest number counts as infinite, and is returned as inf, unless all parameters are float64.
 
         Returns
         -------
         float or None
             The norm of all gradients together, times `grad_scale`, before they are clipped. None without `max_norm`
-            and `skip_nonfinite`.
+            and `skip_nonfinite`. With `skip_nonfinite`, ``math.isfinite`` of it tells whether the step was taken.
 
         Raises
         ------
         TypeError, ValueError
             If a gradient does not fit its parameter, a name is missing or unknown, or a number is out of range, also
-            one that was written into `param_groups`. Nothing changes then.
+            one that was written into `param_groups` or `step_count`. Nothing changes then.
         """
-        options = self._options_of_groups(lr)
+        options, count = self._options_of_groups(lr), self._count()
         scale, skip = _check.number("grad_scale", grad_scale), _check.flag("skip_nonfinite", skip_nonfinite)
         max_norm = None if max_norm is None else _check.number("max_norm", max_norm)
         every = self._in_order(grads)
@@ -149,7 +151,7 @@ class Optimizer(OptimizerParams):
             if max_norm is not None or skip:
                 unclipped: float = self._functions.global_norm(taken(every, places)) * scale
                 if skip and not unclipped <= self._largest:  # true for NaN
-                    return unclipped
+                    return unclipped if math.isnan(unclipped) else math.inf
                 norm = unclipped
                 scale *= 1.0 if max_norm is None else self._functions.clip_coefficient(norm, max_norm)
             self._update(places, every, rows, options, scale)
@@ -159,7 +161,7 @@ class Optimizer(OptimizerParams):
             self._steps += 1
         else:
             self._steps[places] += 1
-        self.step_count += 1
+        self.step_count = count + 1
         return norm
 
     def _in_order(self, grads: Gradients) -> Sequence[Any]:
@@ -213,7 +215,7 @@ class Optimizer(OptimizerParams):
             kept = self._prepared = Prepared(places, self._sets(places))
         common: Options = {"grad_scale": scale}
         if self._rounding:
-            common |= {"rounding": self._rounding, "key": self._functions.fold_in(self.key, self.step_count + 1)}
+            common |= {"rounding": self._rounding, "key": self._functions.fold_in(self.key, self._count() + 1)}
         self._make_missing(kept.sets, options)
         calls = [self._call(chosen, options[chosen.group] | common) for chosen in kept.sets]
         if self._has_core and rows is None and scale <= self._largest:
@@ -282,7 +284,7 @@ class Optimizer(OptimizerParams):
         arrays = []
         for place in places:
             of_one = {role: values[0] for role, values in self._arrays([place]).items()}
-            own = None if rows is None or rows[place] is None else _check.indices("rows", rows[place])
+            own = None if rows is None else rows[place]
             arrays.append((self._names[place], of_one | {"grad": every[place]}, own))
         try:
             _arguments.require_updatable(arrays)
@@ -301,15 +303,20 @@ class Optimizer(OptimizerParams):
         -------
         dict of ndarray
             ``"w.exp_avg"`` and the like for each parameter's states, its average ``"w.ema"`` and its count of steps
-            ``"w.step"``; ``"param_groups[0].lr"`` and the like; ``"step_count"`` and ``"key"``. Those of bfloat16
-            are stored as their bits, in uint16, since NumPy's files forget this dtype: ``"w.exp_avg.dtype"`` tells.
+            ``"w.step"``; ``"param_groups[0].params"``, the names in the group, and ``"param_groups[0].lr"`` and the
+            like; ``"step_count"``, ``"key"`` and ``"rounding"``, the roles of the arrays that are rounded by chance;
+            ``"optimizer"``, the name of the class, and ``"entries"``, how many entries there are. Arrays of bfloat16
+            are stored as their bits, in uint16, because NumPy's files forget this dtype: then there is an entry
+            ``"w.exp_avg.dtype"``, which is ``"bfloat16"``.
         """
         return _optimizer_state.state_dict(self)
 
     def load_state_dict(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Continue from a state: copy its arrays in place, and take over its options, counts and key.
 
-        `rounding`, `state_dtype` and `param_out` are the constructor's.
+        Give the constructor again what it was given before: the parameters, with the same names, order and groups;
+        `rounding`, with any `key` if it needs one; `state_dtype`, `param_out`, `amsgrad` and `ema_decay`. The other
+        options come from the state. It does not have the parameters themselves: load them too.
 
         Parameters
         ----------
@@ -319,8 +326,8 @@ class Optimizer(OptimizerParams):
         Raises
         ------
         TypeError, ValueError
-            If the state is incomplete, or of another class, or has other parameters, shapes or dtypes, or an entry
-            that is unknown or out of range. Nothing changes then.
+            If the state is incomplete, or of another class, or has another rounding, other parameters, shapes or
+            dtypes, or an entry that is unknown or out of range. Nothing changes then.
         """
         _optimizer_state.load_state_dict(self, state)
 

@@ -16,6 +16,7 @@ from pyreg._results import FloatArray
 
 # What a group made for PyTorch may have beside its options. It is kept, and means nothing here.
 OF_PYTORCH = ("name", "initial_lr", "foreach", "fused", "capturable", "differentiable")
+MOST_STEPS = 2**63 - 2  # one more is the number of the last update
 FLAGS = ("amsgrad", "maximize", "bias_correction", "nesterov")
 
 
@@ -67,7 +68,8 @@ def state_dtype(value: Any) -> np.dtype[Any] | None:
     except TypeError:
         dtype = None
     if dtype is None or name_of(dtype) not in ("float32", "float64", "bfloat16") or not dtype.isnative:
-        raise TypeError(f"state_dtype must be float32, float64 or bfloat16, got {_check.shown(value)}")
+        got = _check.shown(value) if dtype is None else str(dtype)
+        raise TypeError(f"state_dtype must be float32, float64 or bfloat16, got {got}")
     return dtype
 
 
@@ -78,6 +80,23 @@ def dtype_of_states(dtype: np.dtype[Any] | None, name: Name, param: FloatArray) 
     if name_of(dtype) not in names:
         raise TypeError(f"state_dtype must be {wanted}, got {dtype}")
     return dtype
+
+
+def tensor(name: Name, arrays: Named, rows: Any) -> dict[str, FloatArray]:
+    """A parameter's arrays as `_model.tensor` returns them."""
+    indices = None if rows is None else _check.indices(f"rows[{name!r}]", rows)
+    try:
+        return _model.tensor(arrays, f"[{name!r}]", indices)
+    except (TypeError, ValueError) as error:
+        if is_pair(arrays.get("grad")) and str(error).startswith("grad["):
+            wanted = "an array, or what pyreg.sum_duplicate_rows(rows, grad) returns"
+            raise TypeError(f"grad[{name!r}] must be {wanted}, got a tuple of two") from None
+        raise
+
+
+def is_pair(grad: Any) -> bool:
+    """Whether a gradient looks like rows and their gradient."""
+    return type(grad) is tuple and len(grad) == 2 and all(hasattr(value, "__len__") for value in grad)
 
 
 def largest_norm(params: Sequence[FloatArray]) -> float:
@@ -92,7 +111,7 @@ def require_updatable(arrays: Iterable[tuple[Name, Named, Any]]) -> None:
     Each is a name, the arrays by role ("param", "ema"), and the rows that are updated, or None for all.
     """
     try:
-        _model.require_disjoint([_model.tensor(of_one, f"[{name!r}]", rows) for name, of_one, rows in arrays])
+        _model.require_disjoint([tensor(*of_one) for of_one in arrays])
     except (TypeError, ValueError) as error:
         error.args = (re.sub(r"\b(param|grad)\[", r"\1s[", str(error)),)  # as the arguments of the classes are called
         raise
@@ -137,4 +156,11 @@ def rounding(value: Any, roles: Sequence[str]) -> dict[str, str]:
     """Which of the arrays with these roles are rounded by chance. Empty if none is."""
     made = _model.checked_rounding(value, roles)
     by_role = made if isinstance(made, dict) else dict.fromkeys(roles, made)
-    return {role: way for role, way in by_role.items() if way == "stochastic"}
+    return {role: by_role[role] for role in roles if by_role.get(role) == "stochastic"}
+
+
+def shown_rounding(stochastic: Sequence[str], roles: Sequence[str]) -> str:
+    """The argument `rounding` that rounds these of the roles by chance."""
+    if not stochastic:
+        return "'nearest'"
+    return "'stochastic'" if set(stochastic) == set(roles) else str(dict.fromkeys(stochastic, "stochastic"))

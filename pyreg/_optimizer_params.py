@@ -11,7 +11,7 @@ import numpy as np
 from pyreg import _check, _param_groups
 from pyreg import _optimizer_arguments as _arguments
 from pyreg._check import Named
-from pyreg._dtypes import compute_dtype
+from pyreg._dtypes import FLOATS, compute_dtype, name_of
 from pyreg._param_groups import Name, Params
 from pyreg._results import FloatArray
 
@@ -41,7 +41,7 @@ class OptimizerParams:
         self, params: Params, options: Named, rounding: Any, key: SupportsIndex | None, state_dtype: Any, outs: Any
     ) -> None:
         self._defaults = _arguments.checked_options(options)
-        self._rounding = _arguments.rounding(rounding, ("param", *self._state_names, "ema", "param_out"))
+        self._rounding = _arguments.rounding(rounding, self._can_be_rounded())
         if self._rounding and key is None:
             raise TypeError("key must be given if rounding is stochastic, got None; draw one with pyreg.random_key()")
         self.key = None if key is None else _check.integer("key", key, low=0, high=2**64 - 1)
@@ -130,7 +130,7 @@ class OptimizerParams:
 
     def _new_arrays(self, name: Name, param: Any, options: Named) -> dict[str, FloatArray]:
         """A parameter's states at the start, and its average."""
-        if not isinstance(param, np.ndarray):
+        if not isinstance(param, np.ndarray) or name_of(param.dtype) not in FLOATS:
             return {}  # which is refused with its name
         dtype = _arguments.dtype_of_states(self._state_dtype, name, param)
         arrays = {role: np.zeros_like(param, dtype, subok=False) for role in self._begun(options)}
@@ -149,9 +149,17 @@ class OptimizerParams:
         """A parameter's states, and its average."""
         return self.state[name] | ({"ema": self.ema[name]} if name in self.ema else {})
 
+    def _can_be_rounded(self) -> Sequence[str]:
+        """The roles of the arrays that `rounding` may name."""
+        return "param", *self._state_names, "ema", "param_out"
+
     def _begun(self, options: Named) -> Sequence[str]:
         """The states that a parameter has from the start on."""
         raise NotImplementedError
+
+    def _count(self) -> int:
+        """How many steps were taken: `step_count`, which anyone may have changed."""
+        return _check.integer("step_count", self.step_count, low=0, high=_arguments.MOST_STEPS)
 
     def _options_of_groups(self, lr: float | None = None) -> list[dict[str, Any]]:
         """The options of all groups, which anyone may have changed."""
@@ -196,7 +204,7 @@ class OptimizerParams:
         return options
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy has options and counts of its own."""
+        # A copy has options and counts of its own.
         own = {"param_groups": [dict(group) for group in self.param_groups], "_steps": self._steps.copy()}
         own |= {"state": {name: dict(arrays) for name, arrays in self.state.items()}, "ema": dict(self.ema)}
         return self.__dict__ | own | {"_prepared": None, "_seen": {}}

@@ -5,6 +5,7 @@ The entries:
     optimizer                   the name of the class
     entries                     how many entries there are
     step_count, key             numbers; `key` is empty if there is none
+    rounding                    the roles of the arrays that are rounded by chance: "param", "exp_avg", ...
     param_groups[i].params      the names in group i, in order
     param_groups[i].lr, ...     its options; `ema_decay` is empty if it is None
     <name>.step                 how often this parameter was updated
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from pyreg._optimizer import Optimizer
 
 AnyArray = npt.NDArray[Any]
-MOST_STEPS = 2**63 - 2  # one more is the number of the last update
 
 
 def escaped(name: Name) -> str:
@@ -44,8 +45,9 @@ def escaped(name: Name) -> str:
 def state_dict(optimizer: Optimizer) -> dict[str, AnyArray]:
     made: dict[str, AnyArray] = {
         "optimizer": np.array(type(optimizer).__name__),
-        "step_count": np.array(optimizer.step_count, np.int64),
+        "step_count": np.array(optimizer._count(), np.int64),
         "key": optional(optimizer.key, np.uint64),
+        "rounding": np.array([*optimizer._rounding], np.str_),
     }
     for i, options in enumerate(optimizer._options_of_groups()):
         made[f"param_groups[{i}].params"] = names_of_group(optimizer, i)
@@ -79,6 +81,9 @@ def load_state_dict(optimizer: Optimizer, state: Mapping[str, AnyArray]) -> None
     if (made_by := str(entries.read("optimizer", np.str_))) != type(optimizer).__name__:
         raise ValueError(f"state must be of {type(optimizer).__name__}, got one of {made_by}")
     step_count, key = entries.count("step_count"), entries.optional("key", np.uint64)
+    require_rounding(optimizer, entries.read("rounding", np.str_, None).tolist())
+    if key is None and optimizer._rounding:
+        raise ValueError("state['key'] must have the key of the run if rounding is stochastic, got none")
     options = [options_of_group(optimizer, entries, i) for i in range(len(optimizer.param_groups))]
     steps, arrays = [], []
     for place, name in enumerate(optimizer._names):
@@ -96,11 +101,27 @@ def load_state_dict(optimizer: Optimizer, state: Mapping[str, AnyArray]) -> None
     optimizer.key = optimizer.key if key is None else int(key)
 
 
+def require_rounding(optimizer: Optimizer, stochastic: list[str]) -> None:
+    """Raise unless the same arrays are rounded by chance: the run would go on with other bits."""
+    roles = optimizer._can_be_rounded()
+    if unknown := [role for role in stochastic if role not in roles]:
+        raise ValueError(f"state['rounding'] must have names among {', '.join(roles)}, got {unknown[0]!r}")
+    if set(stochastic) != set(optimizer._rounding):
+        own, came = (_arguments.shown_rounding(those, roles) for those in ([*optimizer._rounding], stochastic))
+        raise ValueError(
+            f"state must be of an optimiser with rounding={own}, got one with rounding={came}; pass that to the "
+            "constructor"
+        )
+
+
 def options_of_group(optimizer: Optimizer, entries: Entries, number: int) -> dict[str, Any]:
     where = f"param_groups[{number}]"
-    names = entries.read(f"{where}.params", np.str_, None)
-    if not np.array_equal(names, names_of_group(optimizer, number)):
-        raise ValueError(f"state must have the parameters of {where} in their order, got others")
+    names = entries.read(f"{where}.params", np.str_, None).tolist()
+    for came, own in zip_longest(names, names_of_group(optimizer, number).tolist()):
+        if came != own:
+            place = "after the last" if own is None else f"in place of {own!r}"
+            got = f"{'nothing' if came is None else repr(came)} {place}"
+            raise ValueError(f"state must have the parameters of {where} in their order, got {got}")
     made: dict[str, Any] = {}
     for option in optimizer._option_names:
         entry = f"{where}.{option}"
@@ -142,10 +163,18 @@ class Entries:
     def __init__(self, state: Mapping[str, AnyArray]) -> None:
         if not isinstance(state, Mapping):
             raise TypeError(f"state must be a dict of arrays, got {_check.type_name(state)}")
+        if "param_groups" in state:
+            raise TypeError(
+                "state must be what state_dict returned, got PyTorch's form; load it with load_torch_state_dict"
+            )
         self._state, self._unread = state, dict.fromkeys(state)
 
     def read(self, name: str, dtype: Any, shape: tuple[int, ...] | None = ()) -> AnyArray:
         """The array of this name, if it has this dtype and shape. None stands for any shape with one axis."""
+        return matching(name, self.array(name), dtype, shape)
+
+    def array(self, name: str) -> AnyArray:
+        """The array of this name, whatever it is."""
         if name not in self._state:
             raise ValueError(f"state must have an entry {name!r}, got none")
         try:
@@ -157,26 +186,27 @@ class Entries:
         self._unread.pop(name, None)
         if not isinstance(value, (np.ndarray, np.generic)):
             raise TypeError(f"state[{name!r}] must be a numpy.ndarray, got {_check.type_name(value)}")
-        array, wanted = np.asarray(value), np.dtype(dtype)
-        if array.dtype.newbyteorder("=") != wanted and not (array.dtype.kind == wanted.kind == "U"):
-            raise TypeError(f"state[{name!r}] must be {wanted}, got {array.dtype}")
-        if array.ndim != 1 if shape is None else array.shape != shape:
-            expected = "one axis" if shape is None else f"shape {shape}"
-            raise ValueError(f"state[{name!r}] must have {expected}, got shape {array.shape}")
-        return array
+        return np.asarray(value)
 
     def like(self, name: str, array: FloatArray) -> FloatArray:
         """The array of this name, if it has the dtype and shape of `array`."""
-        if name_of(array.dtype) != "bfloat16":
-            return self.read(name, array.dtype, array.shape)
-        bits = self.read(name, np.uint16, array.shape)
+        value, wanted = self.array(name), name_of(array.dtype)
+        are_bits = value.dtype == np.uint16 and (wanted == "bfloat16" or f"{name}.dtype" in self._state)
+        got = "bfloat16" if are_bits else value.dtype.name
+        if got != wanted and "bfloat16" in (got, wanted):
+            chosen = {got, wanted} == {"float32", "bfloat16"} and not name.endswith(".ema")
+            hint = f"; pass state_dtype={got!r} to the constructor" if chosen else ""
+            raise TypeError(f"state[{name!r}] must be {as_stored(wanted)}, got {as_stored(got)}{hint}")
+        if wanted != "bfloat16":
+            return matching(name, value, array.dtype, array.shape)
+        bits = matching(name, value, np.uint16, array.shape)
         dtype = str(self.read(f"{name}.dtype", np.str_))
         if dtype != "bfloat16":
             raise ValueError(f"state['{name}.dtype'] must be bfloat16, got {dtype}")
         return bits.astype(np.uint16, copy=False).view(array.dtype)
 
     def count(self, name: str) -> int:
-        return _check.integer(f"state[{name!r}]", self.read(name, np.int64), low=0, high=MOST_STEPS)
+        return _check.integer(f"state[{name!r}]", self.read(name, np.int64), low=0, high=_arguments.MOST_STEPS)
 
     def optional(self, name: str, dtype: Any) -> Any:
         """The number in an array of one element, or None if the array is empty."""
@@ -191,3 +221,18 @@ class Entries:
             raise ValueError(f"state must have no entry that is unknown, got {next(iter(self._unread))!r}")
         if entries != len(self._state):
             raise ValueError(f"state must have {entries} entries, as when it was made, got {len(self._state)}")
+
+
+def matching(name: str, array: AnyArray, dtype: Any, shape: tuple[int, ...] | None) -> AnyArray:
+    """The array, an entry of this name, if it has this dtype and shape."""
+    wanted = np.dtype(dtype)
+    if array.dtype.newbyteorder("=") != wanted and not (array.dtype.kind == wanted.kind == "U"):
+        raise TypeError(f"state[{name!r}] must be {wanted}, got {array.dtype}")
+    if array.ndim != 1 if shape is None else array.shape != shape:
+        expected = "one axis" if shape is None else f"shape {shape}"
+        raise ValueError(f"state[{name!r}] must have {expected}, got shape {array.shape}")
+    return array
+
+
+def as_stored(dtype: str) -> str:
+    return f"{dtype} (as its bits)" if dtype == "bfloat16" else dtype

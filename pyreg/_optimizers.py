@@ -113,7 +113,7 @@ class AdamW(Adam):
         A key for the random numbers, in [0, 2**64). Step n uses ``fold_in(key, n)``. Required if something is
         rounded at random.
     state_dtype : dtype, optional
-        The dtype of the states: float32 (float64 for parameters of float64) unless it is bfloat16.
+        The dtype of the states. By default float32, or float64 beside float64. It may be bfloat16.
     ema_decay : float, optional
         If given, `ema` has an average of each parameter, which decays at this rate, in [0, 1).
     param_out : list or dict of ndarray, optional

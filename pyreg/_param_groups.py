@@ -63,6 +63,11 @@ def decay_matrices_only(params: Iterable[FloatArray] | Mapping[str, FloatArray])
 def groups_of(params: Any) -> list[Named]:
     """The parameters as a list of groups, in whichever form they come."""
     if isinstance(params, Mapping):
+        if "params" in params and not all(isinstance(value, np.ndarray) for value in params.values()):
+            raise TypeError(
+                "params must be a list or dict of arrays, or a list of groups, got a dict that is a group; a group "
+                "goes into a list: [group]"
+            )
         groups: list[Named] = [{"params": params}]
     else:
         given = listed(params)
@@ -94,7 +99,13 @@ def listed(params: Any) -> list[Any]:
         raise TypeError(
             "params must be a list or dict of arrays, or a list of groups, got " + _check.type_name(params) + hint
         )
-    return list(params)
+    made = list(params)
+    if any(isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], (str, int)) for entry in made):
+        raise TypeError(
+            f"params must be a list or dict of arrays, or a list of groups, got {_check.type_name(params)} of pairs; "
+            "pass a dict for names"
+        )
+    return made
 
 
 def require_distinct(names: Iterable[Name]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from pyreg import _check
 from pyreg import _optimizer_arguments as _arguments
 from pyreg._dtypes import FLOATS, name_of
-from pyreg._optimizer_state import MOST_STEPS, take_over
+from pyreg._optimizer_state import take_over
 from pyreg._results import FloatArray
 
 if TYPE_CHECKING:
@@ -59,8 +60,7 @@ def as_pytorch_has_it(array: FloatArray) -> FloatArray:
 
 def load_torch_state_dict(optimizer: Optimizer, state: Any) -> None:
     if not isinstance(state, Mapping) or set(state) != {"state", "param_groups"}:
-        got = f"one with {', '.join(map(repr, state))}" if isinstance(state, Mapping) else _check.type_name(state)
-        raise TypeError(f"state must be a dict with 'state' and 'param_groups' alone, got {got}")
+        raise TypeError(f"state must be a dict with 'state' and 'param_groups' alone, got {what_came(state)}")
     groups, by_number = state["param_groups"], state["state"]
     if not isinstance(groups, (list, tuple)) or not isinstance(by_number, Mapping):
         raise TypeError("state must have a list as 'param_groups' and a dict as 'state'")
@@ -83,6 +83,17 @@ def load_torch_state_dict(optimizer: Optimizer, state: Any) -> None:
     take_over(optimizer, options, steps, arrays)
     if counts_steps(optimizer):
         optimizer.step_count = max(steps, default=0)
+
+
+def what_came(state: Any) -> str:
+    """What is not in PyTorch's form, for a message."""
+    if not isinstance(state, Mapping):
+        return _check.type_name(state)
+    if "optimizer" in state and "entries" in state:
+        return "what state_dict returned; load it with load_state_dict"
+    shown = [repr(name) for name in islice(state, 5)]
+    more = len(state) - len(shown)
+    return f"one with {', '.join(shown) or 'nothing'}" + (f" and {more} more" if more else "")
 
 
 def options_of_group(optimizer: Optimizer, group: Any, number: int) -> tuple[dict[str, Any], list[Any]]:
@@ -147,6 +158,6 @@ def as_array(name: str, value: Any) -> FloatArray:
 
 def whole_number(name: str, array: FloatArray) -> int:
     value = float(array) if array.ndim == 0 else -1.0
-    if not (0 <= value <= MOST_STEPS and value.is_integer()):
+    if not (0 <= value <= _arguments.MOST_STEPS and value.is_integer()):
         raise ValueError(f"{name} must be a whole number, at least 0, got {_check.shown(array)}")
     return int(value)

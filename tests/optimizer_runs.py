@@ -1,5 +1,7 @@
 """What the tests of the optimiser classes share: a small model in two groups, its gradients, and all that is kept."""
 
+import io
+
 import numpy as np
 import pytest
 
@@ -69,6 +71,13 @@ def with_parameters_of(optimizer, other):
         for param, value in zip(group["params"], of_other["params"], strict=True):
             param[...] = value
     return optimizer
+
+
+def in_a_file(state):
+    file = io.BytesIO()
+    np.savez(file, **state)
+    file.seek(0)
+    return np.load(file, allow_pickle=False)
 
 
 def refused_and_unchanged(optimizer, load, *fragments, error=(TypeError, ValueError)):

@@ -67,6 +67,24 @@ def test_a_wrong_gradient_is_refused_by_its_name_whatever_its_group(twin, option
 
 
 @both_twins
+@pytest.mark.parametrize("options", [{}, {"max_norm": 1.0}], ids=str)
+def test_rows_and_their_gradient_in_a_plain_tuple_are_refused_with_what_to_pass(twin, options):
+    optimizer = twin.AdamW({"emb": np.ones((5, 2), F32), "two": np.ones((2, 3), F32), "b": np.ones(2, F32)})
+    grads = {"emb": np.ones((5, 2), F32), "two": (np.ones(3, F32),) * 2, "b": (F32(0.5), F32(0.5))}
+    optimizer.step(grads, **options)  # tuples that are gradients
+    before = everything(optimizer)
+    dy = np.ones((3, 2), F32)
+    for pair in ((np.array([1, 3, 1]), dy), ([1, 3, 1], dy), ([0, 1], dy[:2]), (np.array([1, 3, 1]), dy.tolist())):
+        for every in (grads | {"emb": pair}, {"emb": pair, "two": None, "b": None}):
+            wrong = partial(optimizer.step, every, **options)
+            refuses(TypeError, wrong, "grads['emb']", "pyreg.sum_duplicate_rows(rows, grad)", "tuple of two")
+            assert everything(optimizer) == before
+    message = refuses(TypeError, partial(optimizer.step, grads | {"emb": (1.0, 2.0)}), "grads['emb']", "float64")
+    assert "sum_duplicate_rows" not in message
+    optimizer.step(grads | {"emb": twin.sum_duplicate_rows([1, 3, 1], dy)}, **options)
+
+
+@both_twins
 def test_a_gradient_that_shares_memory_with_any_groups_arrays_is_refused(twin):
     params, grads = [np.ones(4, F32) for _ in range(2)], [np.ones(4, F32) for _ in range(2)]
     optimizer = twin.AdamW([{"params": params[:1]}, {"params": params[1:]}], ema_decay=0.9)
@@ -91,6 +109,29 @@ def test_bad_numbers_of_a_step_are_refused(twin):
     refuses(ValueError, partial(optimizer.step, grads, grad_scale=1e300), "grad_scale", "float32")
     refuses(TypeError, partial(optimizer.step, grads, skip_nonfinite=1), "skip_nonfinite")
     assert everything(optimizer) == before
+
+
+@both_twins
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+def test_a_step_count_that_was_written_is_checked_before_it_is_used(twin, rounding):
+    optimizer = made(twin, "AdamW", F32, rounding=rounding, key=3)
+    grads = gradients(np.random.default_rng(0), F32)
+    before = everything(optimizer)
+    for value, error in (
+        (-1, ValueError),
+        (2**63, ValueError),
+        (0.5, TypeError),
+        ("1", TypeError),
+        (None, TypeError),
+    ):
+        optimizer.step_count = value
+        for use in (partial(optimizer.step, grads), optimizer.state_dict):
+            refuses(error, use, "step_count", repr(value))
+    optimizer.step_count = 0
+    assert everything(optimizer) == before
+    optimizer.step_count = np.array(7)
+    optimizer.step(grads)
+    assert (type(optimizer.step_count), optimizer.step_count) == (int, 8)
 
 
 BAD_OPTIONS = [

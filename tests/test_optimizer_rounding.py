@@ -1,9 +1,21 @@
 """Stochastic rounding by the optimiser classes: one key for a run, and a place in its stream for each parameter."""
 
+import itertools
+from functools import partial
+
 import numpy as np
 import pytest
 from bits import assert_same_bits
-from optimizer_runs import SHAPES, both_twins, everything, gradients, made, model, with_parameters_of
+from optimizer_runs import (
+    SHAPES,
+    both_twins,
+    everything,
+    gradients,
+    made,
+    model,
+    refused_and_unchanged,
+    with_parameters_of,
+)
 from test_bad_input import refuses
 
 import pyreg
@@ -53,14 +65,44 @@ def test_a_resumed_run_continues_with_the_same_random_numbers(twin, kind):
         optimizer.step(grads_of_step(rng, step))
     resumed = with_parameters_of(made(twin, kind, BF16, key=1, **options), optimizer)
     resumed.load_state_dict(optimizer.state_dict())
-    nearest = with_parameters_of(made(twin, kind, BF16, **options | {"rounding": "nearest"}), optimizer)
-    nearest.load_state_dict(optimizer.state_dict())
     for _ in range(2):
         grads = gradients(rng, BF16)
-        for each in (optimizer, resumed, nearest):
+        for each in (optimizer, resumed):
             each.step(grads)
     assert everything(resumed) == everything(optimizer)
-    assert everything(nearest) != everything(optimizer)
+
+
+SOME = {"param": "stochastic", "ema": "stochastic"}
+ALL = dict.fromkeys(("param_out", "ema", "exp_avg_sq", "exp_avg", "param"), "stochastic")
+
+
+def test_a_state_of_another_rounding_is_refused():
+    runs = {
+        "rounding='nearest'": ["nearest", {}, {"param": "nearest"}],
+        "rounding='stochastic'": ["stochastic", ALL],
+        f"rounding={SOME}": [SOME, {"exp_avg": "nearest"} | dict(reversed(SOME.items()))],
+    }
+    for (of_state, first), (own, second) in itertools.product(runs.items(), repeat=2):
+        for stored, given in itertools.product(first, second):
+            state = made(pyreg, "AdamW", BF16, key=3, rounding=stored).state_dict()
+            optimizer = made(pyreg, "AdamW", BF16, key=4, rounding=given)
+            load = partial(optimizer.load_state_dict, state)
+            if of_state == own:
+                load()
+                assert optimizer.key == 3
+            else:
+                refused_and_unchanged(optimizer, load, own, f"got one with {of_state}", "constructor")
+
+
+def test_a_state_without_a_key_or_with_an_unknown_role_is_refused_where_something_is_rounded_at_random():
+    optimizer = made(pyreg, "AdamW", BF16, key=3, rounding="stochastic")
+    state = optimizer.state_dict()
+    for entry, value in (("key", np.zeros(0, np.uint64)), ("rounding", np.array(["param", "grad"]))):
+        refused_and_unchanged(optimizer, partial(optimizer.load_state_dict, state | {entry: value}), entry)
+    keyless = made(pyreg, "AdamW", BF16).state_dict()
+    nearest = made(pyreg, "AdamW", BF16, key=3)
+    nearest.load_state_dict(keyless)
+    assert nearest.key == 3
 
 
 def test_a_key_is_needed_where_something_is_rounded_at_random():

@@ -1,6 +1,5 @@
 """Checkpoints of the optimiser classes: the same bits after a resume, and what is refused."""
 
-import io
 from functools import partial
 
 import numpy as np
@@ -12,6 +11,7 @@ from optimizer_runs import (
     each_kind,
     everything,
     gradients,
+    in_a_file,
     made,
     refused_and_unchanged,
     with_parameters_of,
@@ -21,13 +21,6 @@ from test_bad_input import refuses
 import pyreg
 
 F32, F64 = np.float32, np.float64
-
-
-def in_a_file(state):
-    file = io.BytesIO()
-    np.savez(file, **state)
-    file.seek(0)
-    return np.load(file, allow_pickle=False)
 
 
 # --- a run that is cut and resumed
@@ -76,6 +69,25 @@ def test_states_of_bfloat16_survive_numpys_files(dtype):
         role = "exp_avg" if kind == "AdamW amsgrad" else "momentum_buffer"
         state = resumed.state_dict()
         assert (state[f"bias.{role}"].dtype, str(state[f"bias.{role}.dtype"])) == (np.uint16, "bfloat16")
+
+
+def test_a_state_of_another_state_dtype_is_refused_with_the_one_to_pass():
+    pytest.importorskip("ml_dtypes")
+    for kind, role in (("AdamW", "exp_avg"), ("SGD momentum", "momentum_buffer")):
+        low, high = (after_steps(pyreg, kind, F32, 2, state_dtype=dtype)[0] for dtype in ("bfloat16", None))
+        for ours, state, own, came in (
+            (high, low.state_dict(), "float32", "bfloat16 (as its bits)"),
+            (low, high.state_dict(), "bfloat16 (as its bits)", "float32"),
+        ):
+            wanted = f"state['matrix.{role}'] must be {own}, got {came}; "
+            hint = f"pass state_dtype='{came.split()[0]}' to the constructor"
+            refused_and_unchanged(ours, partial(ours.load_state_dict, state), wanted + hint, error=TypeError)
+            refused_and_unchanged(ours, partial(ours.load_state_dict, in_a_file(state)), wanted + hint)
+        wide = made(pyreg, kind, F64)  # whose states cannot be bfloat16
+        message = refuses(TypeError, partial(wide.load_state_dict, low.state_dict()), "float64, got bfloat16")
+        assert "state_dtype" not in message
+        bits_alone = {name: array for name, array in low.state_dict().items() if not name.endswith(".dtype")}
+        refused_and_unchanged(low, partial(low.load_state_dict, bits_alone), f"entry 'matrix.{role}.dtype'")
 
 
 def test_names_of_any_characters_keep_their_states():
@@ -201,9 +213,10 @@ def test_a_state_of_other_parameters_or_another_class_changes_nothing():
 
     ours = optimizer(a=3, b=(2, 2))
     for other, fragment in (
-        (optimizer(a=3), "param_groups[0]"),
-        (optimizer(b=(2, 2), a=3), "order"),
-        (optimizer(a=3, c=(2, 2)), "param_groups[0]"),
+        (optimizer(a=3), "param_groups[0] in their order, got nothing in place of 'b'"),
+        (optimizer(b=(2, 2), a=3), "param_groups[0] in their order, got 'b' in place of 'a'"),
+        (optimizer(a=3, c=(2, 2)), "param_groups[0] in their order, got 'c' in place of 'b'"),
+        (optimizer(a=3, b=(2, 2), c=1), "param_groups[0] in their order, got 'c' after the last"),
         (optimizer(a=3, b=4), "b.exp_avg"),
         (pyreg.Adam({"a": np.ones(3), "b": np.ones((2, 2))}), "AdamW"),
         (pyreg.SGD({"a": np.ones(3), "b": np.ones((2, 2))}), "AdamW"),

@@ -1,6 +1,7 @@
 """Steps of the optimiser classes: beside PyTorch's and beside the functions, parameters left out, and copies."""
 
 import copy
+import math
 import pickle
 
 import numpy as np
@@ -114,7 +115,8 @@ def test_float64_has_states_of_float64_and_16_bits_of_float32():
     states = pyreg.AdamW([np.ones(3, F32)], state_dtype="bfloat16").state[0]
     assert {array.dtype.name for array in states.values()} == {"bfloat16"}
     refuses(TypeError, lambda: pyreg.AdamW({"w": np.ones(3)}, state_dtype="bfloat16"), "state_dtype", "params['w']")
-    refuses(TypeError, lambda: pyreg.SGD([np.ones(3)], state_dtype=np.float16), "state_dtype", "float16")
+    for half in (np.float16, np.dtype(np.float16), "float16"):
+        refuses(TypeError, lambda half=half: pyreg.SGD([np.ones(3)], state_dtype=half), "state_dtype", "got float16")
     refuses(TypeError, lambda: pyreg.SGD([np.ones(3)], state_dtype="nothing"), "state_dtype", "'nothing'")
 
 
@@ -170,11 +172,22 @@ def test_a_norm_that_is_not_finite_is_skipped(twin, kind, dtype):
         bad = grads | {"kernel": np.full_like(grads["kernel"], value)}
         for options in ({}, {"max_norm": 1.0}):
             norm = optimizer.step(bad, skip_nonfinite=True, **options)
-            assert not norm <= largest
+            assert math.isnan(norm) if math.isnan(value) else norm == math.inf
             assert everything(optimizer) == before
     bad["kernel"][...] = 1e20  # its square is beyond float32, but the norm is not
     assert optimizer.step(bad, skip_nonfinite=True, max_norm=1.0) == pyreg.global_norm(bad.values())
     assert optimizer.step_count == 2
+
+
+@both_twins
+def test_clipping_makes_nan_of_an_infinite_gradient(twin):
+    params = [np.ones(2), np.ones(2)]
+    grads = [np.array([np.inf, 0.5]), np.full(2, 0.5)]
+    optimizer = twin.SGD(params, lr=0.5)
+    assert optimizer.step(grads, max_norm=1.0, skip_nonfinite=True) == math.inf
+    np.testing.assert_array_equal(params, np.ones((2, 2)))
+    assert optimizer.step(grads, max_norm=1.0) == math.inf
+    np.testing.assert_array_equal(params, [[np.nan, 1], [1, 1]])
 
 
 def test_lr_stands_for_one_step_of_all_groups():
@@ -295,6 +308,9 @@ def test_gradients_of_some_rows(impl):
         assert norm == impl.global_norm([sparse.grad, np.ones(3, F32)])
         impl.adamw_update(twin, sparse.grad, *states, step=step, lr=0.1, rows=sparse.rows)
         assert_same_bits(table, twin)
+    flat = sparse._replace(rows=sparse.rows[None])
+    hint = "rows['table'].ravel() and grads['table'].reshape(-1, *grads['table'].shape[2:])"
+    refuses(ValueError, lambda: optimizer.step({"other": np.ones(3, F32), "table": flat}), hint)
     wrong = sparse._replace(rows=sparse.rows + 50)
     before, kept = other.copy(), optimizer.state["table"]["exp_avg"].copy()
     refuses(ValueError, lambda: optimizer.step({"other": np.ones(3, F32), "table": wrong}), "50")

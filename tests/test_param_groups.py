@@ -48,6 +48,13 @@ def test_what_is_no_list_of_parameters_is_refused():
     one = np.ones(2)
     for params in (one, {1.5}, "text", None, 3, b"ab", [one, {"params": [one]}]):
         refuses(TypeError, partial(pyreg.AdamW, params), "params")
+    for group in ({"params": [one], "lr": 0.1}, {"params": {"w": one}}, {"params": one, "lr": 0.1}, {"params": []}):
+        refuses(TypeError, partial(pyreg.AdamW, group), "a group goes into a list: [group]")
+    assert [*pyreg.AdamW({"params": one, "lr": np.ones(1)}).state] == ["params", "lr"]
+    named = {"a": one, "b": np.ones(3)}
+    for pairs in (named.items(), list(named.items()), iter(named.items()), [{"params": named.items()}]):
+        refuses(TypeError, partial(pyreg.AdamW, pairs), "params", "of pairs; pass a dict for names")
+    refuses(TypeError, lambda: pyreg.decay_matrices_only(named.items()), "pass a dict for names")
     for name in (1.5, True, ("a", 1), None):
         refuses(TypeError, partial(pyreg.AdamW, {name: one}), "names of params", repr(name))
     for params in ([], {}, iter([])):
@@ -57,6 +64,14 @@ def test_what_is_no_list_of_parameters_is_refused():
     refuses(TypeError, lambda: pyreg.AdamW([np.ones(2, int)]), "params[0]", "int64")
     refuses(ValueError, lambda: pyreg.AdamW({"w": np.ones((4, 4))[:, ::2]}), "params['w']", "dense")
     refuses(ValueError, lambda: pyreg.AdamW([np.broadcast_to(1.0, 4)]), "params[0]", "read-only")
+
+
+@both_twins
+def test_the_bits_of_bfloat16_are_refused_with_what_to_pass_instead(twin):
+    for bits in (np.ones(2, "V2"), np.ones(2, np.uint16)):
+        for options in ({}, {"ema_decay": 0.9}, {"state_dtype": F32}, {"param_out": {"w": np.ones(2, F32)}}):
+            make = partial(twin.AdamW, {"w": bits}, **options)
+            refuses(TypeError, make, "params['w']", "bits of bfloat16", "params['w'].view(ml_dtypes.bfloat16)")
 
 
 def test_arrays_that_overlap_and_names_that_are_equal_as_text_are_refused():

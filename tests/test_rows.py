@@ -99,6 +99,8 @@ def test_what_does_not_fit_is_refused():
     refuses(TypeError, partial(call, rows=np.array([0, 1])), "rows", "list")
     refuses(ValueError, partial(call, rows=[[0, 1]]), "rows", "2", "1")
     refuses(ValueError, partial(call, rows=[[0, 4], None]), "rows[0]", "4", "param[0]")
+    flat = "rows[1].ravel() and grad[1].reshape(-1, *grad[1].shape[2:])"
+    refuses(ValueError, partial(call, rows=[None, [[0, 1]]]), "rows[1]", "got shape (1, 2)", flat)
     refuses(ValueError, partial(call, rows=[None, [0, 1]]), "grad[0]", "(2, 3)")
     assert pyreg.sgd_update(*both, step=1, rows=[[0, 1], None]) is True
 
@@ -198,7 +200,14 @@ def test_the_gradient_of_an_embedding_in_rows_is_that_of_the_whole_table(impl, r
         ([0, 1], np.ones((3, 2)), ValueError, ("grad", "2", "(3, 2)")),
         ([0, 1], np.float32(1), ValueError, ("grad", "()")),
         ([0.0, 1.0], np.ones((2, 2)), TypeError, ("rows", "float64")),
-        ([[0, 1]], np.ones((2, 2)), ValueError, ("rows", "(1, 2)")),
+        ([[0, 1]], np.ones((2, 2)), ValueError, ("rows", "(1, 2); flatten it and grad")),
+        (
+            np.ones((2, 3, 4), int),
+            np.ones((2, 3, 4, 5)),
+            ValueError,
+            ("rows.ravel()", "grad.reshape(-1, *grad.shape[3:])"),
+        ),
+        (3, np.ones((1, 2)), ValueError, ("rows must be a 1-D array of indices, got shape ()",)),
         ([0, 1], np.ones((2, 2), int), TypeError, ("grad", "int64")),
         (None, np.ones((2, 2)), TypeError, ("rows",)),
         ([0, 1], None, TypeError, ("grad", "None")),

@@ -10,6 +10,7 @@ from optimizer_runs import (
     each_kind,
     everything,
     gradients,
+    in_a_file,
     made,
     model,
     refused_and_unchanged,
@@ -156,6 +157,14 @@ def test_pytorchs_states_that_do_not_fit_change_nothing():
 
     for whole in (None, [], {}, {"state": {}}, {"state": [], "param_groups": []}, state() | {"more": 1}):
         refused_and_unchanged(ours, partial(ours.load_torch_state_dict, whole), "state")
+    for flat in (ours.state_dict(), in_a_file(ours.state_dict())):
+        load = partial(ours.load_torch_state_dict, flat)
+        refused_and_unchanged(ours, load, "got what state_dict returned; load it with load_state_dict")
+    for nested in (state(), {"param_groups": []}):
+        load = partial(ours.load_state_dict, nested)
+        refused_and_unchanged(ours, load, "load it with load_torch_state_dict", error=TypeError)
+    for whole, shown in ((dict.fromkeys("abcdefg"), "'a', 'b', 'c', 'd', 'e' and 2 more"), ({}, "nothing")):
+        refuses(TypeError, partial(ours.load_torch_state_dict, whole), f"got one with {shown}")
     refused(lambda s: s["param_groups"].append(s["param_groups"][0]), "1 groups, got 2")
     refused(lambda s: s["param_groups"][0]["params"].pop(), "2 parameters, got 1")
     refused(lambda s: s["param_groups"][0].pop("lr"), "'lr'")
