@@ -160,10 +160,22 @@ Array Arguments::dense_of(PyObject* object, bool written) {
 
 bool Arguments::is_array(PyObject* object) { return is_ndarray(object); }
 
-bool Arguments::is_as_it_was(PyObject* array, const Stored& elements, int64_t size) {
+void Arguments::add_layout(PyObject* array, std::vector<Py_ssize_t>& layouts) {
   const auto& proxy = *py::detail::array_proxy(array);
-  return proxy.data == elements.data && (proxy.flags & kWritable) != 0 && type_of(proxy) == elements.type &&
-         product(proxy.dimensions, proxy.dimensions + proxy.nd) == size;
+  layouts.push_back(proxy.nd);
+  layouts.insert(layouts.end(), proxy.dimensions, proxy.dimensions + proxy.nd);
+  layouts.insert(layouts.end(), proxy.strides, proxy.strides + proxy.nd);
+}
+
+bool Arguments::is_as_it_was(PyObject* array, const Stored& elements, const Py_ssize_t*& layout) {
+  const auto& proxy = *py::detail::array_proxy(array);
+  if (proxy.data != elements.data || (proxy.flags & kWritable) == 0 || type_of(proxy) != elements.type ||
+      proxy.nd != *layout++)
+    return false;
+  for (const Py_ssize_t* numbers : {proxy.dimensions, proxy.strides})
+    for (int axis = 0; axis < proxy.nd; ++axis)
+      if (numbers[axis] != *layout++) return false;
+  return true;
 }
 
 std::vector<int64_t> Arguments::indices_of(PyObject* object) {

@@ -179,8 +179,12 @@ class Arguments {
   // rejected unless the kernels can read it, or, if `written`, write to it.
   Array dense_of(PyObject* object, bool written);
   static bool is_array(PyObject* object);
-  // Whether an array still has these elements, so many of them, and may still be written in place.
-  static bool is_as_it_was(PyObject* array, const Stored& elements, int64_t size);
+  // Subclasses of ndarray may be written too: a check has excluded masked arrays.
+  void accept_subclasses() { checked_ = true; }
+  // Adds the layout of an array that is written in place: its number of axes, then its shape and strides.
+  static void add_layout(PyObject* array, std::vector<Py_ssize_t>& layouts);
+  // Whether it still has these elements in this layout, and may still be written. `layout` moves on to the next one.
+  static bool is_as_it_was(PyObject* array, const Stored& elements, const Py_ssize_t*& layout);
   // The elements of a 1-D array of int64.
   std::vector<int64_t> indices_of(PyObject* object);
   // `object` as an array to read, of floats, with the shape and layout of `like`, which is an array of floats itself.

@@ -250,6 +250,7 @@ Span* Model::add_spans(Span* end) const {
 // --- a model that is prepared, and its gradients
 
 void Model::prepare(Arguments& a) {
+  a.accept_subclasses();
   for (const Role role : {kParam, kExpAvg, kExpAvgSq, kMaxExpAvgSq, kEma, kParamOut}) take_optional(a, role);
   take_rounding(a, kAllNames, rounding_.is_random);
   const Reference places = items_of(a.object());
@@ -260,6 +261,9 @@ void Model::prepare(Arguments& a) {
   for (Tensor& tensor : tensors_) {
     tensor.in_stream = each.natural();
     tensor.usual_precision = precision_of(tensor, tensor.arrays[kParam].type);
+    const Py_ssize_t i = &tensor - tensors_.data();
+    for (const Role role : {kParam, kParamOut})
+      if (tensor.arrays[role].data) Arguments::add_layout(PyTuple_GET_ITEM(lists_[role].get(), i), layouts_);
   }
   a.require(each.good() && lists_[kParam]);
   spans_.resize(kRoles * tensors_.size());
@@ -278,13 +282,14 @@ bool Model::take_gradients(const Model& prepared, PyObject* grads) {
   gradients_.resize(count);
   first_gradient_ = gradients_.data();
   std::vector<Span> spans(count);
+  const Py_ssize_t* layout = prepared.layouts_.data();
   for (Py_ssize_t i = 0; i < count; ++i) {
     const Tensor& tensor = first_[i];
     const auto object = [&](const Model& model, int role) {
       return PyTuple_GET_ITEM(model.lists_[role].get(), i);
     };
     const auto is_as_it_was = [&](Role role) {
-      return Arguments::is_as_it_was(object(prepared, role), tensor.arrays[role], tensor.whole);
+      return Arguments::is_as_it_was(object(prepared, role), tensor.arrays[role], layout);
     };
     // The others are the class's own.
     if (!is_as_it_was(kParam) || (tensor.has_copy && !is_as_it_was(kParamOut))) return false;

@@ -125,6 +125,7 @@ class Model {
   // Of a prepared model.
   Rounding rounding_;
   std::vector<Span> spans_;
+  std::vector<Py_ssize_t> layouts_;  // of each param and its param_out
 };
 
 }  // namespace pyreg

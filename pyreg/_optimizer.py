@@ -67,7 +67,7 @@ class Prepared:
         """Let the core read and check all arrays with these roles, if it has not yet."""
         if roles == self.roles:
             return
-        self.roles, lists = roles, []
+        self.roles, self.core, lists = [], None, []
         for names in CORE_ROLES:
             arrays: list[FloatArray | None] = []
             for chosen, own in zip(self.sets, roles, strict=True):
@@ -75,11 +75,17 @@ class Prepared:
                 arrays += [None] * len(chosen.places) if role is None else chosen.arrays[role]
             lists.append(arrays if any(array is not None for array in arrays) else None)
         self.core = _core.prepare(*lists, rounding, [offsets[place] for place in self._order])
+        self.roles = roles
 
 
-def plain(array: FloatArray) -> FloatArray:
-    """The array without its subclass: the core reads nothing else."""
-    return array if type(array) is np.ndarray else np.ndarray.view(array, np.ndarray)
+def read_once(grad: Any) -> Any:
+    """A gradient as an array; unchanged, if it cannot be read: then the update says why."""
+    if grad is None or type(grad) is np.ndarray:
+        return grad
+    try:
+        return _check.array("grad", grad, order="K")
+    except (TypeError, ValueError):
+        return grad
 
 
 def taken(values: Sequence[Any], places: Sequence[int]) -> Sequence[Any]:
@@ -113,8 +119,8 @@ class Optimizer(OptimizerParams):
         lr : float, optional
             The learning rate of all groups in this step alone, in place of their own.
         max_norm : float, optional
-            Clip the gradients: multiply them by ``clip_coefficient(norm, max_norm)``. Where a gradient is infinite,
-            its parameter becomes NaN, unless `skip_nonfinite` is True.
+            Clip the gradients: multiply them by ``clip_coefficient(norm, max_norm)``. Infinity clips none, and gives
+            the norm. Where a gradient is infinite, its parameter becomes NaN, unless `skip_nonfinite` is True.
         grad_scale : float, optional
             What to multiply the gradients by, such as 1 divided by the scale of the loss.
         skip_nonfinite : bool, optional
@@ -135,7 +141,8 @@ class Optimizer(OptimizerParams):
         """
         options, count = self._options_of_groups(lr), self._count()
         scale, skip = _check.number("grad_scale", grad_scale), _check.flag("skip_nonfinite", skip_nonfinite)
-        max_norm = None if max_norm is None else _check.number("max_norm", max_norm)
+        clips = max_norm is not None and not (isinstance(max_norm, float) and max_norm == math.inf)
+        max_norm = _check.number("max_norm", max_norm) if clips else max_norm
         every = self._in_order(grads)
         places: Sequence[int] = range(len(every))
         is_whole, rows = _core.are_arrays(every), None
@@ -144,6 +151,7 @@ class Optimizer(OptimizerParams):
             if RowsGradient in kinds:
                 rows = [grad.rows if type(grad) is RowsGradient else None for grad in every]
                 every = [grad.grad if type(grad) is RowsGradient else grad for grad in every]
+            every = [read_once(grad) for grad in every]
             is_whole = type(None) not in kinds
             places = places if is_whole else [place for place in places if every[place] is not None]
         norm: float | None = None
@@ -153,7 +161,8 @@ class Optimizer(OptimizerParams):
                 if skip and not unclipped <= self._largest:  # true for NaN
                     return unclipped if math.isnan(unclipped) else math.inf
                 norm = unclipped
-                scale *= 1.0 if max_norm is None else self._functions.clip_coefficient(norm, max_norm)
+                if clips:
+                    scale *= self._functions.clip_coefficient(norm, max_norm)
             self._update(places, every, rows, options, scale)
         except (TypeError, ValueError) as error:
             raise (self._explanation(places, every, rows) or error) from None
@@ -204,12 +213,15 @@ class Optimizer(OptimizerParams):
             arrays["ema"] = [self.ema[name] for name in names]
         if self._outs:
             arrays["param_out"] = [self._outs[place] for place in places]
-        return {role: [plain(array) for array in values] for role, values in arrays.items()}
+        return arrays
 
     def _update(
         self, places: Sequence[int], every: Sequence[Any], rows: Any, options: list[Options], scale: float
-    ) -> None:
-        """Update these parameters. The lists have an entry for every parameter, `options` one for every group."""
+    ) -> list[Chosen]:
+        """Update these parameters, and return their sets.
+
+        The lists have an entry for every parameter, `options` one for every group.
+        """
         kept = self._prepared
         if kept is None or kept.places != places:
             kept = self._prepared = Prepared(places, self._sets(places))
@@ -227,6 +239,8 @@ class Optimizer(OptimizerParams):
             self._update_lists(kept.sets, calls, every, rows, scale)
         else:
             self._update_together(kept.sets, calls, together)
+        sets: list[Chosen] = kept.sets
+        return sets
 
     def _update_together(self, sets: list[Chosen], calls: list[Any], together: object) -> None:
         """The update, if the core has read all gradients: `together` has everything."""
@@ -254,7 +268,7 @@ class Optimizer(OptimizerParams):
     def _check_together(self, sets: list[Chosen], grads: list[Sequence[Any]], rows: list[Any], scale: float) -> None:
         """Raise if the update of some set would, before the first changes anything.
 
-        It is an update of every array that is written, which reads nothing but its first gradient: NaN.
+        It is an update of every array that is written. It writes nothing, because its first gradient is NaN.
         """
         written, matching, of_rows = [np.zeros(1)], [np.full(1, np.nan)], [None]
         for chosen, of_set, own in zip(sets, grads, rows, strict=True):

@@ -16,7 +16,7 @@ from pyreg._results import FloatArray
 
 # What a group made for PyTorch may have beside its options. It is kept, and means nothing here.
 OF_PYTORCH = ("name", "initial_lr", "foreach", "fused", "capturable", "differentiable")
-MOST_STEPS = 2**63 - 2  # one more is the number of the last update
+MOST_STEPS = 2**62  # of a state that is read: far below the largest step, so no step of a run reaches that
 FLAGS = ("amsgrad", "maximize", "bias_correction", "nesterov")
 
 

@@ -23,6 +23,11 @@ def first_of(names: Sequence[Name], first: int) -> int | None:
     return first if set(names) == set(range(first, first + len(names))) else None
 
 
+def kept(arrays: Mapping[Any, FloatArray]) -> dict[Any, FloatArray]:
+    """Views: nobody who has one can take the memory away, so the core need not look at each step."""
+    return {key: array.view() for key, array in arrays.items()}
+
+
 class OptimizerParams:
     """Everything but the steps."""
 
@@ -44,7 +49,7 @@ class OptimizerParams:
         self._rounding = _arguments.rounding(rounding, self._can_be_rounded())
         if self._rounding and key is None:
             raise TypeError("key must be given if rounding is stochastic, got None; draw one with pyreg.random_key()")
-        self.key = None if key is None else _check.integer("key", key, low=0, high=2**64 - 1)
+        self.key = None if key is None else _check.random_key(key)
         self._state_dtype = _arguments.state_dtype(state_dtype)
         self.param_groups, self.state, self.ema, self.step_count = [], {}, {}, 0
         self._names: list[Name] = []
@@ -102,8 +107,11 @@ class OptimizerParams:
             arrays.append((name, of_one | ({"param_out": every_out[place]} if every_out else {}), None))
         _arguments.require_updatable(arrays)
 
-        self._group_of += [len(self.param_groups) + i for i, group in enumerate(made) for _ in group["params"]]
-        self._offsets = [0, *np.cumsum([param.size for param in every_param], dtype=np.int64).tolist()]
+        self._group_of = self._group_of + [
+            len(self.param_groups) + i for i, g in enumerate(made) for _ in g["params"]
+        ]
+        sizes = [np.ndarray.view(param, np.ndarray).size for param in every_param]  # a subclass may override it
+        self._offsets = [0, *np.cumsum(sizes, dtype=np.int64).tolist()]
         self._steps = np.concatenate([self._steps, np.zeros(len(new), np.int64)])
         self._names, self.state, self.ema, self._outs = names, state, ema, every_out
         self._params = every_param
@@ -114,7 +122,8 @@ class OptimizerParams:
         self._by_name: Any = itemgetter(*names)
         self._largest = _arguments.largest_norm(self._params)
         self._prepared: Any = None  # what a step makes and the next one uses again
-        self._seen: dict[int, tuple[list[Any], dict[str, Any]]] = {}  # by group: its values, and the checked options
+        # By group: its keys, its values, and the checked options.
+        self._seen: dict[int, tuple[list[str], list[Any], dict[str, Any]]] = {}
 
     def _group_arguments(self, group: Named, number: int, start: int) -> tuple[dict[str, Any], dict[Name, Any]]:
         """A group's options and what PyTorch has beside them; and its parameters by name, from place `start` on."""
@@ -130,20 +139,19 @@ class OptimizerParams:
 
     def _new_arrays(self, name: Name, param: Any, options: Named) -> dict[str, FloatArray]:
         """A parameter's states at the start, and its average."""
-        if not isinstance(param, np.ndarray) or name_of(param.dtype) not in FLOATS:
+        if not issubclass(type(param), np.ndarray) or name_of(param.dtype) not in FLOATS:
             return {}  # which is refused with its name
         dtype = _arguments.dtype_of_states(self._state_dtype, name, param)
         arrays = {role: np.zeros_like(param, dtype, subok=False) for role in self._begun(options)}
         if options["ema_decay"] is not None:
             arrays["ema"] = param.astype(compute_dtype(param.dtype), order="K", subok=False)
-        # Views: nobody who has one can take the memory away, so the core need not look at each step.
-        return {role: array.view() for role, array in arrays.items()}
+        return kept(arrays)
 
     def _made_later(self, place: int) -> FloatArray:
-        """A state that is made when it is first needed, not filled yet."""
+        """A state that is made when it is first needed."""
         param = self._params[place]
         dtype = _arguments.dtype_of_states(self._state_dtype, self._names[place], param)
-        return np.empty_like(param, dtype, subok=False).view()
+        return np.zeros_like(param, dtype, subok=False).view()
 
     def _kept_arrays(self, name: Name) -> dict[str, FloatArray]:
         """A parameter's states, and its average."""
@@ -174,8 +182,9 @@ class OptimizerParams:
 
     def _options_of_group(self, number: int) -> dict[str, Any]:
         group = self.param_groups[number]
-        values, (seen, options) = [*group.values()], self._seen.get(number, ([], {}))
-        if len(seen) == len(values) and all(map(is_, seen, values)):
+        keys, values = [*group], [*group.values()]
+        seen_keys, seen, options = self._seen.get(number, ([], [], {}))
+        if seen_keys == keys and all(map(is_, seen, values)):
             return options
         known = "params", "param_names", *self._option_names
         _arguments.refuse_unknown(group, known, f"param_groups[{number}]")
@@ -184,7 +193,7 @@ class OptimizerParams:
         options = self._checked_options({name: group[name] for name in self._option_names}, number)
         # What needed no conversion cannot change: numbers, and a tuple of them.
         constant = all(options[name] is group[name] for name in options)
-        self._seen[number] = (values if constant else [], options)
+        self._seen[number] = (keys if constant else [], values, options)
         return options
 
     def _checked_options(self, given: Named, number: int) -> dict[str, Any]:
@@ -208,3 +217,8 @@ class OptimizerParams:
         own = {"param_groups": [dict(group) for group in self.param_groups], "_steps": self._steps.copy()}
         own |= {"state": {name: dict(arrays) for name, arrays in self.state.items()}, "ema": dict(self.ema)}
         return self.__dict__ | own | {"_prepared": None, "_seen": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.state = {name: kept(arrays) for name, arrays in self.state.items()}
+        self.ema = kept(self.ema)

@@ -142,6 +142,11 @@ def take_over(
     for place, (name, made) in enumerate(zip(optimizer._names, arrays, strict=True)):
         new = {role: optimizer._made_later(place) for role in made if role in optimizer._later}
         later.append({role: optimizer.state[name].get(role, array) for role, array in new.items()})
+        for role, array in (optimizer._kept_arrays(name) | new).items():
+            if role in made and not array.flags.writeable:
+                raise ValueError(f"state of params[{name!r}]: {role} is read-only here, and cannot be overwritten")
+    # They might be views of this optimiser's own.
+    arrays = [{role: array if array.base is None else array.copy() for role, array in a.items()} for a in arrays]
     # From here on nothing can fail.
     for name, made, of_one in zip(optimizer._names, arrays, later, strict=True):
         for role in optimizer._later:

@@ -266,12 +266,14 @@ class SGD(Optimizer):
             if options[chosen.group]["momentum"] and "momentum_buffer" not in chosen.arrays:
                 chosen.arrays["momentum_buffer"] = [self._made_later(place) for place in chosen.places]
 
-    def _update(self, places: Sequence[int], every: Sequence[Any], rows: Any, options: Any, scale: float) -> None:
-        super()._update(places, every, rows, options, scale)
-        assert self._prepared is not None
-        filled = [chosen for chosen in self._prepared.sets if options[chosen.group]["momentum"] and not chosen.phase]
+    def _update(
+        self, places: Sequence[int], every: Sequence[Any], rows: Any, options: Any, scale: float
+    ) -> list[Chosen]:
+        sets = super()._update(places, every, rows, options, scale)
+        filled = [chosen for chosen in sets if options[chosen.group]["momentum"] and not chosen.phase]
         for chosen in filled:
             for place, buffer in zip(chosen.places, chosen.arrays["momentum_buffer"], strict=True):
                 self.state[self._names[place]]["momentum_buffer"] = buffer
         if filled:
             self._prepared = None
+        return sets

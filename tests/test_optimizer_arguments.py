@@ -103,7 +103,7 @@ def test_bad_numbers_of_a_step_are_refused(twin):
     grads = gradients(np.random.default_rng(0), F32)
     before = everything(optimizer)
     for name in ("lr", "max_norm", "grad_scale"):
-        for value in (-1.0, np.nan, np.inf):
+        for value in (-1.0, np.nan, *([] if name == "max_norm" else [np.inf])):
             refuses(ValueError, partial(optimizer.step, grads, **{name: value}), name)
         refuses(TypeError, partial(optimizer.step, grads, **{name: "1"}), name)
     refuses(ValueError, partial(optimizer.step, grads, grad_scale=1e300), "grad_scale", "float32")

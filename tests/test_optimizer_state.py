@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from bits import assert_same_bits
 from cases import SIXTEEN_BIT
 from optimizer_runs import (
     after_steps,
@@ -229,3 +230,27 @@ def test_a_state_of_other_parameters_or_another_class_changes_nothing():
     for state in (None, [], "state", 3):
         refuses(TypeError, partial(ours.load_state_dict, state), "state")
     pyreg.reference.AdamW({"a": np.ones(3), "b": np.ones((2, 2))}).load_state_dict(ours.state_dict())
+
+
+def test_a_state_that_cannot_be_overwritten_changes_nothing():
+    optimizer = pyreg.Adam([np.ones(3), np.ones(3)])
+    optimizer.step([np.ones(3), np.ones(3)])
+    state = optimizer.state_dict()
+    optimizer.step([np.ones(3), np.ones(3)])
+    before = optimizer.state_dict()
+    optimizer.state[1]["exp_avg_sq"].flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        optimizer.load_state_dict(state)
+    after = optimizer.state_dict()
+    assert [after[name].tobytes() for name in before] == [array.tobytes() for array in before.values()]
+
+
+def test_a_state_of_the_optimisers_own_arrays_is_loaded_as_it_was():
+    optimizer = pyreg.Adam([np.ones(3), np.ones(3)])
+    optimizer.step([np.ones(3), 2 * np.ones(3)])
+    first, second = (optimizer.state[i]["exp_avg"].copy() for i in (0, 1))
+    state = optimizer.state_dict()
+    state |= {"0.exp_avg": optimizer.state[1]["exp_avg"], "1.exp_avg": optimizer.state[0]["exp_avg"]}
+    optimizer.load_state_dict(state)
+    assert_same_bits(optimizer.state[0]["exp_avg"], second)
+    assert_same_bits(optimizer.state[1]["exp_avg"], first)

@@ -257,7 +257,18 @@ def test_a_shallow_copy_has_its_own_options_and_counts():
     other.step(gradients(np.random.default_rng(0), F32))
     assert optimizer.param_groups[0]["lr"] != 7.0
     assert (optimizer.step_count, optimizer._steps.any()) == (0, False)
-    assert other.state["bias"]["exp_avg"] is optimizer.state["bias"]["exp_avg"]
+    assert np.shares_memory(other.state["bias"]["exp_avg"], optimizer.state["bias"]["exp_avg"])
+
+
+def test_groups_that_are_added_to_a_copy_are_its_own():
+    a, b, c, d = (np.ones(2, F32) for _ in range(4))
+    optimizer = pyreg.SGD([a], lr=1.0)
+    other = copy.copy(optimizer)
+    other.add_param_group({"params": [b], "lr": 0.5})
+    optimizer.add_param_group({"params": [c]})
+    optimizer.add_param_group({"params": [d], "lr": 0.25})
+    optimizer.step([np.ones(2, F32)] * 3)
+    np.testing.assert_array_equal([a, b, c, d], [[0, 0], [1, 1], [0, 0], [0.75, 0.75]])
 
 
 def test_an_array_that_has_changed_since_the_last_step_is_looked_at_again():
@@ -316,3 +327,132 @@ def test_gradients_of_some_rows(impl):
     refuses(ValueError, lambda: optimizer.step({"other": np.ones(3, F32), "table": wrong}), "50")
     assert_same_bits((table, other, optimizer.state["table"]["exp_avg"]), (twin, before, kept))
     assert optimizer.step_count == 5
+
+
+@pytest.mark.parametrize("copied", [lambda o: o, copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o)), copy.copy])
+def test_states_of_copies_keep_their_memory(copied):
+    optimizer = copied(pyreg.Adam([np.ones(100, F32)], ema_decay=0.5))
+    optimizer.step([np.ones(100, F32)])
+    for array in (*optimizer.state[0].values(), optimizer.ema[0]):
+        with pytest.raises(ValueError, match="own"):
+            array.resize(1, refcheck=False)
+    optimizer.step([np.ones(100, F32)])
+
+
+def resized(array):
+    array.resize(4, refcheck=False)
+
+
+def retyped(array):
+    array.dtype = np.int32
+
+
+def read_only(array):
+    array.flags.writeable = False
+
+
+@pytest.mark.parametrize("change", [resized, retyped, read_only])
+@pytest.mark.parametrize("which", ["param", "param_out"])
+@pytest.mark.parametrize("subclass", [False, True])
+def test_an_array_that_no_longer_fits_is_refused_and_nothing_changes(change, which, subclass):
+    class Own(np.ndarray):
+        pass
+
+    kind = Own if subclass else np.ndarray
+    arrays = {name: kind((100,), F32) for name in ("param", "param_out")}
+    arrays["param"][:], grad = 1, np.ones(100, F32)
+    optimizer = pyreg.AdamW([arrays["param"]], param_out=[arrays["param_out"]])
+    optimizer.step([grad])
+    change(arrays[which])
+    before = [arrays["param"].tobytes(), arrays["param_out"].tobytes(), optimizer.state[0]["exp_avg"].tobytes()]
+    with pytest.raises((TypeError, ValueError), match=r"param|grads"):
+        optimizer.step([grad])
+    after = [arrays["param"].tobytes(), arrays["param_out"].tobytes(), optimizer.state[0]["exp_avg"].tobytes()]
+    assert after == before
+    assert optimizer.step_count == 1
+
+
+def test_a_momentum_buffer_whose_first_gradient_has_some_rows_is_zero_elsewhere(impl, monkeypatch):
+    empty_like = np.empty_like
+    monkeypatch.setattr(np, "empty_like", lambda *a, **k: np.full_like(empty_like(*a, **k), np.nan))
+    param = np.ones((4, 2), F32)
+    optimizer = impl.SGD([param], lr=0.5, momentum=0.5)
+    optimizer.step([impl.sum_duplicate_rows(np.array([1]), np.ones((1, 2), F32))])
+    np.testing.assert_array_equal(optimizer.state[0]["momentum_buffer"][:, 0], [0, 1, 0, 0])
+    optimizer.step([np.zeros((4, 2), F32)])
+    np.testing.assert_array_equal(param[:, 0], [1, 0.25, 1, 1])
+
+
+def test_an_interrupted_step_leaves_nothing_behind(monkeypatch):
+    param, grad = np.ones(3), np.ones(3)
+    optimizer = pyreg.SGD([param], lr=0.5, ema_decay=0.5)
+    optimizer.step([grad])
+    optimizer.param_groups[0]["ema_decay"] = None
+    prepare = pyreg._core.prepare
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pyreg._core, "prepare", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.step([grad])
+    monkeypatch.setattr(pyreg._core, "prepare", prepare)
+    ema = optimizer.ema[0].copy()
+    optimizer.step([grad])
+    np.testing.assert_array_equal(optimizer.ema[0], ema)
+    np.testing.assert_array_equal(param, 0)
+
+
+def test_options_under_other_keys_are_noticed():
+    param = np.ones(2)
+    optimizer = pyreg.AdamW([param], lr=0.1, weight_decay=0.5, eps=0.0)
+    optimizer.step([np.zeros(2)])
+    group = optimizer.param_groups[0]
+    exchanged = {"lr": "weight_decay", "weight_decay": "lr"}
+    optimizer.param_groups[0] = {exchanged.get(key, key): value for key, value in group.items()}
+    optimizer.step([np.zeros(2)])
+    np.testing.assert_allclose(param, (1 - 0.05) * (1 - 0.05), rtol=1e-15)
+    optimizer.param_groups[0]["typo"] = optimizer.param_groups[0].pop("lr")
+    refuses(ValueError, lambda: optimizer.step([np.zeros(2)]), "typo")
+
+
+def test_an_infinite_max_norm_gives_the_norm_alone(impl):
+    param = np.ones(2)
+    assert impl.SGD([param], lr=0.5).step([np.array([3.0, 4.0])], max_norm=np.inf) == 5
+    np.testing.assert_array_equal(param, [-0.5, -1])
+
+
+@pytest.mark.parametrize("name", ["AdamW", "Adam", "SGD"])
+def test_the_core_reads_gradients_of_any_dtype_beside_prepared_arrays(name):
+    low = SIXTEEN_BIT[-1]
+    rng = np.random.default_rng(0)
+    shapes = [(3, 5), (100,), (70_001,)]
+    for param_dtype, grad_dtype, copies in ((F32, low, True), (low, F32, False), (F64, F64, False)):
+        params = [rng.normal(size=shape).astype(param_dtype) for shape in shapes]
+        outs = [np.zeros(shape, low) for shape in shapes] if copies else None
+        twins = [param.copy() for param in params], [out.copy() for out in outs] if copies else None
+        options = {"momentum": 0.9} if name == "SGD" else {}
+        optimizer = getattr(pyreg, name)(params, lr=0.1, param_out=outs, **options)
+        twin = getattr(pyreg.reference, name)(twins[0], lr=0.1, param_out=twins[1], **options)
+        for _ in range(3):
+            grads = [rng.normal(size=shape).astype(grad_dtype) for shape in shapes]
+            optimizer.step(grads)
+            twin.step(grads)
+        assert optimizer._prepared.core is not None
+        assert twin._prepared.core is None
+        assert_same_bits((*params, *(outs or [])), (*twins[0], *(twins[1] or [])))
+
+
+def test_an_array_like_gradient_is_read_once():
+    class Once:
+        readings = 0
+
+        def __array__(self, dtype=None, copy=None):
+            self.readings += 1
+            assert self.readings == 1
+            return np.ones(3)
+
+    params = [np.ones(3), np.ones(3)]
+    optimizer = pyreg.SGD([{"params": params[:1]}, {"params": params[1:], "lr": 0.5}], lr=0.5)
+    optimizer.step([Once(), Once()], max_norm=100.0)
+    np.testing.assert_array_equal(params, 0.5)

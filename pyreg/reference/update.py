@@ -57,7 +57,7 @@ def each_parameter(
         chosen = rows[i] if is_list and rows is not None else rows
         shape, places = whole["param"].shape, None
         if rounding != "nearest":
-            places = np.uint64(offset) + np.arange(math.prod(shape), dtype=np.uint64).reshape(shape)
+            places = np.uint64(offset % 2**64) + np.arange(math.prod(shape), dtype=np.uint64).reshape(shape)
         offset += math.prod(shape)
         if chosen is None:
             yield whole, Writer(whole, rounding, places, key)
