@@ -14,30 +14,12 @@ namespace {
 // smallest type has fewer.
 constexpr int64_t kAlignment = 64;
 
-// Whether an array of this role may have this type. pyreg/_model.py has the same rule.
-bool fits(int role, Type type, Type param) {
-  if (param == Type::float64 || type == Type::float64) return type == param;
-  const bool is_state = role == kExpAvg || role == kExpAvgSq || role == kMaxExpAvgSq;
-  return !is_state || type != Type::float16;
-}
-
 constexpr int64_t rounded_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 // Whether the array has a row for each of `count` rows of the parameter.
 bool are_rows(const Array& array, const Array& param, size_t count) {
   return array.in_order && array.axes == param.axes && array.shape[0] == static_cast<Py_ssize_t>(count) &&
          std::equal(array.shape + 1, array.shape + array.axes, param.shape + 1);
-}
-
-// Whether nothing that is written is in another span too. The spans are in order.
-bool no_written_span_overlaps(const Span* begin, const Span* end) {
-  const char *furthest = nullptr, *furthest_written = nullptr;  // of the spans before
-  for (const Span* span = begin; span != end; ++span) {
-    if (span->begin < (span->written ? furthest : furthest_written)) return false;
-    furthest = std::max(furthest, span->end);
-    if (span->written) furthest_written = std::max(furthest_written, span->end);
-  }
-  return true;
 }
 
 // Whether these are the types that an update of this precision has.
@@ -48,74 +30,53 @@ bool have_types_of(Precision precision, const UpdateArrays& arrays, Type grad, T
   return precision != Precision::master || arrays[kParamOut].data;
 }
 
-Precision precision_of(const Tensor& tensor, Type grad) {
-  for (const Precision precision : {Precision::same, Precision::bfloat16, Precision::master})
-    if (have_types_of(precision, tensor.arrays, grad, tensor.is_double ? Type::float64 : Type::float32))
-      return precision;
-  return Precision::other;
-}
-
-}  // namespace
-
-// --- arguments
-
-namespace {
-
 // A model with its gradients, in a capsule (ops/prepared.cpp); null if the object is something else.
 const Model* model_in(PyObject* object) {
   const bool is_one = object && PyCapsule_IsValid(object, Model::kWithGradients);
   return is_one ? static_cast<Model*>(PyCapsule_GetPointer(object, Model::kWithGradients)) : nullptr;
 }
 
-// Of an optimiser of any kind.
-const std::vector<NamedRole> kAllNames = {
-    {"param", kParam}, {"exp_avg", kExpAvg},    {"exp_avg_sq", kExpAvgSq}, {"momentum_buffer", kMomentumBuffer},
-    {"ema", kEma},     {"param_out", kParamOut}};
+}  // namespace
 
-// "nearest", "stochastic", or a dict with one of them for some arrays.
-void take_rounding(Arguments& a, const std::vector<NamedRole>& names, bool (&is_random)[kRoles]) {
-  constexpr std::string_view kStochastic = "stochastic";
-  PyObject* const argument = a.object();
-  const auto read = [&](PyObject* text) {
-    Arguments one(&text, 1);
-    const std::string_view way = one.text();
-    a.require(way == "nearest" || way == kStochastic);
-    return way == kStochastic;
-  };
-  if (!PyDict_CheckExact(argument)) {
-    const bool random = read(argument);
-    for (const auto& [name, role] : names) is_random[role] = random;
-    return;
-  }
-  PyObject *key, *value;
-  for (Py_ssize_t at = 0; PyDict_Next(argument, &at, &key, &value);) {
-    Arguments one(&key, 1);
-    const std::string_view text = one.text();
-    const auto found =
-        std::find_if(names.begin(), names.end(), [&](const NamedRole& named) { return named.first == text; });
-    a.require(found != names.end());
-    if (found != names.end()) is_random[found->second] = read(value);
-  }
+bool Model::fits(int role, Type type, Type param) {
+  if (param == Type::float64 || type == Type::float64) return type == param;
+  const bool is_state = role == kExpAvg || role == kExpAvgSq || role == kMaxExpAvgSq;
+  return !is_state || type != Type::float16;
 }
 
-}  // namespace
+Precision Model::precision_of(const Tensor& tensor, Type grad) {
+  for (const Precision precision : {Precision::same, Precision::bfloat16, Precision::master})
+    if (have_types_of(precision, tensor.arrays, grad, tensor.is_double ? Type::float64 : Type::float32))
+      return precision;
+  return Precision::other;
+}
+
+bool Model::no_written_span_overlaps(const Span* begin, const Span* end) {
+  const char *furthest = nullptr, *furthest_written = nullptr;  // of the spans before
+  for (const Span* span = begin; span != end; ++span) {
+    if (span->begin < (span->written ? furthest : furthest_written)) return false;
+    furthest = std::max(furthest, span->end);
+    if (span->written) furthest_written = std::max(furthest_written, span->end);
+  }
+  return true;
+}
+
+// --- arguments
 
 void Model::take(Arguments& a, Role role) {
   const bool is_given = take_optional(a, role);
   a.require(is_given || model_in(objects_[kParam]));
 }
 
-UpdateOptions Model::take_options(Arguments& a, bool maximize, std::initializer_list<NamedRole> states) {
+UpdateOptions Model::take_options(Arguments& a, bool maximize, std::initializer_list<NamedRole> names) {
   UpdateOptions options = {.maximize = maximize, .grad_scale = a.number(), .skip_nonfinite = a.flag()};
   take_optional(a, kEma);
   options.ema_decay = a.number(0, 1);
   take_optional(a, kParamOut);
   PyObject* const rows = a.object();
   rows_object_ = rows == Py_None ? nullptr : rows;
-  std::vector<NamedRole> names = {{"param", kParam}, {"ema", kEma}, {"param_out", kParamOut}};
-  names.insert(names.end(), states);
   Rounding& rounding = options.rounding;
-  take_rounding(a, names, rounding.is_random);
+  rounding.take(a, names);
   PyObject* const key = a.object();
   if (key != Py_None || rounding.is_any()) {
     Arguments one(&key, 1);
@@ -245,83 +206,6 @@ Span* Model::add_spans(Span* end) const {
       if (data && size > 0) *end++ = {data, data + size * bytes_of(type), role != kGrad};
     }
   return end;
-}
-
-// --- a model that is prepared, and its gradients
-
-void Model::prepare(Arguments& a) {
-  a.accept_subclasses();
-  for (const Role role : {kParam, kExpAvg, kExpAvgSq, kMaxExpAvgSq, kEma, kParamOut}) take_optional(a, role);
-  take_rounding(a, kAllNames, rounding_.is_random);
-  const Reference places = items_of(a.object());
-  a.require(objects_[kParam] && places);
-  if (!a.good()) return;
-  read_lists(a, rounding_, true);
-  Arguments each(&PyTuple_GET_ITEM(places.get(), 0), PyTuple_GET_SIZE(places.get()));
-  for (Tensor& tensor : tensors_) {
-    tensor.in_stream = each.natural();
-    tensor.usual_precision = precision_of(tensor, tensor.arrays[kParam].type);
-    const Py_ssize_t i = &tensor - tensors_.data();
-    for (const Role role : {kParam, kParamOut})
-      if (tensor.arrays[role].data) Arguments::add_layout(PyTuple_GET_ITEM(lists_[role].get(), i), layouts_);
-  }
-  a.require(each.good() && lists_[kParam]);
-  spans_.resize(kRoles * tensors_.size());
-  spans_.resize(add_spans(spans_.data()) - spans_.data());
-  std::sort(spans_.begin(), spans_.end());
-  a.require(no_written_span_overlaps(spans_.data(), spans_.data() + spans_.size()));
-}
-
-bool Model::take_gradients(const Model& prepared, PyObject* grads) {
-  first_ = prepared.first_;
-  last_ = prepared.last_;
-  rounding_ = prepared.rounding_;
-  lists_[kGrad] = items_of(grads);
-  const Py_ssize_t count = last_ - first_;
-  if (!lists_[kGrad] || PyTuple_GET_SIZE(lists_[kGrad].get()) != count) return false;
-  gradients_.resize(count);
-  first_gradient_ = gradients_.data();
-  std::vector<Span> spans(count);
-  const Py_ssize_t* layout = prepared.layouts_.data();
-  for (Py_ssize_t i = 0; i < count; ++i) {
-    const Tensor& tensor = first_[i];
-    const auto object = [&](const Model& model, int role) {
-      return PyTuple_GET_ITEM(model.lists_[role].get(), i);
-    };
-    const auto is_as_it_was = [&](Role role) {
-      return Arguments::is_as_it_was(object(prepared, role), tensor.arrays[role], layout);
-    };
-    // The others are the class's own.
-    if (!is_as_it_was(kParam) || (tensor.has_copy && !is_as_it_was(kParamOut))) return false;
-    const Array grad = Arguments::dense_like(object(*this, kGrad), object(prepared, kParam));
-    if (!grad || grad.size != tensor.size || !fits(kGrad, grad.type, tensor.arrays[kParam].type)) return false;
-    const Type param = tensor.arrays[kParam].type;
-    gradients_[i] = {{grad.as<char>(), grad.type},
-                     grad.type == param ? tensor.usual_precision : precision_of(tensor, grad.type)};
-    spans[i] = {grad.as<char>(), grad.as<char>() + tensor.size * bytes_of(grad.type), false};
-  }
-  if (!std::is_sorted(spans.begin(), spans.end())) std::sort(spans.begin(), spans.end());
-  auto written = prepared.spans_.begin();
-  for (const Span& span : spans) {
-    while (written != prepared.spans_.end() && written->end <= span.begin) ++written;
-    if (written != prepared.spans_.end() && written->begin < span.end && span.begin < span.end) return false;
-  }
-  return true;
-}
-
-void Model::read_part(Arguments& a, const Model& whole, const Rounding& rounding) {
-  PyObject* const range = objects_[kGrad];
-  a.require(range && PyTuple_CheckExact(range));
-  for (int role = kExpAvg; role < kRoles; ++role) a.require(!objects_[role]);
-  a.require(!rows_object_ && std::equal(rounding.is_random, rounding.is_random + kRoles, whole.rounding_.is_random));
-  if (!a.good_so_far()) return;
-  Arguments two(&PyTuple_GET_ITEM(range, 0), PyTuple_GET_SIZE(range));
-  const int64_t begin = two.integer(0), end = two.integer(begin, whole.last_ - whole.first_);
-  a.require(two.good() && begin <= end);
-  if (!a.good_so_far()) return;
-  first_ = whole.first_ + begin;
-  last_ = whole.first_ + end;
-  first_gradient_ = whole.first_gradient_ + begin;
 }
 
 // --- the work

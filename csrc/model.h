@@ -29,9 +29,6 @@ struct UpdateOptions {
   }
 };
 
-// The name of an array in Python, and its role.
-using NamedRole = std::pair<std::string_view, Role>;
-
 // What an update reads or writes in memory.
 struct Span {
   const char *begin, *end;
@@ -57,8 +54,8 @@ class Model {
     objects_[role] = argument == Py_None ? nullptr : argument;
     return objects_[role] != nullptr;
   }
-  // Takes what every update takes last. states: those that may be rounded by random numbers.
-  UpdateOptions take_options(Arguments& a, bool maximize, std::initializer_list<NamedRole> states);
+  // Takes what every update takes last. names: of the arrays that may be rounded by random numbers.
+  UpdateOptions take_options(Arguments& a, bool maximize, std::initializer_list<NamedRole> names);
   // Reads what was taken.
   void read(Arguments& a, const UpdateOptions& options);
   // Whether all parameters have an array of this role.
@@ -93,6 +90,12 @@ class Model {
   }
 
  private:
+  // Whether an array of this role may have this type. pyreg/_model.py has the same rule.
+  static bool fits(int role, Type type, Type param);
+  static Precision precision_of(const Tensor& tensor, Type grad);
+  // Whether nothing that is written is in another span too. The spans are in order.
+  static bool no_written_span_overlaps(const Span* begin, const Span* end);
+
   void read_lists(Arguments& a, const Rounding& rounding, bool some_lack);
   void add_tensor(Arguments& a, PyObject* const* objects, PyObject* rows, const Rounding& rounding);
   void read_part(Arguments& a, const Model& whole, const Rounding& rounding);

@@ -49,10 +49,6 @@ void fetch(const UpdateArrays& arrays, int64_t n) {
 
 }  // namespace
 
-bool Rounding::is_any() const {
-  return std::any_of(std::begin(is_random), std::end(is_random), [](bool random) { return random; });
-}
-
 void Rests::add(const Tensor& tensor, Precision precision, const UpdateArrays& arrays, const RandomNumbers* random,
                 int64_t at, int64_t count) {
   uint64_t types = 0;

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "dispatch.h"
+#include "rounding.h"
 #include "tiles.h"
 
 namespace pyreg {
@@ -33,14 +34,6 @@ struct Tensor {
   int64_t multiple() const {
     return is_double ? kernels<double>().update_multiple : kernels<float>().update_multiple;
   }
-};
-
-// Which arrays are rounded by random numbers, and which numbers those are.
-struct Rounding {
-  bool is_random[kRoles] = {};
-  uint64_t key = 0, offset = 0;
-
-  bool is_any() const;
 };
 
 // What to do with n neighbouring elements of a tensor's arrays. n is a multiple of what the kernels take.

@@ -131,6 +131,15 @@ def drops(p: float) -> bool:
     return round(p * 2**32) > 0
 
 
+def nesterov(value: bool, momentum: float, dampening: float) -> None:
+    """Raise if Nesterov's momentum is wanted, but the others do not fit."""
+    if value and (momentum == 0 or dampening != 0):
+        raise ValueError(
+            "nesterov must be False unless momentum > 0 and dampening == 0, "
+            f"got momentum={momentum} and dampening={dampening}"
+        )
+
+
 def any_new(made: Sequence[Any], given: Sequence[Any]) -> bool:
     """Whether some argument was converted: the checks return what needs no conversion as it is."""
     return any(new is not old for new, old in zip(made, given, strict=True))

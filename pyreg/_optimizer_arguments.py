@@ -14,8 +14,11 @@ from pyreg._dtypes import compute_dtype, name_of
 from pyreg._param_groups import Name
 from pyreg._results import FloatArray
 
-# What a group made for PyTorch may have beside its options. It is kept, and means nothing here.
-OF_PYTORCH = ("name", "initial_lr", "foreach", "fused", "capturable", "differentiable")
+# What a group made for PyTorch may have beside its options. It is kept, and means nothing here: notes, and how it
+# computes, with PyTorch's defaults.
+NOTES = ("name", "initial_lr")
+HOW = {"foreach": None, "capturable": False, "differentiable": False, "fused": None}
+OF_PYTORCH = (*NOTES, *HOW)
 MOST_STEPS = 2**62  # of a state that is read: far below the largest step, so no step of a run reaches that
 FLAGS = ("amsgrad", "maximize", "bias_correction", "nesterov")
 
@@ -124,11 +127,8 @@ def checked_options(options: Named, group: int | None = None) -> dict[str, Any]:
     """A group's options, each converted. The messages speak of the group, if its number is given."""
     try:
         made = {name: checked_option(name, value) for name, value in options.items()}
-        if made.get("nesterov") and (made["momentum"] == 0 or made["dampening"] != 0):
-            raise ValueError(
-                "nesterov must be False unless momentum > 0 and dampening == 0, "
-                f"got momentum={made['momentum']} and dampening={made['dampening']}"
-            )
+        if "nesterov" in made:
+            _check.nesterov(made["nesterov"], made["momentum"], made["dampening"])
     except (TypeError, ValueError) as error:
         if group is not None:
             error.args = (f"in param_groups[{group}]: {error}",)

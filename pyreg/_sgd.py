@@ -118,11 +118,7 @@ def arguments(
     numbers = step, lr, momentum, dampening, weight_decay, nesterov, maximize
     if momentum != 0 and momentum_buffer is None:
         raise ValueError(f"momentum_buffer must be given if momentum is not 0, got None with momentum={momentum}")
-    if nesterov and (momentum == 0 or dampening != 0):
-        raise ValueError(
-            "nesterov must be False unless momentum > 0 and dampening == 0, "
-            f"got momentum={momentum} and dampening={dampening}"
-        )
+    _check.nesterov(nesterov, momentum, dampening)
     arrays, options = _model.arguments(
         {"param": param, "grad": grad}, {"momentum_buffer": momentum_buffer}, _check.any_new(numbers, given), *options
     )

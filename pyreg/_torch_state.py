@@ -17,8 +17,6 @@ from pyreg._results import FloatArray
 if TYPE_CHECKING:
     from pyreg._optimizer import Optimizer
 
-# PyTorch's options that say how it computes, and their defaults. They mean nothing here.
-HOW = {"foreach": None, "capturable": False, "differentiable": False, "fused": None}
 # Options that not every version of PyTorch writes, and what they are then.
 SINCE_LATER = {"maximize": False, "amsgrad": False, "nesterov": False}
 OURS_ALONE = ("bias_correction", "ema_decay")
@@ -30,11 +28,12 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
         if options.get("bias_correction") is False:
             raise ValueError(f"in param_groups[{number}]: bias_correction must be True for PyTorch, got False")
         group = {name: value for name, value in options.items() if name not in OURS_ALONE}
-        of_pytorch = {name: HOW[name] for name in HOW if name != "capturable" or counts_steps(optimizer)}
+        how = _arguments.HOW
+        of_pytorch = {name: how[name] for name in how if name != "capturable" or counts_steps(optimizer)}
         if optimizer._decoupled is not None:
             of_pytorch["decoupled_weight_decay"] = optimizer._decoupled
         kept = optimizer.param_groups[number]
-        notes: dict[str, Any] = {name: kept[name] for name in ("name", "initial_lr") if name in kept}
+        notes: dict[str, Any] = {name: kept[name] for name in _arguments.NOTES if name in kept}
         size = len(kept["params"])
         groups.append({**group, **of_pytorch, **notes, "params": list(range(place, place + size))})
         place += size

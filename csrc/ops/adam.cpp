@@ -26,7 +26,9 @@ Reference update(Arguments& a) {
   const double eps = a.number(), weight_decay = a.number();
   model.take_optional(a, kMaxExpAvgSq);
   const bool maximize = a.flag(), bias_correction = a.flag();
-  const UpdateOptions options = model.take_options(a, maximize, {{"exp_avg", kExpAvg}, {"exp_avg_sq", kExpAvgSq}});
+  const UpdateOptions options = model.take_options(
+      a, maximize,
+      {{"param", kParam}, {"exp_avg", kExpAvg}, {"exp_avg_sq", kExpAvgSq}, {"ema", kEma}, {"param_out", kParamOut}});
   model.read(a, options);
   a.require(model.has(kExpAvg) && model.has(kExpAvgSq));
   if (!a.good()) return {};

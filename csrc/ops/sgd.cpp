@@ -11,7 +11,9 @@ Reference update(Arguments& a) {
   const int64_t step = a.integer(1);
   const double lr = a.number(), momentum = a.number(), dampening = a.number(), weight_decay = a.number();
   const bool nesterov = a.flag(), maximize = a.flag();
-  const UpdateOptions options = model.take_options(a, maximize, {{"momentum_buffer", kMomentumBuffer}});
+  const UpdateOptions options = model.take_options(
+      a, maximize,
+      {{"param", kParam}, {"momentum_buffer", kMomentumBuffer}, {"ema", kEma}, {"param_out", kParamOut}});
   a.require(!nesterov || (momentum != 0 && dampening == 0));
   model.read(a, options);
   a.require(momentum == 0 || model.has(kMomentumBuffer));
