@@ -94,7 +94,9 @@ class Call:
 
     def may_overlap(self, other, array, others):
         """Whether the array does not overlap the other, whose layout may cause a copy, or may replace it."""
-        if not (others.flags.carray and others.dtype.isnative and np.may_share_memory(array, others)):
+        if others is None or not (
+            others.flags.carray and others.dtype.isnative and np.may_share_memory(array, others)
+        ):
             return True
         same = array.ctypes.data == others.ctypes.data and array.nbytes == others.nbytes
         return same and other in self.case.over
