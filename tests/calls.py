@@ -80,7 +80,8 @@ class Call:
             assert guarded.is_unchanged(but_for_the_array=may_change), f"{twin.__name__} writes into or beside {name}"
         if error:
             return error, {}
-        for name, (other, _) in self.overlaps.items():
+        overlaps = {name: other for name, (other, _) in self.overlaps.items() if given[other] is not None}
+        for name, other in overlaps.items():
             harmless = self.may_overlap(other, given[name], given[other]) or self.is_ignored(other, arguments)
             assert harmless, f"{name} overlaps {other}, but is not refused"
         results = returned if len(self.case.results) > 1 else [returned] if self.case.results else []
@@ -88,15 +89,13 @@ class Call:
         for out, result in self.case.outs.items():
             assert given.get(out) is None or made[result] is given[out], f"{result} is not {out}"
         # In another dtype or byte order, the NaNs of an out that overlaps are numbers, and no payload is promised.
-        right = [pair for pair in self.overlaps.items() if pair[0] not in self.wrong]
-        others = {other for out, (other, _) in right if given[out].dtype != given[other].dtype}
+        right = [pair for pair in overlaps.items() if pair[0] not in self.wrong]
+        others = {other for out, other in right if given[out].dtype != given[other].dtype}
         return None, made | {name: given[name] for name in memory if name not in {*self.wrong, *others}}
 
     def may_overlap(self, other, array, others):
         """Whether the array does not overlap the other, whose layout may cause a copy, or may replace it."""
-        if others is None or not (
-            others.flags.carray and others.dtype.isnative and np.may_share_memory(array, others)
-        ):
+        if not (others.flags.carray and others.dtype.isnative and np.may_share_memory(array, others)):
             return True
         same = array.ctypes.data == others.ctypes.data and array.nbytes == others.nbytes
         return same and other in self.case.over
