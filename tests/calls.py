@@ -80,7 +80,7 @@ class Call:
             assert guarded.is_unchanged(but_for_the_array=may_change), f"{twin.__name__} writes into or beside {name}"
         if error:
             return error, {}
-        overlaps = {name: other for name, (other, _) in self.overlaps.items() if given[other] is not None}
+        overlaps = {name: other for name, (other, _) in self.overlaps.items() if isinstance(given[other], np.ndarray)}
         for name, other in overlaps.items():
             harmless = self.may_overlap(other, given[name], given[other]) or self.is_ignored(other, arguments)
             assert harmless, f"{name} overlaps {other}, but is not refused"
