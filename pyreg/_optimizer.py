@@ -37,6 +37,16 @@ class Chosen(NamedTuple):
     arrays: dict[str, list[FloatArray]]  # by role: "param", "exp_avg", ...
 
 
+class StepOptions(NamedTuple):
+    """What a step takes beside the gradients."""
+
+    of_groups: list[Options]
+    count: int  # of the steps before
+    grad_scale: float
+    max_norm: float | None
+    skip_nonfinite: bool
+
+
 class Prepared:
     """The sets of a step. They are kept, and serve the next step if it is of the same parameters.
 
@@ -97,6 +107,7 @@ class Optimizer(OptimizerParams):
 
     _functions: ClassVar[ModuleType] = _functions  # those of pyreg.reference in its twins
     _has_core: ClassVar[bool] = True  # its twins have none
+    _name: ClassVar[str]  # in a state
     _update_name: ClassVar[str]
 
     def step(
@@ -139,38 +150,57 @@ class Optimizer(OptimizerParams):
             If a gradient does not fit its parameter, a name is missing or unknown, or a number is out of range, also
             one that was written into `param_groups` or `step_count`. Nothing changes then.
         """
+        given = self._step_options(lr, max_norm, grad_scale, skip_nonfinite)
+        return self._take_step(*self._read(grads), given)
+
+    def _step_options(self, lr: Any, max_norm: Any, grad_scale: Any, skip_nonfinite: Any) -> StepOptions:
+        """The arguments of `step` beside the gradients, checked."""
         options, count = self._options_of_groups(lr), self._count()
         scale, skip = _check.number("grad_scale", grad_scale), _check.flag("skip_nonfinite", skip_nonfinite)
         clips = max_norm is not None and not (isinstance(max_norm, float) and max_norm == math.inf)
         max_norm = _check.number("max_norm", max_norm) if clips else max_norm
+        return StepOptions(options, count, scale, max_norm, skip)
+
+    def _read(self, grads: Gradients) -> tuple[Sequence[int], Sequence[Any], list[Any] | None]:
+        """The places of the parameters to update; and for every parameter its gradient, and the rows of that."""
         every = self._in_order(grads)
         places: Sequence[int] = range(len(every))
-        is_whole, rows = _core.are_arrays(every), None
-        if not is_whole:
-            kinds = set(map(type, every))
-            if RowsGradient in kinds:
-                rows = [grad.rows if type(grad) is RowsGradient else None for grad in every]
-                every = [grad.grad if type(grad) is RowsGradient else grad for grad in every]
-            every = [read_once(grad) for grad in every]
-            is_whole = type(None) not in kinds
-            places = places if is_whole else [place for place in places if every[place] is not None]
-        norm: float | None = None
+        if _core.are_arrays(every):
+            return places, every, None
+        kinds, rows = set(map(type, every)), None
+        if RowsGradient in kinds:
+            rows = [grad.rows if type(grad) is RowsGradient else None for grad in every]
+            every = [grad.grad if type(grad) is RowsGradient else grad for grad in every]
+        every = [read_once(grad) for grad in every]
+        if type(None) in kinds:
+            places = [place for place in places if every[place] is not None]
+        return places, every, rows
+
+    def _take_step(
+        self, places: Sequence[int], every: Sequence[Any], rows: list[Any] | None, given: StepOptions
+    ) -> float | None:
+        """The step, with what `_read` returned."""
+        norm, scale, max_norm = None, given.grad_scale, given.max_norm
         try:
-            if max_norm is not None or skip:
-                unclipped: float = self._functions.global_norm(taken(every, places)) * scale
-                if skip and not unclipped <= self._largest:  # true for NaN
+            if max_norm is not None or given.skip_nonfinite:
+                unclipped = self._norm(taken(every, places)) * scale
+                if given.skip_nonfinite and not unclipped <= self._largest:  # true for NaN
                     return unclipped if math.isnan(unclipped) else math.inf
                 norm = unclipped
-                if clips:
+                if max_norm is not None and max_norm != math.inf:
                     scale *= self._functions.clip_coefficient(norm, max_norm)
-            self._update(places, every, rows, options, scale)
+            self._update(places, every, rows, given, scale)
         except (TypeError, ValueError) as error:
             raise (self._explanation(places, every, rows) or error) from None
-        if is_whole:
+        if len(places) == len(every):
             self._steps += 1
         else:
             self._steps[places] += 1
-        self.step_count = count + 1
+        self.step_count = given.count + 1
+        return norm
+
+    def _norm(self, grads: Sequence[Any]) -> float:
+        norm: float = self._functions.global_norm(grads)
         return norm
 
     def _in_order(self, grads: Gradients) -> Sequence[Any]:
@@ -190,7 +220,7 @@ class Optimizer(OptimizerParams):
         for place in places:
             kind = self._group_of[place], self._phase(place)
             members = latest.get(kind)
-            if members is None or (self._rounding and members[-1] != place - 1):
+            if members is None or (self._rounding and self._ends[members[-1]] != self._offsets[place]):
                 members = latest[kind] = []
                 sets.append((kind, members))
             members.append(place)
@@ -216,18 +246,16 @@ class Optimizer(OptimizerParams):
         return arrays
 
     def _update(
-        self, places: Sequence[int], every: Sequence[Any], rows: Any, options: list[Options], scale: float
+        self, places: Sequence[int], every: Sequence[Any], rows: Any, given: StepOptions, scale: float
     ) -> list[Chosen]:
-        """Update these parameters, and return their sets.
-
-        The lists have an entry for every parameter, `options` one for every group.
-        """
+        """Update these parameters, and return their sets. The lists have an entry for every parameter."""
+        options = given.of_groups
         kept = self._prepared
         if kept is None or kept.places != places:
             kept = self._prepared = Prepared(places, self._sets(places))
         common: Options = {"grad_scale": scale}
         if self._rounding:
-            common |= {"rounding": self._rounding, "key": self._functions.fold_in(self.key, self._count() + 1)}
+            common |= {"rounding": self._rounding, "key": self._functions.fold_in(self.key, given.count + 1)}
         self._make_missing(kept.sets, options)
         calls = [self._call(chosen, options[chosen.group] | common) for chosen in kept.sets]
         if self._has_core and rows is None and scale <= self._largest:
@@ -343,7 +371,7 @@ class Optimizer(OptimizerParams):
             If the state is incomplete, or of another class, or has another rounding, other parameters, shapes or
             dtypes, or an entry that is unknown or out of range. Nothing changes then.
         """
-        _optimizer_state.load_state_dict(self, state)
+        _optimizer_state.take_over(self, _optimizer_state.read(self, state))
 
     def to_torch_state_dict(self) -> dict[str, Any]:
         """Return copies of the states, counts and options in the form that PyTorch's optimisers have.

@@ -56,7 +56,9 @@ class OptimizerParams:
         self._params: list[FloatArray] = []
         self._outs: list[FloatArray] = []
         self._group_of: list[int] = []  # the number of each parameter's group
-        self._offsets: list[int] = [0]  # where each parameter begins among the elements of all, and the end
+        # Where each parameter begins and ends in the stream of random numbers: among the elements of all.
+        self._offsets: list[int] = []
+        self._ends: list[int] = []
         self._steps = np.zeros(0, np.int64)  # how often each parameter was updated
         self._add_groups(_param_groups.groups_of(params), outs)
 
@@ -111,7 +113,8 @@ class OptimizerParams:
             len(self.param_groups) + i for i, g in enumerate(made) for _ in g["params"]
         ]
         sizes = [np.ndarray.view(param, np.ndarray).size for param in every_param]  # a subclass may override it
-        self._offsets = [0, *np.cumsum(sizes, dtype=np.int64).tolist()]
+        self._ends = np.cumsum(sizes, dtype=np.int64).tolist()
+        self._offsets = [0, *self._ends[:-1]]
         self._steps = np.concatenate([self._steps, np.zeros(len(new), np.int64)])
         self._names, self.state, self.ema, self._outs = names, state, ema, every_out
         self._params = every_param

@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +44,7 @@ def escaped(name: Name) -> str:
 
 def state_dict(optimizer: Optimizer) -> dict[str, AnyArray]:
     made: dict[str, AnyArray] = {
-        "optimizer": np.array(type(optimizer).__name__),
+        "optimizer": np.array(optimizer._name),
         "step_count": np.array(optimizer._count(), np.int64),
         "key": optional(optimizer.key, np.uint64),
         "rounding": np.array([*optimizer._rounding], np.str_),
@@ -76,10 +76,21 @@ def names_of_group(optimizer: Optimizer, number: int) -> AnyArray:
 # --- reading
 
 
-def load_state_dict(optimizer: Optimizer, state: Mapping[str, AnyArray]) -> None:
+class State(NamedTuple):
+    """A state that was read and checked. The lists have an entry for each group, or for each parameter."""
+
+    step_count: int
+    key: int | None
+    options: list[dict[str, Any]]
+    steps: list[int]
+    arrays: list[dict[str, AnyArray]]
+
+
+def read(optimizer: Optimizer, state: Mapping[str, AnyArray]) -> State:
+    """The state, which fits the optimiser. Nothing changes yet."""
     entries = Entries(state)
-    if (made_by := str(entries.read("optimizer", np.str_))) != type(optimizer).__name__:
-        raise ValueError(f"state must be of {type(optimizer).__name__}, got one of {made_by}")
+    if (made_by := str(entries.read("optimizer", np.str_))) != optimizer._name:
+        raise ValueError(f"state must be of {optimizer._name}, got one of {made_by}")
     step_count, key = entries.count("step_count"), entries.optional("key", np.uint64)
     require_rounding(optimizer, entries.read("rounding", np.str_, None).tolist())
     if key is None and optimizer._rounding:
@@ -96,9 +107,7 @@ def load_state_dict(optimizer: Optimizer, state: Mapping[str, AnyArray]) -> None
                 wanted[role] = optimizer._made_later(place)
         arrays.append({role: entries.like(f"{own}.{role}", array) for role, array in wanted.items()})
     entries.require_all_read()
-    take_over(optimizer, options, steps, arrays)
-    optimizer.step_count = step_count
-    optimizer.key = optimizer.key if key is None else int(key)
+    return State(step_count, optimizer.key if key is None else int(key), options, steps, arrays)
 
 
 def require_rounding(optimizer: Optimizer, stochastic: list[str]) -> None:
@@ -134,19 +143,20 @@ def options_of_group(optimizer: Optimizer, entries: Entries, number: int) -> dic
     return optimizer._checked_options(made, number)
 
 
-def take_over(
-    optimizer: Optimizer, options: list[dict[str, Any]], steps: list[int], arrays: list[dict[str, AnyArray]]
-) -> None:
-    """Take over what was checked. `arrays` has the states of each parameter, and its average if that changes."""
+def take_over(optimizer: Optimizer, state: State) -> None:
+    """Take over what was read. `arrays` has the states of each parameter, and its average if that changes."""
     later = []
-    for place, (name, made) in enumerate(zip(optimizer._names, arrays, strict=True)):
+    for place, (name, made) in enumerate(zip(optimizer._names, state.arrays, strict=True)):
         new = {role: optimizer._made_later(place) for role in made if role in optimizer._later}
         later.append({role: optimizer.state[name].get(role, array) for role, array in new.items()})
         for role, array in (optimizer._kept_arrays(name) | new).items():
             if role in made and not array.flags.writeable:
                 raise ValueError(f"state of params[{name!r}]: {role} is read-only here, and cannot be overwritten")
     # They might be views of this optimiser's own.
-    arrays = [{role: array if array.base is None else array.copy() for role, array in a.items()} for a in arrays]
+    arrays = [
+        {role: array if array.base is None else array.copy() for role, array in of_one.items()}
+        for of_one in state.arrays
+    ]
     # From here on nothing can fail.
     for name, made, of_one in zip(optimizer._names, arrays, later, strict=True):
         for role in optimizer._later:
@@ -156,10 +166,11 @@ def take_over(
         with np.errstate(all="ignore"):  # a cast may overflow
             for role, array in made.items():
                 kept[role][...] = array
-    for group, of_group in zip(optimizer.param_groups, options, strict=True):
+    for group, of_group in zip(optimizer.param_groups, state.options, strict=True):
         group.update(of_group)
-    optimizer._steps[:] = steps
+    optimizer._steps[:] = state.steps
     optimizer._prepared = None
+    optimizer.step_count, optimizer.key = state.step_count, state.key
 
 
 class Entries:

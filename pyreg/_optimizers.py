@@ -7,7 +7,7 @@ from typing import Any, ClassVar, SupportsIndex
 
 import numpy.typing as npt
 
-from pyreg._optimizer import Chosen, Optimizer
+from pyreg._optimizer import Chosen, Optimizer, StepOptions
 from pyreg._optimizer_params import Arrays
 from pyreg._param_groups import Params
 
@@ -50,6 +50,7 @@ class Adam(Optimizer):
     array([ 0.9, -2.1])
     """
 
+    _name = "Adam"
     _update_name = "adam_update"
     _option_names = (
         "lr", "betas", "eps", "weight_decay", "amsgrad", "maximize", "bias_correction", "ema_decay",
@@ -160,6 +161,7 @@ class AdamW(Adam):
     >>> optimizer.param_groups[1]["lr"] = 0.05  # from the next step on
     """
 
+    _name = "AdamW"
     _update_name = "adamw_update"
     _decoupled = True
 
@@ -225,6 +227,7 @@ class SGD(Optimizer):
     array([ 0.855, -2.145])
     """
 
+    _name = "SGD"
     _update_name = "sgd_update"
     _option_names = "lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize", "ema_decay"
     _state_names = _later = ("momentum_buffer",)
@@ -267,10 +270,10 @@ class SGD(Optimizer):
                 chosen.arrays["momentum_buffer"] = [self._made_later(place) for place in chosen.places]
 
     def _update(
-        self, places: Sequence[int], every: Sequence[Any], rows: Any, options: Any, scale: float
+        self, places: Sequence[int], every: Sequence[Any], rows: Any, given: StepOptions, scale: float
     ) -> list[Chosen]:
-        sets = super()._update(places, every, rows, options, scale)
-        filled = [chosen for chosen in sets if options[chosen.group]["momentum"] and not chosen.phase]
+        sets = super()._update(places, every, rows, given, scale)
+        filled = [chosen for chosen in sets if given.of_groups[chosen.group]["momentum"] and not chosen.phase]
         for chosen in filled:
             for place, buffer in zip(chosen.places, chosen.arrays["momentum_buffer"], strict=True):
                 self.state[self._names[place]]["momentum_buffer"] = buffer

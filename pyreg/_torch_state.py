@@ -11,7 +11,7 @@ import numpy as np
 from pyreg import _check
 from pyreg import _optimizer_arguments as _arguments
 from pyreg._dtypes import FLOATS, name_of
-from pyreg._optimizer_state import take_over
+from pyreg._optimizer_state import State, take_over
 from pyreg._results import FloatArray
 
 if TYPE_CHECKING:
@@ -79,9 +79,8 @@ def load_torch_state_dict(optimizer: Optimizer, state: Any) -> None:
         counted, made = states_of(optimizer, place, by_number.get(number, {}), f"state['state'][{number!r}]")
         steps.append(counted)
         arrays.append(made)
-    take_over(optimizer, options, steps, arrays)
-    if counts_steps(optimizer):
-        optimizer.step_count = max(steps, default=0)
+    count = max(steps, default=0) if counts_steps(optimizer) else optimizer.step_count
+    take_over(optimizer, State(count, optimizer.key, options, steps, arrays))
 
 
 def what_came(state: Any) -> str:
