@@ -41,7 +41,7 @@ class StepOptions(NamedTuple):
     """What a step takes beside the gradients."""
 
     of_groups: list[Options]
-    count: int  # of the steps before
+    steps: int  # how many were taken
     grad_scale: float
     max_norm: float | None
     skip_nonfinite: bool
@@ -196,7 +196,7 @@ class Optimizer(OptimizerParams):
             self._steps += 1
         else:
             self._steps[places] += 1
-        self.step_count = given.count + 1
+        self.step_count = given.steps + 1
         return norm
 
     def _norm(self, grads: Sequence[Any]) -> float:
@@ -255,7 +255,7 @@ class Optimizer(OptimizerParams):
             kept = self._prepared = Prepared(places, self._sets(places))
         common: Options = {"grad_scale": scale}
         if self._rounding:
-            common |= {"rounding": self._rounding, "key": self._functions.fold_in(self.key, given.count + 1)}
+            common |= {"rounding": self._rounding, "key": self._functions.fold_in(self.key, given.steps + 1)}
         self._make_missing(kept.sets, options)
         calls = [self._call(chosen, options[chosen.group] | common) for chosen in kept.sets]
         if self._has_core and rows is None and scale <= self._largest:
@@ -329,7 +329,7 @@ class Optimizer(OptimizerParams):
             own = None if rows is None else rows[place]
             arrays.append((self._names[place], of_one | {"grad": every[place]}, own))
         try:
-            _arguments.require_updatable(arrays)
+            _arguments.updatable(arrays)
         except (TypeError, ValueError) as error:
             return error
         return None

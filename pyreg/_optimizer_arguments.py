@@ -108,16 +108,18 @@ def largest_norm(params: Sequence[FloatArray]) -> float:
     return float(np.finfo(np.float64 if is_double else np.float32).max)
 
 
-def require_updatable(arrays: Iterable[tuple[Name, Named, Any]]) -> None:
-    """Raise unless one step can update all these parameters.
+def updatable(arrays: Iterable[tuple[Name, Named, Any]]) -> list[dict[str, FloatArray]]:
+    """The arrays as `_model.tensor` returns them. Raises unless one step can update all these parameters.
 
     Each is a name, the arrays by role ("param", "ema"), and the rows that are updated, or None for all.
     """
     try:
-        _model.require_disjoint([tensor(*of_one) for of_one in arrays])
+        tensors = [tensor(*of_one) for of_one in arrays]
+        _model.require_disjoint(tensors)
     except (TypeError, ValueError) as error:
         error.args = (re.sub(r"\b(param|grad)\[", r"\1s[", str(error)),)  # as the arguments of the classes are called
         raise
+    return tensors
 
 
 # --- options

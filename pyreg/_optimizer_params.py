@@ -107,7 +107,7 @@ class OptimizerParams:
         for place, (name, param) in enumerate(zip(names, every_param, strict=True)):
             of_one = {"param": param, **state[name]} | ({"ema": ema[name]} if name in ema else {})
             arrays.append((name, of_one | ({"param_out": every_out[place]} if every_out else {}), None))
-        _arguments.require_updatable(arrays)
+        _arguments.updatable(arrays)
 
         self._group_of = self._group_of + [
             len(self.param_groups) + i for i, g in enumerate(made) for _ in g["params"]
