@@ -13,11 +13,14 @@ import multiprocessing
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from console import exit_status, interrupt_ignored, number
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
+from training import data_parallel
 from training.report import Results, format_report, format_setting, plot_curves, write_csv
 from training.runs import CONFIGURATIONS, NUM_HEADS, Settings, run
 
@@ -61,6 +64,12 @@ def make_parser() -> argparse.ArgumentParser:
         default=pyreg.get_num_threads(),
         help="runs at a time, each on one thread; the results do not depend on it",
     )
+    add(
+        "--mpi",
+        action="store_true",
+        help="each run on all ranks of an MPI job, a part of each batch on each: start it by `mpiexec -n 4 python -m "
+        f"mpi4py bench/train.py --mpi`, with a number of ranks that divides {data_parallel.PARTS}",
+    )
     return parser
 
 
@@ -73,6 +82,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         args = parser.parse_args(argv)
     if args.d_model % NUM_HEADS:
         parser.error(f"argument --d-model: {args.d_model} is not a multiple of {NUM_HEADS}")
+    if args.mpi and args.jobs != parser.get_default("jobs"):
+        parser.error("--jobs cannot be combined with --mpi")
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -109,7 +120,33 @@ def train_all(settings: Settings, keys: range, jobs: int) -> Results:
     return {task: future.result() for task, future in futures.items()}
 
 
-def work(args: argparse.Namespace) -> None:
+def train_all_on_ranks(settings: Settings, keys: range, comm: Any) -> Results:
+    """Return the history of every configuration and key, each trained on all ranks. The values are on rank 0."""
+    start_process()
+    tasks = [(name, key) for key in keys for name in CONFIGURATIONS]
+    bar = tqdm(tasks, unit="run", disable=None if comm.rank == 0 else True)
+    return {task: run(*task, settings, comm) for task in bar}
+
+
+def format_digest(results: Results) -> str:
+    """Return a digest of the parameters' bits after all runs."""
+    whole = sha256("".join(history.digest for history in results.values()).encode())
+    return f"digest of the parameters after all runs: {whole.hexdigest()[:16]}"
+
+
+def work_on_ranks(args: argparse.Namespace) -> None:
+    """Do the same on all ranks of an MPI job. Rank 0 reports."""
+    try:
+        from mpi4py import MPI
+    except ImportError as error:
+        raise SystemExit(f"--mpi needs mpi4py and an MPI ({error}): pip install 'pyreg[mpi]' mpich") from None
+    comm = MPI.COMM_WORLD
+    if data_parallel.PARTS % comm.size:
+        raise SystemExit(f"--mpi needs a number of ranks that divides {data_parallel.PARTS}, got {comm.size}")
+    work(args, comm)
+
+
+def work(args: argparse.Namespace, comm: Any = None) -> None:
     """Train, print the report, write the files."""
     settings = Settings(
         norm_position=args.norm_position,
@@ -125,9 +162,18 @@ def work(args: argparse.Namespace) -> None:
     keys, out = range(args.keys), args.out
     num_runs = len(CONFIGURATIONS) * len(keys)
     start = time.perf_counter()
-    print(f"training {num_runs} runs, {min(args.jobs, num_runs)} at a time", flush=True)
-    results = train_all(settings, keys, args.jobs)
+    if comm is None:
+        print(f"training {num_runs} runs, {min(args.jobs, num_runs)} at a time", flush=True)
+        results = train_all(settings, keys, args.jobs)
+    else:
+        if comm.rank == 0:
+            print(f"training {num_runs} runs, each on all ranks: {comm.size}", flush=True)
+        results = train_all_on_ranks(settings, keys, comm)
+        if comm.rank > 0:
+            return
     report = format_report(results, keys, settings)
+    if comm is not None:
+        report += f"\n\n{format_digest(results)}"
     print(f"\n{report}\n")
     (out / "table.txt").write_text(report + "\n", encoding="utf-8")
     write_csv(out / "runs.csv", results)
@@ -139,7 +185,7 @@ def work(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Do what the command line asks for; return the exit status."""
     args = parse_args(argv)
-    return exit_status(lambda: work(args))
+    return exit_status(lambda: work_on_ranks(args) if args.mpi else work(args))
 
 
 if __name__ == "__main__":

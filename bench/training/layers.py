@@ -72,7 +72,7 @@ def attention_forward(x: Array, w: Params, config: Config, site: DropoutSite) ->
     q, k, v = qkv.reshape(b, t, 3, config.num_heads, d).transpose(2, 0, 3, 1, 4)
     scores = q @ k.swapaxes(-1, -2)  # (B, H, query, key)
     # 1 / sqrt(D) keeps the scores' variance at that of q and k, so that softmax does not saturate.
-    dropped, maximum, rsum = config.functions.softmax_dropout_forward(scores, scale=d**-0.5, **site)
+    dropped, maximum, rsum = config.functions.softmax_dropout_forward(scores, scale=d**-0.5, **site.of(scores))
     heads = dropped @ v  # (B, H, T, D)
     merged = heads.transpose(0, 2, 1, 3).reshape(b, t, c)
     y = linear_forward(merged, w["proj.weight"], w["proj.bias"])
@@ -88,7 +88,7 @@ def attention_backward(dy: Array, s: AttentionSaved, w: Params, config: Config, 
     # For y = a @ b: da = dy @ b^T and db = a^T @ dy, here and twice below.
     ddropped = dheads @ s.v.swapaxes(-1, -2)
     dscores = config.functions.softmax_dropout_backward(
-        ddropped, s.scores, s.maximum, s.rsum, scale=d**-0.5, **s.site, out=ddropped
+        ddropped, s.scores, s.maximum, s.rsum, scale=d**-0.5, **s.site.of(s.scores), out=ddropped
     )
     dqkv = np.empty((b, t, 3, config.num_heads, d), dy.dtype)
     dq, dk, dv = dqkv.transpose(2, 0, 3, 1, 4)  # views: writing to them fills dqkv
@@ -112,7 +112,7 @@ class FeedForwardSaved(NamedTuple):
 def feed_forward_forward(x: Array, w: Params, config: Config, site: DropoutSite) -> tuple[Array, FeedForwardSaved]:
     """Two linear maps with GELU and dropout in between, each token alone: (B, T, C) to itself."""
     hidden = matmul_forward(x, w["fc1.weight"])  # gelu_dropout adds its bias
-    dropped = config.functions.gelu_dropout_forward(hidden, w["fc1.bias"], **site)
+    dropped = config.functions.gelu_dropout_forward(hidden, w["fc1.bias"], **site.of(hidden))
     y = linear_forward(dropped, w["fc2.weight"], w["fc2.bias"])
     return y, FeedForwardSaved(x, hidden, dropped, site)
 
@@ -121,7 +121,7 @@ def feed_forward_backward(dy: Array, s: FeedForwardSaved, w: Params, config: Con
     """Return dx; put the parameters' gradients into `grads`."""
     ddropped, grads["fc2.weight"], grads["fc2.bias"] = linear_backward(dy, s.dropped, w["fc2.weight"])
     dhidden, grads["fc1.bias"] = config.functions.gelu_dropout_backward(
-        ddropped, s.hidden, w["fc1.bias"], **s.site, out=ddropped
+        ddropped, s.hidden, w["fc1.bias"], **s.site.of(s.hidden), out=ddropped
     )
     dx, grads["fc1.weight"] = matmul_backward(dhidden, s.x, w["fc1.weight"])
     return dx
@@ -151,10 +151,12 @@ def join_forward(
     `norm` is the weight and bias of LayerNorm; without it y is z. The branch's memory is used again.
     """
     if norm is None:
-        z = pyreg.dropout(branch, **site, out=branch)
+        z = pyreg.dropout(branch, **site.of(branch), out=branch)
         z += residual
         return z, z, JoinSaved(None, None, None, site)
-    y, z, mean, rstd = config.functions.dropout_add_layer_norm_forward(branch, residual, *norm, **site, out=branch)
+    y, z, mean, rstd = config.functions.dropout_add_layer_norm_forward(
+        branch, residual, *norm, **site.of(branch), out=branch
+    )
     return y, z, JoinSaved(z, mean, rstd, site)
 
 
@@ -166,8 +168,8 @@ def join_backward(
     `dz` is None if only y was used. If there is a norm, dbranch and dresidual are written to the memory of dy and dz.
     """
     if s.z is None:
-        return pyreg.dropout(dy, **s.site), dy, None, None
+        return pyreg.dropout(dy, **s.site.of(dy)), dy, None, None
     *gradients, _ = config.functions.dropout_add_layer_norm_backward(
-        dy, dz, s.z, s.mean, s.rstd, weight, **s.site, out=dy, dresidual_out=dz
+        dy, dz, s.z, s.mean, s.rstd, weight, **s.site.of(s.z), out=dy, dresidual_out=dz
     )
     return tuple(gradients)

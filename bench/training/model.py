@@ -96,7 +96,7 @@ class Transformer:
         """Return the norm's weight and bias."""
         return None if name is None else (self.params[f"{name}.weight"], self.params[f"{name}.bias"])
 
-    def forward(self, x: Array, labels: Labels, key: int | None) -> tuple[float, Saved]:
+    def forward(self, x: Array, labels: Labels, key: int | None, first: int = 0) -> tuple[float, Saved]:
         """Return the mean cross-entropy of `labels` and what backward needs.
 
         Parameters
@@ -107,6 +107,8 @@ class Transformer:
             The key of the step, from which the keys of the dropout masks are made. A block has four masks: on the
             attention's weights, its branch, the activation of the feed-forward sublayer, its branch. None in
             inference, where nothing is dropped.
+        first : int
+            The place of the first image in the batch, if this is a part of one.
         """
         w = self.params
         y = residual = linear_forward(x, w["input.weight"], w["input.bias"]) + w["position_embedding"]
@@ -116,7 +118,7 @@ class Transformer:
         sublayers = []
         for number, (kind, _, inside, norm) in enumerate(self.sublayers):
             forward, _ = SUBLAYERS[kind]
-            inside_site, branch_site = dropout_sites(key, number, self.config.dropout)
+            inside_site, branch_site = dropout_sites(key, number, self.config.dropout, first)
             branch, inner = forward(y, inside, self.config, inside_site)
             y, z, join = join_forward(branch, residual, self.norm(norm), self.config, branch_site)
             residual = z if self.pre_norm else y
@@ -126,10 +128,14 @@ class Transformer:
         loss, log_prob = cross_entropy_forward(logits, labels)
         return loss, Saved(x, first_norm, sublayers, pooled, log_prob, labels)
 
-    def backward(self, s: Saved) -> Params:
-        """Return the gradient of the loss for every parameter, by the same names."""
+    def backward(self, s: Saved, batch_size: int | None = None) -> Params:
+        """Return the gradient of the loss for every parameter, by the same names.
+
+        `batch_size` is that of the whole batch, if this is a part: the gradients of all parts add up to those of the
+        mean over the batch.
+        """
         w, grads = self.params, {}
-        dlogits = cross_entropy_backward(s.log_prob, s.labels)
+        dlogits = cross_entropy_backward(s.log_prob, s.labels, batch_size or len(s.labels))
         dpooled, grads["classifier.weight"], grads["classifier.bias"] = linear_backward(
             dlogits, s.pooled, w["classifier.weight"]
         )

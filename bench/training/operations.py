@@ -7,7 +7,8 @@ takes the gradient of the forward's result first, then what the forward saved fo
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypedDict
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -79,14 +80,22 @@ def norm_backward(dy: Array, s: NormSaved, weight: Array) -> tuple[Array, Array,
     return pyreg.layer_norm_backward(dy, s.x, s.mean, s.rstd, weight, out=dy)
 
 
-class DropoutSite(TypedDict):
-    """One dropout mask, as keywords of pyreg's functions: all that backward must remember of it."""
+class DropoutSite(NamedTuple):
+    """One dropout mask: all that backward must remember of it.
+
+    `first` is the place of the first image in the batch: a part of a batch drops what the whole would drop there.
+    """
 
     p: float
     key: int | None
+    first: int
+
+    def of(self, x: Array) -> dict[str, Any]:
+        """Return the mask on `x` (images, ...) as keywords of pyreg's functions."""
+        return {"p": self.p, "key": self.key, "offset": self.first * math.prod(x.shape[1:])}
 
 
-def dropout_sites(key: int | None, sublayer: int, p: float) -> tuple[DropoutSite, DropoutSite]:
+def dropout_sites(key: int | None, sublayer: int, p: float, first: int = 0) -> tuple[DropoutSite, DropoutSite]:
     """Return the masks of a sublayer: the one inside, and the one on its branch.
 
     Their keys are made from the step's key and the sublayer's number in the model. So one seed is
@@ -94,9 +103,9 @@ def dropout_sites(key: int | None, sublayer: int, p: float) -> tuple[DropoutSite
     inference, the key is None, and nothing is dropped.
     """
     if key is None:
-        return DropoutSite(p=0.0, key=None), DropoutSite(p=0.0, key=None)
+        return DropoutSite(0.0, None, first), DropoutSite(0.0, None, first)
     inside, branch = (pyreg.fold_in(key, sublayer, place) for place in range(2))
-    return DropoutSite(p=p, key=inside), DropoutSite(p=p, key=branch)
+    return DropoutSite(p, inside, first), DropoutSite(p, branch, first)
 
 
 def mean_pool_forward(x: Array) -> Array:
@@ -116,8 +125,8 @@ def cross_entropy_forward(logits: Array, labels: npt.NDArray[np.integer]) -> tup
     return float(-log_prob[np.arange(len(labels)), labels].mean()), log_prob
 
 
-def cross_entropy_backward(log_prob: Array, labels: npt.NDArray[np.integer]) -> Array:
-    """Return dlogits: the probabilities less the one-hot labels, over B for the mean."""
+def cross_entropy_backward(log_prob: Array, labels: npt.NDArray[np.integer], batch_size: int) -> Array:
+    """Return dlogits: the probabilities less the one-hot labels, divided for the mean over a batch of this size."""
     dlogits = np.exp(log_prob)
     dlogits[np.arange(len(labels)), labels] -= 1
-    return dlogits / len(labels)
+    return dlogits / batch_size

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from typing import Any
 
 import numpy as np
 
 import pyreg
 
-from . import unfused
+from . import data_parallel, unfused
 from .layers import Config
 from .model import Labels, Transformer
 from .operations import Array
@@ -51,10 +55,11 @@ WARMUP = 0.1  # of all steps
 
 @dataclass(frozen=True)
 class History:
-    """The course of one run: `epochs` (E,) and `values` (E, measures)."""
+    """The course of one run: `epochs` (E,), `values` (E, measures), and the digest of the last parameters' bits."""
 
     epochs: Array
     values: Array
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -93,12 +98,20 @@ def evaluation_epochs(epochs: int) -> set[int]:
     return {round(epochs * i / (count - 1)) for i in range(count)}
 
 
+def one_step(model: Transformer, optimizer: pyreg.AdamW, x: Array, labels: Labels, key: int, lr: float) -> None:
+    """Take a step on a batch."""
+    _, saved = model.forward(x, labels, key)
+    optimizer.step(model.backward(saved), lr=lr)
+
+
 def fit(
     model: Transformer,
     optimizer: pyreg.AdamW,
     split: Split,
     settings: Settings,
     rng: np.random.Generator,
+    take_step: Callable[..., None] = one_step,
+    evaluates: bool = True,
 ) -> History:
     """Train the model for all epochs. `rng` draws the order of the images and the seed of the dropout masks."""
     seed = pyreg.random_key(rng)
@@ -107,7 +120,7 @@ def fit(
     evaluate_at = evaluation_epochs(settings.epochs)
     epochs, values = [], []
     for epoch in range(settings.epochs + 1):
-        if epoch in evaluate_at:
+        if epoch in evaluate_at and evaluates:
             train = model.evaluate(split.train_x, split.train_labels)
             test = model.evaluate(split.test_x, split.test_labels)
             epochs.append(epoch)
@@ -118,13 +131,14 @@ def fit(
         for start in range(0, size, BATCH_SIZE):
             batch = order[start : start + BATCH_SIZE]
             step = optimizer.step_count + 1
-            _, saved = model.forward(split.train_x[batch], split.train_labels[batch], pyreg.fold_in(seed, step))
-            optimizer.step(model.backward(saved), lr=learning_rate(step, num_steps, settings.lr))
-    return History(np.array(epochs), np.array(values))
+            key, lr = pyreg.fold_in(seed, step), learning_rate(step, num_steps, settings.lr)
+            take_step(model, optimizer, split.train_x[batch], split.train_labels[batch], key, lr)
+    digest = sha256(b"".join(param.tobytes() for param in model.params.values())).hexdigest()
+    return History(np.array(epochs), np.array(values), digest)
 
 
-def run(name: str, key: int, settings: Settings) -> History:
-    """Train one configuration from one key.
+def run(name: str, key: int, settings: Settings, comm: Any = None) -> History:
+    """Train one configuration from one key: alone, or on all ranks of `comm`, of which rank 0 evaluates.
 
     The key decides the split, the initial parameters, the order of the images and the dropout
     masks, each from a generator of its own. So the configurations of one key differ in nothing but
@@ -143,6 +157,11 @@ def run(name: str, key: int, settings: Settings) -> History:
         functions=unfused if settings.unfused else pyreg,
     )
     model = Transformer(config, init_rng)
-    optimizer = pyreg.AdamW(decay_groups(model.params, settings.weight_decay if weight_decay else 0.0))
+    groups = decay_groups(model.params, settings.weight_decay if weight_decay else 0.0)
     split = load_split(settings.train_size, split_rng)
-    return fit(model, optimizer, split, settings, fit_rng)
+    if comm is None:
+        return fit(model, pyreg.AdamW(groups), split, settings, fit_rng)
+    from pyreg.mpi import ShardedAdamW
+
+    optimizer, take_step = ShardedAdamW(comm, groups, op="sum"), partial(data_parallel.step, comm)
+    return fit(model, optimizer, split, settings, fit_rng, take_step, comm.rank == 0)

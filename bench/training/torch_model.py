@@ -74,7 +74,8 @@ def given_masks(config: Config, batch_size: int, key: int) -> list[Tensor]:
     sublayers = range(len(shapes) // 2)
     sites = [site for sublayer in sublayers for site in dropout_sites(key, sublayer, config.dropout)]
     # Dropout of ones: the mask times its scale.
-    masks = (pyreg.dropout(np.ones(shape, config.dtype), **site) for shape, site in zip(shapes, sites, strict=True))
+    ones = (np.ones(shape, config.dtype) for shape in shapes)
+    masks = (pyreg.dropout(x, **site.of(x)) for x, site in zip(ones, sites, strict=True))
     return [torch.from_numpy(mask) for mask in masks]
 
 
