@@ -4,7 +4,8 @@ The tables have a row for each operation, size and thread count. Every answer is
 of pyreg, the copies and the other libraries take turns. NumPy is always measured, PyTorch if it is installed, and JAX
 and numba, if they are, for LayerNorm, dropout and AdamW. --company and --busy measure what users get: calls between
 matrix products, and calls beside other programs. --dtype float16 and bfloat16 measure pyreg and PyTorch. --models
-measures an optimiser's step over all tensors of a model, by adamw_update and pyreg.AdamW, beside PyTorch's.
+measures an optimiser's step over all tensors of a model, by adamw_update and pyreg.AdamW, beside PyTorch's. --mpi
+measures the step of GPT-2 small by pyreg.mpi.ShardedAdamW on 1, 2 and 4 ranks.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from kernels.gain import gain
 from kernels.internals import isa, python_layer, sweep
 from kernels.measure import FULL, QUICK, Effort
 from kernels.models import models
+from kernels.mpi import mpi
 from kernels.operations import OPERATIONS
 from kernels.report import Peers, format_disturbance, format_machine, format_notes
 from kernels.state import from_state, read_state
@@ -73,6 +75,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--isa", action="store_true", help="instead: what each instruction-set level gains")
     add("--gain", action="store_true", help="instead: what --dtype gains over float32, on the most threads")
     add("--models", action="store_true", help="instead: AdamW over whole models, on the most threads")
+    add("--mpi", action="store_true", help="instead: ShardedAdamW on 1, 2 and 4 ranks of an MPI job, which it starts")
     add(
         "--state",
         type=read_state,
@@ -82,14 +85,15 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     args.kinds = [kind for kind in ("company", "busy") if getattr(args, kind)]
     args.inside = args.sweep or args.isa or args.gain
-    args.whole = args.models or args.state is not None
+    args.whole = args.models or args.mpi or args.state is not None
     for option in ("plot", "compile"):
         if getattr(args, option) and (args.kinds or args.inside or args.whole):
             parser.error(
-                f"--{option} cannot be combined with --company, --busy, --sweep, --isa, --gain, --models or --state"
+                f"--{option} cannot be combined with --company, --busy, --sweep, --isa, --gain, --models, --mpi or "
+                "--state"
             )
     if args.whole and (args.kinds or args.inside or args.only or args.dtype != "float32" or args.against):
-        parser.error("--models and --state can be combined with --quick, --threads and --json alone")
+        parser.error("--models, --mpi and --state can be combined with --quick, --threads and --json alone")
     dtypes = {np.dtype(t).name: np.dtype(t) for t in (np.float32, *sixteen_bit_dtypes())}
     if args.dtype not in dtypes:
         parser.error("argument --dtype: bfloat16 is that of the package ml_dtypes, which is not installed")
@@ -141,10 +145,13 @@ def measure_inside(args: argparse.Namespace, effort: Effort, bar: tqdm) -> dict[
 
 
 def measure_whole(args: argparse.Namespace, peers: Peers, effort: Effort, bar: tqdm) -> dict[str, Any]:
-    """Measure and print what --models and --state ask for; return it for JSON."""
+    """Measure and print what --models, --mpi and --state ask for; return it for JSON."""
     results = {}
     if args.models:
         text, results["models"] = models(args.threads[0], args.quick, peers, effort, bar)
+        bar.write(text)
+    if args.mpi:
+        text, results["mpi"] = mpi(args.quick, bar)
         bar.write(text)
     if args.state:
         text, results["state"] = from_state(args.state)

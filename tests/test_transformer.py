@@ -187,10 +187,10 @@ def test_training_lowers_the_loss_and_keeps_float32(norm_position, layer_norm):
 def test_every_dropout_mask_of_a_run_has_a_key_of_its_own(monkeypatch):
     drawn, dropout = Counter(), pyreg.dropout
 
-    def recording(x, p, *, key, out=None):
+    def recording(x, p, *, key, offset, out=None):
         if p > 0:
             drawn[key] += 1
-        return dropout(x, p, key=key, out=out)
+        return dropout(x, p, key=key, offset=offset, out=out)
 
     monkeypatch.setattr(pyreg, "dropout", recording)
     _, model = training_run(functions=unfused)  # where every mask is a call of its own

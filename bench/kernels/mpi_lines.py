@@ -1,0 +1,55 @@
+"""What is measured of ShardedAdamW: the lines of the table, and the arrays of each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pyreg._cases import Shape, sixteen_bit_dtypes
+
+from .case import Array
+
+NUMBERS: dict[str, Any] = {"lr": 1e-4, "weight_decay": 0.1}
+WARM_UP = 2  # steps
+STATES = 8  # bytes for each parameter
+
+
+@dataclass(frozen=True)
+class Line:
+    """Dtypes, and how gradients are added. `out`: of the copies of the parameters that the ranks exchange."""
+
+    grad: Any
+    out: Any = None
+    reduce: str = "ordered"
+
+    def bytes_sent(self, parameters: int, ranks: int) -> tuple[float, float]:
+        """Return how many bytes a rank sends, and receives, in the reduction and in the gathering of a step."""
+        share = parameters * (ranks - 1) / ranks
+        return share * np.dtype(self.grad).itemsize, share * np.dtype(self.out or np.float32).itemsize
+
+    def bytes_held(self, parameters: int, ranks: int) -> float:
+        """Return the bytes of all arrays of a rank; on one rank, nothing is summed."""
+        whole = 4 + np.dtype(self.grad).itemsize + (np.dtype(self.out).itemsize if self.out else 0)
+        return parameters * (whole + (STATES + 4 * (ranks > 1)) / ranks)
+
+
+LINES = {"float32": Line(np.float32), "float32, MPI's reduction": Line(np.float32, reduce="mpi")}
+for bfloat16 in sixteen_bit_dtypes()[1:]:  # if ml_dtypes is installed
+    LINES["master"] = Line(bfloat16, bfloat16)
+
+
+def arrays(shapes: Sequence[Shape], line: Line) -> tuple[list[Array], list[Array] | None, list[Array]]:
+    """Return parameters, copies and gradients, the same on all ranks: so any number of ranks takes the same step."""
+    rng = np.random.default_rng(0)
+    params = [rng.standard_normal(shape, np.float32) * np.float32(0.02) for shape in shapes]
+    grads = [(rng.standard_normal(shape, np.float32) * np.float32(0.01)).astype(line.grad) for shape in shapes]
+    copies = [param.astype(line.out) for param in params] if line.out else None
+    return params, copies, grads
+
+
+def parameters_of(shapes: Sequence[Shape]) -> int:
+    return sum(map(math.prod, shapes))

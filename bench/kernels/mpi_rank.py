@@ -1,0 +1,81 @@
+"""A rank of the jobs that mpi.py starts: steps of ShardedAdamW over a model. Rank 0 prints what all measured.
+
+mpiexec -n RANKS python -m mpi4py bench/kernels/mpi_rank.py MODEL LINE STEPS
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections import Counter
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import pyreg
+from kernels.model_shapes import MODELS
+from kernels.mpi_lines import LINES, NUMBERS, WARM_UP, arrays
+from pyreg.mpi import ShardedAdamW
+
+# The methods in which a step spends its time.
+PHASES = {"reduction": "_reduced", "update": "_take_step", "gather": "_share"}
+
+
+def record_phases(seconds: Counter[str]) -> None:
+    """From now on, add up the time in each phase."""
+
+    def recording(phase: str, method: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return method(*args, **kwargs)
+            finally:
+                seconds[phase] += time.perf_counter() - start
+
+        return call
+
+    for phase, name in PHASES.items():
+        setattr(ShardedAdamW, name, recording(phase, getattr(ShardedAdamW, name)))
+
+
+def resident(kind: str) -> int:
+    """Return the bytes of memory that this process has ("VmRSS"), or had at most ("VmHWM"), as Linux counts them."""
+    return int(re.findall(rf"{kind}:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) * 1024
+
+
+def main(model: str, line: str, steps: int) -> None:
+    comm, before = MPI.COMM_WORLD, resident("VmRSS")
+    params, copies, grads = arrays(MODELS[model], LINES[line])
+    optimizer = ShardedAdamW(comm, params, **NUMBERS, param_out=copies, reduce=LINES[line].reduce)
+    seconds: Counter[str] = Counter()
+    record_phases(seconds)
+    samples = []
+    for number in range(steps + WARM_UP):
+        if number == WARM_UP:
+            sha = sha256()
+            for array in copies or params:
+                sha.update(array.view(np.uint8))
+            seconds.clear()
+        comm.Barrier()
+        start = time.perf_counter()
+        optimizer.step(grads)
+        comm.Barrier()
+        samples.append(time.perf_counter() - start)
+    phases = {phase: seconds[phase] / steps for phase in PHASES}
+    own = {"phases": phases, "memory": resident("VmHWM") - before, "digest": sha.hexdigest()}
+    ranks = comm.gather(own)
+    if comm.rank == 0:
+        version = " ".join(MPI.Get_library_version().splitlines()[0].strip("\0").split())
+        measured = {"steps": samples[WARM_UP:], "ranks": ranks, "threads": pyreg.get_num_threads(), "mpi": version}
+        print(json.dumps(measured))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -1,0 +1,302 @@
+"""pyreg.mpi on 1, 2 and 4 ranks of this machine. What each rank does is in mpi_ranks.py.
+
+Every job has a time limit: one that hangs fails.
+"""
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import run
+import train
+from bits import assert_same_bits
+
+import pyreg
+
+pytest.importorskip("mpi4py")
+pytest.importorskip("ml_dtypes")
+
+from kernels import mpi
+
+RANKS = Path(__file__).with_name("mpi_ranks.py")
+LIMIT = 120  # seconds; a job takes one or two
+BENCH = Path(__file__).parents[1] / "bench"
+AS_ROOT = ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "PRTE_ALLOW_RUN_AS_ROOT")
+
+on_each_number_of_ranks = pytest.mark.parametrize("ranks", [1, 2, 4])
+on_several_ranks = pytest.mark.parametrize("ranks", [2, 4])
+each_kind = pytest.mark.parametrize("kind", ["AdamW", "Adam", "SGD"])
+
+
+@pytest.fixture(autouse=True)
+def open_mpi_runs_as_root_in_a_container(monkeypatch):
+    for name in (*AS_ROOT, "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
+def on_ranks(ranks, function, *arguments):
+    """Run a function of mpi_ranks.py on this many ranks. All of them return normally."""
+    made = mpi.start(ranks, str(RANKS), function, *map(str, arguments), limit=LIMIT)
+    assert made.returncode == 0, made.stdout + made.stderr
+
+
+# --- steps
+
+
+@each_kind
+@on_each_number_of_ranks
+def test_steps_have_the_bits_of_one_process(ranks, kind):
+    on_ranks(ranks, "steps_have_the_bits_of_one_process", kind)
+
+
+def test_a_number_of_ranks_that_is_no_power_of_two():
+    on_ranks(3, "steps_have_the_bits_of_one_process", "AdamW")
+
+
+@pytest.mark.parametrize("kind", ["AdamW", "SGD"])
+@on_each_number_of_ranks
+def test_low_precision_is_summed_in_float32_and_rounded_by_the_same_random_numbers(ranks, kind):
+    on_ranks(ranks, "low_precision_is_summed_in_float32", kind)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        "gradients_of_mixed_dtypes_are_summed",
+        "copies_alone_are_exchanged_until_parameters_are_gathered",
+        "mpis_own_reduction_is_right",
+        "accumulated_gradients_are_added_in_order",
+        "a_gradient_that_is_not_finite_on_one_rank_is_skipped_on_all",
+        "the_sign_of_a_zero_is_that_of_the_sum",
+        "parameters_are_added_later",
+        "states_are_divided",
+        "ranks_share_the_cpus",
+        "what_is_not_supported_says_so",
+        "states_that_do_not_fit_are_refused",
+        "a_message_of_the_caller_stays_the_callers",
+        "ranks_of_a_part_of_the_job",
+    ],
+)
+@on_each_number_of_ranks
+def test_on_ranks(ranks, function):
+    on_ranks(ranks, function)
+
+
+def test_omp_num_threads_takes_precedence(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    on_ranks(2, "omp_num_threads_takes_precedence")
+
+
+# --- checkpoints
+
+
+@each_kind
+@pytest.mark.parametrize("loaded", ["shards", "whole", "whole on rank 0"])
+def test_a_state_is_restored_at_another_number_of_ranks_to_the_same_bits(kind, loaded, tmp_path):
+    on_ranks(2, "saved_and_resumed", kind, tmp_path, "none", 2, 2)
+    on_ranks(4, "saved_and_resumed", kind, tmp_path, loaded, 1, 3)
+    on_ranks(1, "saved_and_resumed", kind, tmp_path, loaded, 1, 4)
+    on_ranks(2, "saved_and_resumed", kind, tmp_path, loaded, 2, 6)
+
+
+@on_each_number_of_ranks
+def test_shards_that_are_missing_or_damaged_are_refused(ranks, tmp_path):
+    on_ranks(ranks, "shards_that_are_missing_or_damaged_are_refused", tmp_path / "shards")
+
+
+# --- errors
+
+
+@on_several_ranks
+def test_ranks_that_disagree_are_told_on_all(ranks):
+    on_ranks(ranks, "ranks_that_disagree_are_told")
+
+
+@on_several_ranks
+def test_an_exception_in_one_rank_ends_the_job_with_its_traceback(ranks):
+    made = mpi.start(ranks, str(RANKS), "one_rank_raises", limit=LIMIT)
+    assert made.returncode != 0
+    assert "KeyError: 'of this rank alone'" in made.stderr
+    assert "in one_rank_raises" in made.stderr
+
+
+@on_several_ranks
+def test_a_rank_that_is_killed_ends_the_job(ranks):
+    assert mpi.start(ranks, str(RANKS), "one_rank_is_killed", limit=LIMIT).returncode != 0
+
+
+def test_without_mpi4py_the_import_says_what_to_install(tmp_path):
+    (tmp_path / "mpi4py.py").write_text("raise ImportError('no mpi4py here')")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import pyreg; import pyreg.mpi"
+    made = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
+    assert made.returncode == 1
+    last = made.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: pyreg.mpi needs mpi4py and an MPI (no mpi4py here)")
+    assert "pip install 'pyreg[mpi]'" in last
+
+
+def test_pyreg_does_not_import_it():
+    code = "import pyreg, sys; sys.exit('mpi4py' in sys.modules or 'pyreg.mpi' in sys.modules)"
+    assert subprocess.run([sys.executable, "-P", "-c", code]).returncode == 0
+
+
+# --- signatures and documentation
+
+
+@each_kind
+def test_the_arguments_are_those_of_the_class_and_the_communicator(kind):
+    from pyreg import mpi as own
+
+    ours = inspect.signature(getattr(own, f"Sharded{kind}")).parameters
+    theirs = inspect.signature(getattr(pyreg, kind)).parameters
+    assert list(ours) == ["comm", *theirs, "op", "reduce"]
+    for name, parameter in theirs.items():
+        assert ours[name] == parameter
+
+
+def test_the_examples_run():
+    on_ranks(1, "the_examples_run")
+
+
+# --- where arrays are cut
+
+
+SIZES = [0, 1, 16383, 16384, 16385, 100_000, 3, 3, 70_000]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 7, 100])
+@pytest.mark.parametrize("are_cut", [True, False])
+def test_shards_are_cut_at_blocks_of_each_array_and_are_even(ranks, are_cut):
+    from pyreg.mpi._shards import BLOCK, Shards
+
+    shards = Shards(SIZES, [are_cut] * len(SIZES), ranks)
+    total, largest = sum(SIZES), max(SIZES)
+    assert (shards.starts[0], shards.starts[-1]) == (0, total)
+    for place, size in enumerate(SIZES):
+        parts = [shards.part(rank, place) for rank in range(ranks)]
+        filled = {rank: part for rank, part in enumerate(parts) if part.end > part.begin}
+        assert shards.parts(place) == filled
+        assert sum(part.end - part.begin for part in parts) == size
+        ends = [part.end for part in filled.values()]
+        assert [part.begin for part in filled.values()] == [0, *ends[:-1]][: len(ends)]
+        assert all(end == size or (are_cut and end % BLOCK == 0) for end in ends)
+    for start, stop in pairwise(shards.starts):
+        assert stop - start <= total / ranks + (BLOCK if are_cut else largest)
+
+
+def test_messages_hold_every_part_once_and_are_not_too_long():
+    from pyreg.mpi._shards import LEAST, Part, in_buffer_order, messages
+
+    sizes = [5, 40_000, 7, 100, 3, LEAST, LEAST - 1, LEAST - 1, 60_001, 9]
+    parts = in_buffer_order([Part(place, 10, 10 + size) for place, size in enumerate([0, *sizes])])
+    kinds = [("a",)] * len(parts) + [("a",)]
+    kinds[3], kinds[5] = None, ("b",)
+    most = 2 * LEAST
+    made = messages(parts, kinds, most)
+    seen, at = {}, 0
+    for message in made:
+        assert message.begin >= at  # in the order of the buffer, where parts without a kind leave gaps
+        assert message.end - message.begin == sum(part.end - part.begin for part in message.parts) <= most
+        assert len(message.parts) == 1 or all(part.end - part.begin < LEAST for part in message.parts)
+        assert {kinds[part.place] for part in message.parts} == {message.kind}
+        at = message.end
+        for part in message.parts:
+            seen.setdefault(part.place, []).append(part)
+    assert 3 not in seen
+    for part in parts:
+        if kinds[part.place] is not None:
+            pieces = seen[part.place]
+            assert (pieces[0].begin, pieces[-1].end) == (part.begin, part.end)
+            assert all(a.end == b.begin for a, b in pairwise(pieces))
+    assert max(len(message.parts) for message in made) > 1
+
+
+@pytest.mark.parametrize("order", ["C", "F", (1, 2, 0), (2, 0, 1)])
+def test_one_axis_has_the_order_of_memory_and_back(order):
+    from pyreg.mpi._shards import flat, shaped
+
+    array = np.arange(2 * 3 * 4.0).reshape(2, 3, 4)
+    array = np.asarray(array, order=order) if isinstance(order, str) else array.transpose(order)
+    line = flat(array)
+    assert np.shares_memory(line, array)
+    assert line.strides == (8,)
+    assert line[0] == array[0, 0, 0]  # where the memory begins
+    back = shaped(line, array)
+    assert np.shares_memory(back, array)
+    assert_same_bits(back, array)
+    assert back.strides == array.strides
+
+
+# --- the commands of bench/
+
+
+def test_training_has_the_same_bits_on_1_2_and_4_ranks(tmp_path):
+    pytest.importorskip("sklearn")
+    made = {}
+    for ranks in (1, 2, 4):
+        arguments = ["--mpi", "--quick", "--keys", "2", "--epochs", "2", "--out", str(tmp_path / str(ranks))]
+        job = mpi.start(ranks, str(BENCH / "train.py"), *arguments, limit=LIMIT)
+        assert job.returncode == 0, job.stdout + job.stderr
+        made[ranks] = [(tmp_path / str(ranks) / name).read_text() for name in ("table.txt", "runs.csv")]
+        assert f"training 10 runs, each on all ranks: {ranks}\n" in job.stdout
+    assert made[1] == made[2] == made[4]
+    assert "digest of the parameters after all runs" in made[1][0]
+
+
+def test_training_on_a_number_of_ranks_that_does_not_divide_a_batch_is_refused(tmp_path):
+    job = mpi.start(3, str(BENCH / "train.py"), "--mpi", "--quick", "--out", str(tmp_path), limit=LIMIT)
+    assert job.returncode != 0
+    assert "divides 4, got 3" in job.stderr
+
+
+def test_jobs_and_ranks_are_not_combined(capsys):
+    with pytest.raises(SystemExit):
+        train.parse_args(["--mpi", "--jobs", "7"])
+    assert "--jobs cannot be combined with --mpi" in capsys.readouterr().err
+
+
+def test_a_quick_run_measures_every_line_on_every_number_of_ranks(tmp_path):
+    path = tmp_path / "run.json"
+    command = [sys.executable, str(BENCH / "run.py"), "--mpi", "--quick", "--json", str(path)]
+    made = subprocess.run(command, capture_output=True, text=True, timeout=4 * LIMIT, env=os.environ)
+    assert made.returncode == 0, made.stdout + made.stderr
+    rows = json.loads(path.read_text())["mpi"]
+    assert [(row["line"], row["ranks"]) for row in rows] == [(line, n) for line in mpi.LINES for n in mpi.RANKS]
+    for row in rows:
+        assert row["step"]["median"] > 0
+        assert row["phases"]["update"] > 0
+        assert (row["phases"]["reduction"] > 0) == (row["ranks"] > 1) == (row["bytes_sent"] > 0)
+        assert row["memory"] > 0
+
+
+def test_a_wrong_answer_is_refused():
+    measured = {"ranks": [{"digest": "a"}, {"digest": "b"}]}
+    with pytest.raises(mpi.WrongAnswer, match="float32 on 2 ranks: params differ"):
+        mpi.check(measured, "a", "float32", 2)
+
+
+def test_bytes_are_those_of_the_arrays():
+    parameters = 1000
+    line = mpi.LINES["float32"]
+    assert line.bytes_sent(parameters, 1) == (0, 0)
+    assert line.bytes_sent(parameters, 4) == (3000, 3000)
+    assert line.bytes_held(parameters, 1) == 16 * parameters  # parameter, gradient, two moments
+    assert line.bytes_held(parameters, 4) == (8 + 12 / 4) * parameters  # and a sum of gradients
+    if "master" in mpi.LINES:
+        assert mpi.LINES["master"].bytes_sent(parameters, 4) == (1500, 1500)
+        assert mpi.LINES["master"].bytes_held(parameters, 4) == (4 + 2 + 2 + 12 / 4) * parameters
+
+
+def test_the_models_of_one_process_and_of_ranks_are_drawn_alike():
+    (params, copies, grads), again = (mpi.arrays([(3, 4), (5,)], mpi.LINES["float32"]) for _ in range(2))
+    assert copies is None
+    for one, other in zip((*params, *grads), (*again[0], *again[2]), strict=True):
+        assert_same_bits(one, other)
+    assert run.parse_args(["--mpi"]).whole
