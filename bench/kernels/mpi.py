@@ -83,7 +83,14 @@ def digest_of_one_process(model: str, line: str) -> str:
 
 
 def check(measured: dict[str, Any], digest: str, line: str, ranks: int) -> None:
-    """Raise WrongAnswer if some rank's parameters are not those of one process."""
+    """Raise WrongAnswer if some rank's parameters are not those of one process.
+
+    They have the same bits, but for PyTorch's: those are within a hundredth of a step.
+    """
+    if "error" in measured["ranks"][0]:
+        if not max(rank["error"] for rank in measured["ranks"]) <= 1e-2:
+            raise WrongAnswer(f"{line} on {ranks} ranks: params differ from pyreg.AdamW's")
+        return
     if any(rank["digest"] != digest for rank in measured["ranks"]):
         raise WrongAnswer(f"{line} on {ranks} ranks: params differ from pyreg.AdamW's")
 
@@ -129,6 +136,8 @@ sent: by a rank in a step; as much is received.
 memory: the largest resident set of a rank, as Linux counts it, less that of Python and NumPy. arrays: of these, the
   parameters, their copies, the gradients, and this rank's part of the states and of the sum of gradients.
 master: parameters and states in float32, gradients and copies in bfloat16. The ranks exchange the copies.
+PyTorch: gradients are averaged in buckets by Gloo, as DistributedDataParallel does, which sends them twice; then
+  ZeroRedundancyOptimizer with fused AdamW, whose ranks have whole parameters each. "arrays" leaves out the buckets.
 """
 
 

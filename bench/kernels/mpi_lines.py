@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ class Line:
     grad: Any
     out: Any = None
     reduce: str = "ordered"
+    engine: str = "pyreg"
 
     def bytes_sent(self, parameters: int, ranks: int) -> tuple[float, float]:
         """Return how many bytes a rank sends, and receives, in the reduction and in the gathering of a step."""
@@ -37,9 +39,12 @@ class Line:
         return parameters * (whole + (STATES + 4 * (ranks > 1)) / ranks)
 
 
-LINES = {"float32": Line(np.float32), "float32, MPI's reduction": Line(np.float32, reduce="mpi")}
+FLOAT32 = Line(np.float32)
+LINES = {"float32": FLOAT32, "float32, MPI's reduction": Line(np.float32, reduce="mpi")}
 for bfloat16 in sixteen_bit_dtypes()[1:]:  # if ml_dtypes is installed
     LINES["master"] = Line(bfloat16, bfloat16)
+if find_spec("torch"):
+    LINES["float32, PyTorch"] = Line(np.float32, engine="torch")
 
 
 def arrays(shapes: Sequence[Shape], line: Line) -> tuple[list[Array], list[Array] | None, list[Array]]:
