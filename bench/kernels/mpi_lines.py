@@ -48,10 +48,14 @@ if find_spec("torch"):
 
 
 def arrays(shapes: Sequence[Shape], line: Line) -> tuple[list[Array], list[Array] | None, list[Array]]:
-    """Return parameters, copies and gradients, the same on all ranks: so any number of ranks takes the same step."""
+    """Return parameters, copies and gradients, the same on all ranks.
+
+    Gradients have 8 bits (bfloat16's), so that sums of them are exact, and any number of ranks takes the same step.
+    """
     rng = np.random.default_rng(0)
     params = [rng.standard_normal(shape, np.float32) * np.float32(0.02) for shape in shapes]
-    grads = [(rng.standard_normal(shape, np.float32) * np.float32(0.01)).astype(line.grad) for shape in shapes]
+    drawn = (rng.standard_normal(shape, np.float32) * np.float32(0.01) for shape in shapes)
+    grads = [(grad.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32).astype(line.grad) for grad in drawn]
     copies = [param.astype(line.out) for param in params] if line.out else None
     return params, copies, grads
 
