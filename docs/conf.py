@@ -30,6 +30,7 @@ default_role = "autolink"  # autosummary's: `name` is a link where it names some
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 
+autodoc_mock_imports = ["mpi4py"]  # pyreg.mpi is documented without an MPI
 autodoc_typehints = "none"  # the docstrings say it for readers
 numpydoc_show_class_members = False
 # A fault of a public docstring is a warning. Left out: ES01, EX01 and SA01, which want every section in every

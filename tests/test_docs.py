@@ -103,8 +103,9 @@ def test_the_snippets_of_a_page_print_what_they_say(page):
     kinds = {kind for kind in fences[::2] if not kind.startswith("{")}
     assert set(fences[1::2]) <= {""}
     # What bench/ printed; an example that a test of its own runs.
-    others = {"speed": "", "measurements": "", "training": "", "api": "python", "low_precision": "python"}
-    assert kinds <= {"pycon", "sh", others.get(page.stem, "sh")}
+    others = {"speed": {""}, "measurements": {""}, "training": {""}, "api": {"python"}, "low_precision": {"python"}}
+    others["mpi"] = {"", "python"}
+    assert kinds <= {"pycon", "sh", *others.get(page.stem, ())}
     blocks = re.findall(r"^ *```pycon\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
     snippets = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, page.name, str(page), 0)
     assert doctest.DocTestRunner().run(snippets).failed == 0

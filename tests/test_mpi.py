@@ -6,6 +6,7 @@ Every job has a time limit: one that hangs fails.
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -27,6 +28,7 @@ from kernels import mpi
 RANKS = Path(__file__).with_name("mpi_ranks.py")
 LIMIT = 120  # seconds; a job takes one or two
 BENCH = Path(__file__).parents[1] / "bench"
+PAGE = Path(__file__).parents[1] / "docs" / "mpi.md"
 AS_ROOT = ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "PRTE_ALLOW_RUN_AS_ROOT")
 
 on_each_number_of_ranks = pytest.mark.parametrize("ranks", [1, 2, 4])
@@ -163,6 +165,18 @@ def test_the_arguments_are_those_of_the_class_and_the_communicator(kind):
 
 def test_the_examples_run():
     on_ranks(1, "the_examples_run")
+
+
+@on_each_number_of_ranks
+def test_the_snippets_of_the_page_run(ranks, tmp_path, monkeypatch):
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert len(blocks) == 4
+    (tmp_path / "example.py").write_text("\n".join(blocks))
+    monkeypatch.chdir(tmp_path)
+    made = mpi.start(ranks, "example.py", limit=LIMIT)
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert f"\n```\n{made.stdout}```\n" in PAGE.read_text()
+    assert len(list((tmp_path / "step-200").iterdir())) == ranks
 
 
 # --- where arrays are cut

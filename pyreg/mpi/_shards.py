@@ -15,9 +15,9 @@ from pyreg._results import FloatArray
 
 BLOCK = 16 * 1024  # elements; as in csrc/block_squares.h
 # Elements in a message: a part of a larger array is sent from where it is, smaller ones are packed side by side.
-# Around 1 MiB, messages between processes of one machine are fastest. With many ranks they are smaller, because a
-# rank receives one from each at a time.
-MOST, LEAST, IN_FLIGHT = 256 * 1024, BLOCK, 64 * 256 * 1024
+# Around 1 MiB, messages between processes of one machine are fastest. With more than 256 ranks they are smaller,
+# because a rank receives one from each at a time.
+MOST, LEAST, IN_FLIGHT = 2**18, BLOCK, 2**26
 
 
 class Part(NamedTuple):
