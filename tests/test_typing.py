@@ -81,6 +81,31 @@ wrong: int = pyreg.l2_penalty(x, 0.1)  # type: ignore[assignment]
 """
 
 
+USER_OF_MPI = """
+import numpy as np
+from mpi4py import MPI
+from pyreg.mpi import ShardedAdam, ShardedAdamW, ShardedSGD
+
+param = np.ones(3)
+optimizer = ShardedAdamW(MPI.COMM_WORLD, {"w": param}, lr=1e-3, op="sum", reduce="ordered", param_out={"w": np.ones(3)})
+norm: float | None = optimizer.step({"w": param.copy()}, max_norm=1.0)
+optimizer.accumulate({"w": None})
+optimizer.step()
+optimizer.gather_params()
+state = optimizer.state_dict()
+if state is not None:
+    state["w.exp_avg"].sum()
+optimizer.load_state_dict(state)
+ShardedSGD(MPI.COMM_SELF, [param], momentum=0.9).save_shards("folder")
+ShardedAdam(MPI.COMM_SELF, [{"params": [param], "lr": 0.1}]).load_shards("folder")
+
+ShardedAdamW([param])  # type: ignore[call-arg, arg-type]
+ShardedAdamW(MPI.COMM_WORLD, [param], op="max")  # type: ignore[arg-type]
+ShardedSGD(MPI.COMM_WORLD, [param], betas=(0.9, 0.999))  # type: ignore[call-arg]
+state["w.exp_avg"]  # type: ignore[index]
+"""
+
+
 def calls_of_every_function():
     """A call of each function with all its arguments, and its results by name."""
     for case in CASES.values():
@@ -104,6 +129,7 @@ def passes_mypy_strict(*arguments, cwd):
 
 
 def test_the_package_passes_mypy_strict(tmp_path):
+    pytest.importorskip("mpi4py")
     passes_mypy_strict("-p", "pyreg", cwd=tmp_path)
 
 
@@ -112,6 +138,12 @@ def test_a_users_code_passes_mypy_strict(tmp_path):
     called = set(re.findall(r"pyreg\.(\w+)\(", code))
     assert called == set(pyreg.__all__) - {"reference"}
     (tmp_path / "user.py").write_text(code)
+    passes_mypy_strict("user.py", cwd=tmp_path)
+
+
+def test_the_code_of_a_user_of_mpi_passes_mypy_strict(tmp_path):
+    pytest.importorskip("mpi4py")
+    (tmp_path / "user.py").write_text(USER_OF_MPI)
     passes_mypy_strict("user.py", cwd=tmp_path)
 
 
