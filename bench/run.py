@@ -92,6 +92,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
                 f"--{option} cannot be combined with --company, --busy, --sweep, --isa, --gain, --models, --mpi or "
                 "--state"
             )
+    if args.mpi and args.threads != default_threads:
+        parser.error("--mpi measures on threads of its own: the CPUs divided among the ranks")
     if args.whole and (args.kinds or args.inside or args.only or args.dtype != "float32" or args.against):
         parser.error("--models, --mpi and --state can be combined with --quick, --threads and --json alone")
     dtypes = {np.dtype(t).name: np.dtype(t) for t in (np.float32, *sixteen_bit_dtypes())}

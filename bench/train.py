@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from console import exit_status, interrupt_ignored, number
+from console import WrongAnswer, exit_status, interrupt_ignored, number
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 from training import data_parallel
@@ -61,8 +61,9 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--jobs",
         type=number(int, 1),
-        default=pyreg.get_num_threads(),
-        help="runs at a time, each on one thread; the results do not depend on it",
+        default=argparse.SUPPRESS,
+        help="runs at a time, each on one thread; the results do not depend on it; default: one for each thread that "
+        "pyreg uses",
     )
     add(
         "--mpi",
@@ -82,8 +83,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         args = parser.parse_args(argv)
     if args.d_model % NUM_HEADS:
         parser.error(f"argument --d-model: {args.d_model} is not a multiple of {NUM_HEADS}")
-    if args.mpi and args.jobs != parser.get_default("jobs"):
+    if args.mpi and "jobs" in args:
         parser.error("--jobs cannot be combined with --mpi")
+    args.jobs = getattr(args, "jobs", pyreg.get_num_threads())
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -135,10 +137,10 @@ def format_digest(results: Results) -> str:
 
 
 def work_on_ranks(args: argparse.Namespace) -> None:
-    """Do the same on all ranks of an MPI job. Rank 0 reports."""
+    """Train on all ranks of an MPI job. Rank 0 reports."""
     try:
         from mpi4py import MPI
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:
         raise SystemExit(f"--mpi needs mpi4py and an MPI ({error}): pip install 'pyreg[mpi]' mpich") from None
     comm = MPI.COMM_WORLD
     if data_parallel.PARTS % comm.size:
@@ -169,6 +171,8 @@ def work(args: argparse.Namespace, comm: Any = None) -> None:
         if comm.rank == 0:
             print(f"training {num_runs} runs, each on all ranks: {comm.size}", flush=True)
         results = train_all_on_ranks(settings, keys, comm)
+        if len(set(comm.allgather(format_digest(results)))) > 1:
+            raise WrongAnswer("the ranks ended with different parameters")
         if comm.rank > 0:
             return
     report = format_report(results, keys, settings)

@@ -41,7 +41,7 @@ class StepOptions(NamedTuple):
     """What a step takes beside the gradients."""
 
     of_groups: list[Options]
-    steps: int  # how many were taken
+    step_count: int  # of the steps before
     grad_scale: float
     max_norm: float | None
     skip_nonfinite: bool
@@ -108,6 +108,7 @@ class Optimizer(OptimizerParams):
     _functions: ClassVar[ModuleType] = _functions  # those of pyreg.reference in its twins
     _has_core: ClassVar[bool] = True  # its twins have none
     _name: ClassVar[str]  # in a state
+    _meaning_of_none: ClassVar[str] = "leaves a parameter out of this step"  # in place of a gradient
     _update_name: ClassVar[str]
 
     def step(
@@ -157,8 +158,8 @@ class Optimizer(OptimizerParams):
         """The arguments of `step` beside the gradients, checked."""
         options, count = self._options_of_groups(lr), self._count()
         scale, skip = _check.number("grad_scale", grad_scale), _check.flag("skip_nonfinite", skip_nonfinite)
-        clips = max_norm is not None and not (isinstance(max_norm, float) and max_norm == math.inf)
-        max_norm = _check.number("max_norm", max_norm) if clips else max_norm
+        if max_norm is not None and not (isinstance(max_norm, float) and max_norm == math.inf):
+            max_norm = _check.number("max_norm", max_norm)
         return StepOptions(options, count, scale, max_norm, skip)
 
     def _read(self, grads: Gradients) -> tuple[Sequence[int], Sequence[Any], list[Any] | None]:
@@ -196,7 +197,7 @@ class Optimizer(OptimizerParams):
             self._steps += 1
         else:
             self._steps[places] += 1
-        self.step_count = given.steps + 1
+        self.step_count = given.step_count + 1
         return norm
 
     def _norm(self, grads: Sequence[Any]) -> float:
@@ -211,7 +212,8 @@ class Optimizer(OptimizerParams):
             with suppress(KeyError):
                 in_order: Sequence[Any] = self._by_name(grads)
                 return in_order
-        return _arguments.in_order("grads", grads, self._names, self._first)  # finds out what is wrong
+        hint = f"; None {self._meaning_of_none}"
+        return _arguments.in_order("grads", grads, self._names, self._first, hint)  # finds out what is wrong
 
     def _sets(self, places: Iterable[int]) -> list[Chosen]:
         """These parameters in sets that a call can update. With random numbers, their elements are side by side."""
@@ -255,7 +257,7 @@ class Optimizer(OptimizerParams):
             kept = self._prepared = Prepared(places, self._sets(places))
         common: Options = {"grad_scale": scale}
         if self._rounding:
-            common |= {"rounding": self._rounding, "key": self._functions.fold_in(self.key, given.steps + 1)}
+            common |= {"rounding": self._rounding, "key": self._functions.fold_in(self.key, given.step_count + 1)}
         self._make_missing(kept.sets, options)
         calls = [self._call(chosen, options[chosen.group] | common) for chosen in kept.sets]
         if self._has_core and rows is None and scale <= self._largest:

@@ -26,10 +26,12 @@ FLAGS = ("amsgrad", "maximize", "bias_correction", "nesterov")
 # --- arrays
 
 
-def in_order(what: str, values: Any, names: Sequence[Name], start: int | None = None) -> list[Any]:
+def in_order(
+    what: str, values: Any, names: Sequence[Name], start: int | None = None, if_missing: str = ""
+) -> list[Any]:
     """A value for each parameter, in the order of the names.
 
-    values: a dict by name; or a list, if the names are the integers from `start` on.
+    values: a dict by name; or a list, if the names are the integers from `start` on. if_missing: a hint.
     """
     if isinstance(values, Mapping):
         by_name: Any = values if type(values) is dict else dict(values)
@@ -50,7 +52,7 @@ def in_order(what: str, values: Any, names: Sequence[Name], start: int | None = 
     missing = [name for name in names if name not in by_name]
     unknown = [name for name in by_name if name not in set(names)]
     got = f"nothing for {missing[0]!r}" if missing else f"{unknown[0]!r} too"
-    hint = "; None leaves a parameter out of this step" if missing and what == "grads" else ""
+    hint = if_missing if missing else ""
     raise ValueError(f"{what} must have an entry for each name of params, and no other, got {got}{hint}")
 
 

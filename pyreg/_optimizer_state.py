@@ -83,7 +83,8 @@ class State(NamedTuple):
     key: int | None
     options: list[dict[str, Any]]
     steps: list[int]
-    arrays: list[dict[str, AnyArray]]
+    arrays: list[dict[str, AnyArray]]  # the states of each parameter, and its average if that changes
+    later: list[dict[str, AnyArray]]  # where those states go that are made when they are first needed
 
 
 def read(optimizer: Optimizer, state: Mapping[str, AnyArray]) -> State:
@@ -107,7 +108,7 @@ def read(optimizer: Optimizer, state: Mapping[str, AnyArray]) -> State:
                 wanted[role] = optimizer._made_later(place)
         arrays.append({role: entries.like(f"{own}.{role}", array) for role, array in wanted.items()})
     entries.require_all_read()
-    return State(step_count, optimizer.key if key is None else int(key), options, steps, arrays)
+    return checked(optimizer, step_count, optimizer.key if key is None else int(key), options, steps, arrays)
 
 
 def require_rounding(optimizer: Optimizer, stochastic: list[str]) -> None:
@@ -143,22 +144,30 @@ def options_of_group(optimizer: Optimizer, entries: Entries, number: int) -> dic
     return optimizer._checked_options(made, number)
 
 
-def take_over(optimizer: Optimizer, state: State) -> None:
-    """Take over what was read. `arrays` has the states of each parameter, and its average if that changes."""
+def checked(
+    optimizer: Optimizer,
+    step_count: int,
+    key: int | None,
+    options: list[dict[str, Any]],
+    steps: list[int],
+    arrays: list[dict[str, AnyArray]],
+) -> State:
+    """The state, which can be taken over."""
     later = []
-    for place, (name, made) in enumerate(zip(optimizer._names, state.arrays, strict=True)):
+    for place, (name, made) in enumerate(zip(optimizer._names, arrays, strict=True)):
         new = {role: optimizer._made_later(place) for role in made if role in optimizer._later}
         later.append({role: optimizer.state[name].get(role, array) for role, array in new.items()})
         for role, array in (optimizer._kept_arrays(name) | new).items():
             if role in made and not array.flags.writeable:
                 raise ValueError(f"state of params[{name!r}]: {role} is read-only here, and cannot be overwritten")
     # They might be views of this optimiser's own.
-    arrays = [
-        {role: array if array.base is None else array.copy() for role, array in of_one.items()}
-        for of_one in state.arrays
-    ]
-    # From here on nothing can fail.
-    for name, made, of_one in zip(optimizer._names, arrays, later, strict=True):
+    arrays = [{role: array if array.base is None else array.copy() for role, array in a.items()} for a in arrays]
+    return State(step_count, key, options, steps, arrays, later)
+
+
+def take_over(optimizer: Optimizer, state: State) -> None:
+    """Take over what was read. Nothing here can fail."""
+    for name, made, of_one in zip(optimizer._names, state.arrays, state.later, strict=True):
         for role in optimizer._later:
             optimizer.state[name].pop(role, None)
         optimizer.state[name].update(of_one)

@@ -11,7 +11,7 @@ import numpy as np
 from pyreg import _check
 from pyreg import _optimizer_arguments as _arguments
 from pyreg._dtypes import FLOATS, name_of
-from pyreg._optimizer_state import State, take_over
+from pyreg._optimizer_state import checked, take_over
 from pyreg._results import FloatArray
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def load_torch_state_dict(optimizer: Optimizer, state: Any) -> None:
         steps.append(counted)
         arrays.append(made)
     count = max(steps, default=0) if counts_steps(optimizer) else optimizer.step_count
-    take_over(optimizer, State(count, optimizer.key, options, steps, arrays))
+    take_over(optimizer, checked(optimizer, count, optimizer.key, options, steps, arrays))
 
 
 def what_came(state: Any) -> str:

@@ -1,11 +1,9 @@
-"""pyreg.mpi on 1, 2 and 4 ranks of this machine. What each rank does is in mpi_ranks.py.
+"""pyreg.mpi on 1, 2 and 4 ranks of this machine. What each rank does is in mpi_steps.py and the like.
 
 Every job has a time limit: one that hangs fails.
 """
 
 import inspect
-import json
-import os
 import re
 import subprocess
 import sys
@@ -14,8 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import run
-import train
 from bits import assert_same_bits
 
 import pyreg
@@ -25,7 +21,6 @@ pytest.importorskip("ml_dtypes")
 
 from kernels import mpi
 
-RANKS = Path(__file__).with_name("mpi_ranks.py")
 LIMIT = 120  # seconds; a job takes one or two
 BENCH = Path(__file__).parents[1] / "bench"
 PAGE = Path(__file__).parents[1] / "docs" / "mpi.md"
@@ -43,9 +38,14 @@ def open_mpi_runs_as_root_in_a_container(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
 
-def on_ranks(ranks, function, *arguments):
-    """Run a function of mpi_ranks.py on this many ranks. All of them return normally."""
-    made = mpi.start(ranks, str(RANKS), function, *map(str, arguments), limit=LIMIT)
+def start(ranks, program, function, *arguments):
+    path = Path(__file__).with_name(f"mpi_{program}.py")
+    return mpi.start(ranks, str(path), function, *map(str, arguments), limit=LIMIT)
+
+
+def on_ranks(ranks, program, function, *arguments):
+    """Run a function of a program on this many ranks. All of them return normally."""
+    made = start(ranks, program, function, *arguments)
     assert made.returncode == 0, made.stdout + made.stderr
 
 
@@ -55,17 +55,17 @@ def on_ranks(ranks, function, *arguments):
 @each_kind
 @on_each_number_of_ranks
 def test_steps_have_the_bits_of_one_process(ranks, kind):
-    on_ranks(ranks, "steps_have_the_bits_of_one_process", kind)
+    on_ranks(ranks, "steps", "steps_have_the_bits_of_one_process", kind)
 
 
 def test_a_number_of_ranks_that_is_no_power_of_two():
-    on_ranks(3, "steps_have_the_bits_of_one_process", "AdamW")
+    on_ranks(3, "steps", "steps_have_the_bits_of_one_process", "AdamW")
 
 
 @pytest.mark.parametrize("kind", ["AdamW", "SGD"])
 @on_each_number_of_ranks
 def test_low_precision_is_summed_in_float32_and_rounded_by_the_same_random_numbers(ranks, kind):
-    on_ranks(ranks, "low_precision_is_summed_in_float32", kind)
+    on_ranks(ranks, "steps", "low_precision_is_summed_in_float32", kind)
 
 
 @pytest.mark.parametrize(
@@ -77,23 +77,32 @@ def test_low_precision_is_summed_in_float32_and_rounded_by_the_same_random_numbe
         "accumulated_gradients_are_added_in_order",
         "a_gradient_that_is_not_finite_on_one_rank_is_skipped_on_all",
         "the_sign_of_a_zero_is_that_of_the_sum",
-        "parameters_are_added_later",
+        "shards_of_unequal_length_are_exchanged",
         "states_are_divided",
         "ranks_share_the_cpus",
-        "what_is_not_supported_says_so",
-        "states_that_do_not_fit_are_refused",
+        "a_lower_number_of_threads_stays",
         "a_message_of_the_caller_stays_the_callers",
         "ranks_of_a_part_of_the_job",
     ],
 )
 @on_each_number_of_ranks
 def test_on_ranks(ranks, function):
-    on_ranks(ranks, function)
+    on_ranks(ranks, "steps", function)
+
+
+@pytest.mark.parametrize("param_out", ["param_out", "stochastic"])
+@on_each_number_of_ranks
+def test_parameters_are_added_later(ranks, param_out):
+    on_ranks(ranks, "steps", "parameters_are_added_later", param_out)
+
+
+def test_communicators_are_freed():
+    on_ranks(1, "steps", "communicators_are_freed")
 
 
 def test_omp_num_threads_takes_precedence(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    on_ranks(2, "omp_num_threads_takes_precedence")
+    on_ranks(2, "steps", "omp_num_threads_takes_precedence")
 
 
 # --- checkpoints
@@ -102,28 +111,43 @@ def test_omp_num_threads_takes_precedence(monkeypatch):
 @each_kind
 @pytest.mark.parametrize("loaded", ["shards", "whole", "whole on rank 0"])
 def test_a_state_is_restored_at_another_number_of_ranks_to_the_same_bits(kind, loaded, tmp_path):
-    on_ranks(2, "saved_and_resumed", kind, tmp_path, "none", 2, 2)
-    on_ranks(4, "saved_and_resumed", kind, tmp_path, loaded, 1, 3)
-    on_ranks(1, "saved_and_resumed", kind, tmp_path, loaded, 1, 4)
-    on_ranks(2, "saved_and_resumed", kind, tmp_path, loaded, 2, 6)
+    on_ranks(2, "checkpoints", "saved_and_resumed", kind, tmp_path, "none", 2, 2)
+    on_ranks(4, "checkpoints", "saved_and_resumed", kind, tmp_path, loaded, 1, 3)
+    on_ranks(1, "checkpoints", "saved_and_resumed", kind, tmp_path, loaded, 1, 4)
+    on_ranks(2, "checkpoints", "saved_and_resumed", kind, tmp_path, loaded, 2, 6)
 
 
 @on_each_number_of_ranks
 def test_shards_that_are_missing_or_damaged_are_refused(ranks, tmp_path):
-    on_ranks(ranks, "shards_that_are_missing_or_damaged_are_refused", tmp_path / "shards")
+    on_ranks(ranks, "checkpoints", "shards_that_are_missing_or_damaged_are_refused", tmp_path / "shards")
+
+
+@on_each_number_of_ranks
+def test_no_shard_is_replaced_unless_all_ranks_can_write(ranks, tmp_path):
+    on_ranks(ranks, "checkpoints", "nothing_is_replaced_unless_all_can_write", tmp_path / "shards")
+
+
+@on_each_number_of_ranks
+def test_states_that_do_not_fit_are_refused(ranks):
+    on_ranks(ranks, "checkpoints", "states_that_do_not_fit_are_refused")
 
 
 # --- errors
 
 
+@on_each_number_of_ranks
+def test_what_is_not_supported_says_so(ranks):
+    on_ranks(ranks, "errors", "what_is_not_supported_says_so")
+
+
 @on_several_ranks
 def test_ranks_that_disagree_are_told_on_all(ranks):
-    on_ranks(ranks, "ranks_that_disagree_are_told")
+    on_ranks(ranks, "errors", "ranks_that_disagree_are_told")
 
 
 @on_several_ranks
 def test_an_exception_in_one_rank_ends_the_job_with_its_traceback(ranks):
-    made = mpi.start(ranks, str(RANKS), "one_rank_raises", limit=LIMIT)
+    made = start(ranks, "errors", "one_rank_raises")
     assert made.returncode != 0
     assert "KeyError: 'of this rank alone'" in made.stderr
     assert "in one_rank_raises" in made.stderr
@@ -131,11 +155,12 @@ def test_an_exception_in_one_rank_ends_the_job_with_its_traceback(ranks):
 
 @on_several_ranks
 def test_a_rank_that_is_killed_ends_the_job(ranks):
-    assert mpi.start(ranks, str(RANKS), "one_rank_is_killed", limit=LIMIT).returncode != 0
+    assert start(ranks, "errors", "one_rank_is_killed").returncode != 0
 
 
-def test_without_mpi4py_the_import_says_what_to_install(tmp_path):
-    (tmp_path / "mpi4py.py").write_text("raise ImportError('no mpi4py here')")
+@pytest.mark.parametrize("error", ["ImportError", "RuntimeError"])  # without mpi4py, and without an MPI
+def test_without_an_mpi_the_import_says_what_to_install(error, tmp_path):
+    (tmp_path / "mpi4py.py").write_text(f"raise {error}('no mpi4py here')")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import pyreg; import pyreg.mpi"
     made = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     assert made.returncode == 1
@@ -164,7 +189,7 @@ def test_the_arguments_are_those_of_the_class_and_the_communicator(kind):
 
 
 def test_the_examples_run():
-    on_ranks(1, "the_examples_run")
+    on_ranks(1, "errors", "the_examples_run")
 
 
 @on_each_number_of_ranks
@@ -182,43 +207,54 @@ def test_the_snippets_of_the_page_run(ranks, tmp_path, monkeypatch):
 # --- where arrays are cut
 
 
-SIZES = [0, 1, 16383, 16384, 16385, 100_000, 3, 3, 70_000]
+LENGTHS = [0, 1, 16383, 16384, 16385, 100_000, 3, 3, 70_000]
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4, 7, 100])
-@pytest.mark.parametrize("are_cut", [True, False])
-def test_shards_are_cut_at_blocks_of_each_array_and_are_even(ranks, are_cut):
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_shards_are_cut_at_blocks_of_each_array_and_are_even(ranks, order):
     from pyreg.mpi._shards import BLOCK, Shards
 
-    shards = Shards(SIZES, [are_cut] * len(SIZES), ranks)
-    total, largest = sum(SIZES), max(SIZES)
+    params = [np.zeros((2, length), order=order) for length in LENGTHS]
+    shards = Shards(3, params, ranks)
+    sizes = [param.size for param in params]
+    total, largest = sum(sizes), max(sizes)
     assert (shards.starts[0], shards.starts[-1]) == (0, total)
-    for place, size in enumerate(SIZES):
+    assert shards.places == range(3, 3 + len(params))
+    for place, param in zip(shards.places, params, strict=True):
         parts = [shards.part(rank, place) for rank in range(ranks)]
-        filled = {rank: part for rank, part in enumerate(parts) if part.end > part.begin}
+        filled = {rank: part for rank, part in enumerate(parts) if part.size}
         assert shards.parts(place) == filled
-        assert sum(part.end - part.begin for part in parts) == size
+        assert sum(part.size for part in parts) == param.size
+        assert {part.place for part in parts} == {place}
         ends = [part.end for part in filled.values()]
         assert [part.begin for part in filled.values()] == [0, *ends[:-1]][: len(ends)]
-        assert all(end == size or (are_cut and end % BLOCK == 0) for end in ends)
+        assert all(end == param.size or (param.flags.c_contiguous and end % BLOCK == 0) for end in ends)
     for start, stop in pairwise(shards.starts):
-        assert stop - start <= total / ranks + (BLOCK if are_cut else largest)
+        assert stop - start <= total / ranks + (BLOCK if order == "C" else largest)
+
+
+def test_a_block_is_that_of_norm_partial():
+    from pyreg.mpi._shards import BLOCK
+
+    assert [len(pyreg.norm_partial(np.ones(BLOCK + more))) for more in (0, 1)] == [1, 2]
 
 
 def test_messages_hold_every_part_once_and_are_not_too_long():
-    from pyreg.mpi._shards import LEAST, Part, in_buffer_order, messages
+    from pyreg.mpi._messages import LEAST, Kind, in_buffer_order, messages
+    from pyreg.mpi._shards import Part
 
     sizes = [5, 40_000, 7, 100, 3, LEAST, LEAST - 1, LEAST - 1, 60_001, 9]
     parts = in_buffer_order([Part(place, 10, 10 + size) for place, size in enumerate([0, *sizes])])
-    kinds = [("a",)] * len(parts) + [("a",)]
-    kinds[3], kinds[5] = None, ("b",)
+    kinds = [Kind("float32")] * (len(parts) + 1)
+    kinds[3], kinds[5] = None, Kind("float16")
     most = 2 * LEAST
     made = messages(parts, kinds, most)
     seen, at = {}, 0
     for message in made:
         assert message.begin >= at  # in the order of the buffer, where parts without a kind leave gaps
-        assert message.end - message.begin == sum(part.end - part.begin for part in message.parts) <= most
-        assert len(message.parts) == 1 or all(part.end - part.begin < LEAST for part in message.parts)
+        assert message.size == sum(part.size for part in message.parts) <= most
+        assert len(message.parts) == 1 or all(part.size < LEAST for part in message.parts)
         assert {kinds[part.place] for part in message.parts} == {message.kind}
         at = message.end
         for part in message.parts:
@@ -246,71 +282,3 @@ def test_one_axis_has_the_order_of_memory_and_back(order):
     assert np.shares_memory(back, array)
     assert_same_bits(back, array)
     assert back.strides == array.strides
-
-
-# --- the commands of bench/
-
-
-def test_training_has_the_same_bits_on_1_2_and_4_ranks(tmp_path):
-    pytest.importorskip("sklearn")
-    made = {}
-    for ranks in (1, 2, 4):
-        arguments = ["--mpi", "--quick", "--keys", "2", "--epochs", "2", "--out", str(tmp_path / str(ranks))]
-        job = mpi.start(ranks, str(BENCH / "train.py"), *arguments, limit=LIMIT)
-        assert job.returncode == 0, job.stdout + job.stderr
-        made[ranks] = [(tmp_path / str(ranks) / name).read_text() for name in ("table.txt", "runs.csv")]
-        assert f"training 10 runs, each on all ranks: {ranks}\n" in job.stdout
-    assert made[1] == made[2] == made[4]
-    assert "digest of the parameters after all runs" in made[1][0]
-
-
-def test_training_on_a_number_of_ranks_that_does_not_divide_a_batch_is_refused(tmp_path):
-    job = mpi.start(3, str(BENCH / "train.py"), "--mpi", "--quick", "--out", str(tmp_path), limit=LIMIT)
-    assert job.returncode != 0
-    assert "divides 4, got 3" in job.stderr
-
-
-def test_jobs_and_ranks_are_not_combined(capsys):
-    with pytest.raises(SystemExit):
-        train.parse_args(["--mpi", "--jobs", "7"])
-    assert "--jobs cannot be combined with --mpi" in capsys.readouterr().err
-
-
-def test_a_quick_run_measures_every_line_on_every_number_of_ranks(tmp_path):
-    path = tmp_path / "run.json"
-    command = [sys.executable, str(BENCH / "run.py"), "--mpi", "--quick", "--json", str(path)]
-    made = subprocess.run(command, capture_output=True, text=True, timeout=4 * LIMIT, env=os.environ)
-    assert made.returncode == 0, made.stdout + made.stderr
-    rows = json.loads(path.read_text())["mpi"]
-    assert [(row["line"], row["ranks"]) for row in rows] == [(line, n) for line in mpi.LINES for n in mpi.RANKS]
-    for row in rows:
-        assert row["step"]["median"] > 0
-        assert row["phases"]["update"] > 0
-        assert (row["phases"]["reduction"] > 0) == (row["ranks"] > 1) == (row["bytes_sent"] > 0)
-        assert row["memory"] > 0
-
-
-def test_a_wrong_answer_is_refused():
-    measured = {"ranks": [{"digest": "a"}, {"digest": "b"}]}
-    with pytest.raises(mpi.WrongAnswer, match="float32 on 2 ranks: params differ"):
-        mpi.check(measured, "a", "float32", 2)
-
-
-def test_bytes_are_those_of_the_arrays():
-    parameters = 1000
-    line = mpi.LINES["float32"]
-    assert line.bytes_sent(parameters, 1) == (0, 0)
-    assert line.bytes_sent(parameters, 4) == (3000, 3000)
-    assert line.bytes_held(parameters, 1) == 16 * parameters  # parameter, gradient, two moments
-    assert line.bytes_held(parameters, 4) == (8 + 12 / 4) * parameters  # and a sum of gradients
-    if "master" in mpi.LINES:
-        assert mpi.LINES["master"].bytes_sent(parameters, 4) == (1500, 1500)
-        assert mpi.LINES["master"].bytes_held(parameters, 4) == (4 + 2 + 2 + 12 / 4) * parameters
-
-
-def test_the_models_of_one_process_and_of_ranks_are_drawn_alike():
-    (params, copies, grads), again = (mpi.arrays([(3, 4), (5,)], mpi.LINES["float32"]) for _ in range(2))
-    assert copies is None
-    for one, other in zip((*params, *grads), (*again[0], *again[2]), strict=True):
-        assert_same_bits(one, other)
-    assert run.parse_args(["--mpi"]).whole

@@ -87,7 +87,7 @@ from mpi4py import MPI
 from pyreg.mpi import ShardedAdam, ShardedAdamW, ShardedSGD
 
 param = np.ones(3)
-optimizer = ShardedAdamW(MPI.COMM_WORLD, {"w": param}, lr=1e-3, op="sum", reduce="ordered", param_out={"w": np.ones(3)})
+optimizer = ShardedAdamW(MPI.COMM_WORLD, {"w": param}, lr=1e-3, op="sum", reduce="mpi", param_out={"w": np.ones(3)})
 norm: float | None = optimizer.step({"w": param.copy()}, max_norm=1.0)
 optimizer.accumulate({"w": None})
 optimizer.step()

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import pyreg
 from .internals import Table
 from .measure import Times
 from .model_shapes import MODELS
-from .mpi_lines import LINES, NUMBERS, WARM_UP, arrays, parameters_of
+from .mpi_lines import LINES, NUMBERS, WARM_UP, arrays, digest, parameters_of
 
 RANKS = (1, 2, 4)
 STEPS, ROUNDS = 6, 3  # of a job, and how often each job runs
@@ -76,13 +75,10 @@ def digest_of_one_process(model: str, line: str) -> str:
     optimizer = pyreg.AdamW(params, **NUMBERS, param_out=copies)
     for _ in range(WARM_UP):
         optimizer.step(grads)
-    sha = sha256()
-    for array in copies or params:
-        sha.update(array.view(np.uint8))
-    return sha.hexdigest()
+    return digest(copies or params)
 
 
-def check(measured: dict[str, Any], digest: str, line: str, ranks: int) -> None:
+def check(measured: dict[str, Any], expected: str, line: str, ranks: int) -> None:
     """Raise WrongAnswer if some rank's parameters are not those of one process.
 
     They have the same bits, but for PyTorch's: those are within a hundredth of a step.
@@ -91,7 +87,7 @@ def check(measured: dict[str, Any], digest: str, line: str, ranks: int) -> None:
         if not max(rank["error"] for rank in measured["ranks"]) <= 1e-2:
             raise WrongAnswer(f"{line} on {ranks} ranks: params differ from pyreg.AdamW's")
         return
-    if any(rank["digest"] != digest for rank in measured["ranks"]):
+    if any(rank["digest"] != expected for rank in measured["ranks"]):
         raise WrongAnswer(f"{line} on {ranks} ranks: params differ from pyreg.AdamW's")
 
 
@@ -137,7 +133,7 @@ memory: the largest resident set of a rank, as Linux counts it, less that of Pyt
   parameters, their copies, the gradients, and this rank's part of the states and of the sum of gradients.
 master: parameters and states in float32, gradients and copies in bfloat16. The ranks exchange the copies.
 PyTorch: gradients are averaged in buckets by Gloo, as DistributedDataParallel does, which sends them twice; then
-  ZeroRedundancyOptimizer with fused AdamW, whose ranks have whole parameters each. "arrays" leaves out the buckets.
+  ZeroRedundancyOptimizer with fused AdamW, whose ranks have whole parameters each. arrays: without the buckets.
 """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib.util import find_spec
 from typing import Any
 
@@ -31,12 +32,14 @@ class Line:
     def bytes_sent(self, parameters: int, ranks: int) -> tuple[float, float]:
         """Return how many bytes a rank sends, and receives, in the reduction and in the gathering of a step."""
         share = parameters * (ranks - 1) / ranks
-        return share * np.dtype(self.grad).itemsize, share * np.dtype(self.out or np.float32).itemsize
+        twice = 2 if self.engine == "torch" else 1  # which sums the gradients on all ranks
+        return twice * share * np.dtype(self.grad).itemsize, share * np.dtype(self.out or np.float32).itemsize
 
     def bytes_held(self, parameters: int, ranks: int) -> float:
-        """Return the bytes of all arrays of a rank; on one rank, nothing is summed."""
+        """Return the bytes of all arrays of a rank."""
         whole = 4 + np.dtype(self.grad).itemsize + (np.dtype(self.out).itemsize if self.out else 0)
-        return parameters * (whole + (STATES + 4 * (ranks > 1)) / ranks)
+        sums = 4 if ranks > 1 and self.engine == "pyreg" else 0
+        return parameters * (whole + (STATES + sums) / ranks)
 
 
 FLOAT32 = Line(np.float32)
@@ -58,6 +61,14 @@ def arrays(shapes: Sequence[Shape], line: Line) -> tuple[list[Array], list[Array
     grads = [(grad.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32).astype(line.grad) for grad in drawn]
     copies = [param.astype(line.out) for param in params] if line.out else None
     return params, copies, grads
+
+
+def digest(arrays: Sequence[Array]) -> str:
+    """Return the digest of the arrays' bits."""
+    sha = sha256()
+    for array in arrays:
+        sha.update(array.view(np.uint8))
+    return sha.hexdigest()
 
 
 def parameters_of(shapes: Sequence[Shape]) -> int:

@@ -9,8 +9,7 @@ import json
 import re
 import sys
 import time
-from collections import Counter
-from hashlib import sha256
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +22,17 @@ import pyreg
 from kernels.case import Array
 from kernels.measure import Call
 from kernels.model_shapes import MODELS
-from kernels.mpi_lines import FLOAT32, LINES, NUMBERS, WARM_UP, Line, arrays
+from kernels.mpi_lines import FLOAT32, LINES, NUMBERS, WARM_UP, Line, arrays, digest
 from pyreg.mpi import ShardedAdamW
 from pyreg.mpi._cpus import share_cpus
 
+Seconds = dict[str, float]
+
 # The methods in which a step spends its time.
-PHASES = {"reduction": "_reduced", "update": "_take_step", "gather": "_share"}
+PHASES = {"reduction": "_reduced", "update": "_take_step", "gather": "_all_gather"}
 
 
-def record_phases(seconds: Counter[str]) -> None:
+def record_phases(seconds: Seconds) -> None:
     """From now on, add up the time in each phase."""
 
     def recording(phase: str, method: Any) -> Any:
@@ -53,7 +54,7 @@ def resident(kind: str) -> int:
     return int(re.findall(rf"{kind}:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) * 1024
 
 
-def make_step(line: Line, params: Any, copies: Any, grads: Any, seconds: Counter[str]) -> tuple[Call, Any]:
+def make_step(line: Line, params: Any, copies: Any, grads: Any, seconds: Seconds) -> tuple[Call, Any]:
     """Return the step, which adds the time in each phase to `seconds`, and the parameters that it updates."""
     if line.engine == "torch":
         from kernels import mpi_torch
@@ -85,14 +86,12 @@ def main(model: str, name: str, steps: int) -> None:
         torch.set_num_threads(threads)
     before = resident("VmRSS")
     params, copies, grads = arrays(MODELS[model], line)
-    seconds: Counter[str] = Counter()
+    seconds: Seconds = defaultdict(float)
     step, updated = make_step(line, params, copies, grads, seconds)
     samples = []
     for number in range(steps + WARM_UP):
         if number == WARM_UP:
-            sha = sha256()
-            for array in copies or params:
-                sha.update(array.view(np.uint8))
+            bits = digest(copies or params)
             seconds.clear()
         comm.Barrier()
         start = time.perf_counter()
@@ -100,7 +99,7 @@ def main(model: str, name: str, steps: int) -> None:
         comm.Barrier()
         samples.append(time.perf_counter() - start)
     phases = {phase: seconds[phase] / steps for phase in PHASES}
-    own = {"phases": phases, "memory": resident("VmHWM") - before, "digest": sha.hexdigest()}
+    own = {"phases": phases, "memory": resident("VmHWM") - before, "digest": bits}
     if line.engine == "torch":
         own["error"] = error([param.detach().numpy() for param in updated], model, steps + WARM_UP)
     ranks = comm.gather(own)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections import Counter
 from typing import Any
 
 import torch
@@ -27,7 +26,7 @@ BUCKET = 25 * 2**20  # bytes: DistributedDataParallel's default
 class Timed(ZeroRedundancyOptimizer):
     """Adds up the time in which parameters are broadcast."""
 
-    seconds: Counter[str]
+    seconds: dict[str, float]
 
     def _sync_params(self) -> None:
         start = time.perf_counter()
@@ -46,11 +45,13 @@ def buckets_of(tensors: list[torch.Tensor]) -> list[list[torch.Tensor]]:
 
 
 def step(
-    comm: MPI.Intracomm, params: list[Array], grads: list[Array], seconds: Counter[str]
+    comm: MPI.Intracomm, params: list[Array], grads: list[Array], seconds: dict[str, float]
 ) -> tuple[Call, list[torch.Tensor]]:
     """Return the step, and the parameters that it updates."""
-    file = comm.bcast(tempfile.mktemp() if comm.rank == 0 else None)
-    distributed.init_process_group("gloo", init_method=f"file://{file}", rank=comm.rank, world_size=comm.size)
+    folder = tempfile.TemporaryDirectory() if comm.rank == 0 else None
+    meeting = f"file://{comm.bcast(folder and folder.name)}/ranks"
+    distributed.init_process_group("gloo", init_method=meeting, rank=comm.rank, world_size=comm.size)
+    comm.Barrier()  # before the folder goes
     tensors = [torch.from_numpy(param).requires_grad_() for param in params]
     for tensor, grad in zip(tensors, grads, strict=True):
         tensor.grad = torch.from_numpy(grad)

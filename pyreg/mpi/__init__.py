@@ -6,7 +6,7 @@ shard of the parameters, and has the states of that shard alone. Then the ranks 
 
 try:
     from mpi4py import MPI as MPI
-except ImportError as error:
+except (ImportError, RuntimeError) as error:  # without mpi4py, and without an MPI
     raise ImportError(
         f"pyreg.mpi needs mpi4py and an MPI ({error}): `pip install 'pyreg[mpi]'` beside the MPI of your machine, or "
         "`pip install 'pyreg[mpi]' mpich` if it has none"

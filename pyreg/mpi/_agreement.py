@@ -13,7 +13,9 @@ from mpi4py import MPI
 from pyreg._dtypes import FLOATS
 from pyreg._param_groups import Name
 
-ERRORS = (TypeError, ValueError, MemoryError, OSError)  # others become a RuntimeError on the other ranks
+ERRORS = (TypeError, ValueError, MemoryError, OSError, ImportError)  # what is none of them becomes a RuntimeError
+HINTS = {"the CRC of params": "; draw them from the same seed, or send those of rank 0 with comm.Bcast"}
+DIGEST = 16  # bytes
 
 
 class Agreement:
@@ -38,21 +40,22 @@ class Agreement:
     ) -> None:
         if (error is not None and not isinstance(error, Exception)) or self.comm.size == 1:
             return
-        digest = np.frombuffer(blake2b(repr(self.facts).encode(), digest_size=16).digest(), np.uint8)
-        values = np.concatenate([np.array([error is not None], np.uint8), digest, self.codes])
-        # The largest value of all ranks, and the smallest, as the largest difference from 255.
-        others = np.concatenate([values[:17] ^ 255, np.where(self.codes, self.codes ^ 255, 0)]).astype(np.uint8)
-        both = np.concatenate([values, others])
-        self.comm.Allreduce(MPI.IN_PLACE, both, op=MPI.MAX)
-        largest, smallest = both[: len(values)], both[len(values) :] ^ 255
-        if largest[0]:
+        digest = np.frombuffer(blake2b(repr(self.facts).encode(), digest_size=DIGEST).digest(), np.uint8)
+        failed = np.array([error is not None], np.uint8)
+        # The largest of all ranks, and the smallest, as the largest of the complements.
+        no_code = self.codes == 0
+        values = [failed, digest, ~digest, self.codes, np.where(no_code, 0, ~self.codes).astype(np.uint8)]
+        every = np.concatenate(values)
+        self.comm.Allreduce(MPI.IN_PLACE, every, op=MPI.MAX)
+        some_failed, *(high, low, high_code, low_code) = np.split(every, np.cumsum([len(v) for v in values])[:-1])
+        if some_failed:
             raise self._error(error) from error
-        if not np.array_equal(largest[1:17], smallest[1:17]):
+        if not np.array_equal(high, ~low):
             raise self._disagreement()
-        differ = np.flatnonzero((largest[17:] != smallest[17:]) & (largest[17:] != 0))
+        differ = np.flatnonzero((high_code != ~low_code) & (high_code > 0))
         if differ.size:
             raise self._other_dtype(int(differ[0]))
-        self.codes = largest[17:]
+        self.codes = high_code
 
     def _error(self, error: BaseException | None) -> Exception:
         """The error of the first rank that has one."""
@@ -69,7 +72,7 @@ class Agreement:
             for name in [*first, *facts]:
                 here, there = (repr(of[name]) if name in of else "nothing" for of in (first, facts))
                 if here != there:
-                    got = f"{here} on rank 0 and {there} on rank {rank}"
+                    got = f"{here} on rank 0 and {there} on rank {rank}{HINTS.get(name.split('[')[0], '')}"
                     return ValueError(f"{name} must be the same on all ranks, got {got}")
         return RuntimeError("the ranks differ in what they found")
 

@@ -1,12 +1,11 @@
 """How many threads a rank may use: ranks on one machine share its CPUs."""
 
+import math
 import os
 
 from mpi4py import MPI
 
-from pyreg import get_num_threads, set_num_threads
-
-_alone = get_num_threads()  # what this process would use
+from pyreg._threads import _cgroup_cpus, get_num_threads, set_num_threads
 
 
 def share_cpus(comm: MPI.Intracomm) -> None:
@@ -16,10 +15,12 @@ def share_cpus(comm: MPI.Intracomm) -> None:
     """
     if os.environ.get("OMP_NUM_THREADS"):
         return
-    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else {0}
-    sharing = sum(bool(own & others) for others in node.allgather(own))
-    node.Free()
-    share = max(1, _alone // sharing)
+    own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    machine = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    try:
+        sharing = sum(bool(own & others) for others in machine.allgather(own))
+    finally:
+        machine.Free()
+    share = max(1, math.ceil(min(len(own), _cgroup_cpus())) // sharing)
     if get_num_threads() > share:
         set_num_threads(share)

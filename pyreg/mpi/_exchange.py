@@ -1,179 +1,159 @@
-"""How gradients and parameters travel between the ranks.
+"""How gradients and parameters travel between the ranks: a reduce-scatter and an all-gather.
 
-Both go straight from each rank to each other one, in rounds. A rank sends 1 / ranks of its gradients to each, and
-its own shard of the parameters to all. For n bytes of either, it sends (ranks - 1) / ranks * n bytes and receives as
-many. That is the least possible. Where several ranks share a machine, MPI's own collectives might send less from
-machine to machine; between ranks of one machine, they took two to six times as long.
+In both, each rank sends straight to each other one, in rounds: 1 / ranks of its gradients to each, and its own shard
+of the parameters to all. For n bytes of either, it sends (ranks - 1) / ranks * n bytes and receives as many, which is
+the least possible. Where several ranks share a machine, MPI's own collectives might send less between machines; among
+ranks of one machine, they take longer (docs/mpi.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 
 from pyreg._functions import sgd_update
 from pyreg._results import FloatArray
-from pyreg.mpi._shards import Kind, Message, Part, in_buffer_order, messages, most_in_message
+from pyreg.mpi._messages import Kind, Message, in_buffer_order, messages, most_in_message, packed, unpack
+from pyreg.mpi._shards import Part
 
 Plan = list[list[Message]]  # of each rank
-
-
-class Round(NamedTuple):
-    """What is under way: the messages that arrive, with the arrays that they arrive in."""
-
-    arriving: list[tuple[Message, FloatArray]]
-    requests: list[MPI.Request]
+Kinds = Sequence[Kind | None]  # of every parameter; None for those that do not travel
+PLANS = 8  # that are kept: which parameters have gradients may change from step to step
 
 
 class Exchange:
     """The exchange of parameters that have the same compute dtype, and of their gradients.
 
-    `parts` has each rank's parts of them, in the order of its buffer of gradients.
+    `parts` has each rank's parts of them, in the order of its buffer of gradients, which has `size` elements here.
     """
 
     def __init__(self, comm: MPI.Intracomm, parts: Sequence[Sequence[Part]]) -> None:
         self.comm = comm
         self.parts = [in_buffer_order(of_rank) for of_rank in parts]
-        self.size = sum(part.end - part.begin for part in self.parts[comm.rank])  # of the buffer
+        self.size = sum(part.size for part in self.parts[comm.rank])
+        # A rank begins with the next one, so that not all send to the same.
         self._others = [(comm.rank + i) % comm.size for i in range(1, comm.size)]
         self._plans: dict[tuple[Kind | None, ...], Plan] = {}
-        self._rooms: dict[tuple[int, int], FloatArray] = {}
+        self._buffers: dict[tuple[int, int], FloatArray] = {}
 
-    def add_in_order(
-        self, grads: Sequence[FloatArray], kinds: Sequence[Kind | None], total: FloatArray, divisor: int
-    ) -> None:
-        """Add the gradients of this rank's shard to `total`, those of rank 0 first. Then divide it.
+    def reduce_scatter(self, grads: Sequence[FloatArray], kinds: Kinds, total: FloatArray, divisor: int) -> None:
+        """Add all ranks' gradients of this rank's shard to `total`, those of rank 0 first. Then divide it.
 
-        grads: of every parameter, as one axis. kinds: None for parameters without a gradient; else, what begins with
-        whether `total` has a sum of this parameter already.
+        grads: of every parameter, as one axis.
         """
         plan = self._plan(kinds)
         own = plan[self.comm.rank]
-        for number, arrived in enumerate(self._rounds(plan, grads, own)):
-            if number >= len(own):
-                continue
-            message = own[number]
-            of_ranks = {rank: array for rank, (_, array) in zip(self._others, arrived, strict=True)}
-            of_ranks[self.comm.rank] = gathered(message, grads)
-            part = total[message.begin : message.end]
-            add_all([of_ranks[rank] for rank in range(self.comm.size)], part, bool(message.kind[0]))
-            divide(part, divisor)
+        receives = [[(rank, message) for rank in self._others] for message in own]
+        sends = self._by_round({rank: plan[rank] for rank in self._others})
+        for number, arrived in enumerate(self._rounds(receives, sends, grads, {})):
+            if number < len(own):
+                arrived[self.comm.rank] = packed(own[number], grads)
+                terms = [arrived[rank] for rank in range(self.comm.size)]
+                add(terms, total[own[number].begin : own[number].end], own[number].kind.has_sum, divisor)
 
-    def add_by_mpi(
-        self, grads: Sequence[FloatArray], kinds: Sequence[Kind | None], total: FloatArray, divisor: int
+    def reduce_scatter_by_mpi(
+        self, grads: Sequence[FloatArray], kinds: Kinds, total: FloatArray, divisor: int
     ) -> None:
         """The same, in the order that MPI_Reduce_scatter chooses."""
         plan = self._plan(kinds)
         for number in range(max(map(len, plan))):
             of_ranks = [of_rank[number] if number < len(of_rank) else None for of_rank in plan]
-            sent = [gathered(m, grads).astype(total.dtype, copy=False) for m in of_ranks if m]
-            counts = [m.end - m.begin if m else 0 for m in of_ranks]
+            sent = [packed(message, grads).astype(total.dtype, copy=False) for message in of_ranks if message]
+            counts = [message.size if message else 0 for message in of_ranks]
             sums = np.empty(counts[self.comm.rank], total.dtype)
             self.comm.Reduce_scatter(np.concatenate(sent), sums, counts, op=MPI.SUM)
-            if message := of_ranks[self.comm.rank]:
-                part = total[message.begin : message.end]
-                add_all([sums], part, bool(message.kind[0]))
-                divide(part, divisor)
+            if own := of_ranks[self.comm.rank]:
+                add([sums], total[own.begin : own.end], own.kind.has_sum, divisor)
 
-    def share(self, arrays: Sequence[FloatArray], kinds: Sequence[Kind | None]) -> None:
+    def all_gather(self, arrays: Sequence[FloatArray], kinds: Kinds) -> None:
         """Give all ranks this rank's parts of the arrays, and take theirs.
 
-        arrays: of every parameter, as one axis. kinds: None for those that are left as they are.
+        arrays: of every parameter, as one axis.
         """
-        if self.comm.size == 1:
-            return
-        for arrived in self._rounds(self._plan(kinds), arrays, None):
-            for message, array in arrived:
+        plan = self._plan(kinds)
+        receives = self._by_round({rank: plan[rank] for rank in reversed(self._others)})
+        sends = [[(rank, message) for rank in self._others] for message in plan[self.comm.rank]]
+        # What is one part arrives where it belongs.
+        in_place = {
+            (number, rank): message.parts[0].of(arrays[message.parts[0].place])
+            for number, of_round in enumerate(receives)
+            for rank, message in of_round
+            if len(message.parts) == 1
+        }
+        for number, arrived in enumerate(self._rounds(receives, sends, arrays, in_place)):
+            for rank, message in receives[number] if number < len(receives) else ():
                 if len(message.parts) > 1:
-                    begin = 0
-                    for part in message.parts:
-                        end = begin + part.end - part.begin
-                        arrays[part.place][part.begin : part.end] = array[begin:end]
-                        begin = end
+                    unpack(message, arrived[rank], arrays)
 
-    def _plan(self, kinds: Sequence[Kind | None]) -> Plan:
+    def _plan(self, kinds: Kinds) -> Plan:
         key = tuple(kinds)
         if key not in self._plans:
-            if len(self._plans) >= 8:  # which parameters have gradients may change from step to step
+            if len(self._plans) == PLANS:
                 self._plans.clear()
             most = most_in_message(self.comm.size)
             self._plans[key] = [messages(of_rank, kinds, most) for of_rank in self.parts]
         return self._plans[key]
 
+    def _by_round(self, of_ranks: dict[int, list[Message]]) -> list[list[tuple[int, Message]]]:
+        """The first message of each of these ranks, then the second of each, and so on."""
+        rounds = max(map(len, of_ranks.values()), default=0)
+        return [[(rank, of[i]) for rank, of in of_ranks.items() if i < len(of)] for i in range(rounds)]
+
     def _rounds(
-        self, plan: Plan, arrays: Sequence[FloatArray], own: list[Message] | None
-    ) -> Iterator[list[tuple[Message, FloatArray]]]:
-        """What arrives in each round: the messages and what they hold, from the next rank to the one before.
+        self,
+        receives: list[list[tuple[int, Message]]],
+        sends: list[list[tuple[int, Message]]],
+        arrays: Sequence[FloatArray],
+        in_place: dict[tuple[int, int], FloatArray],
+    ) -> Iterator[dict[int, FloatArray]]:
+        """What arrived from each rank, round by round. While one round is read, the next is under way.
 
-        own: the messages that arrive from every rank, to be added up. None, if every rank receives what is another's,
-        into the arrays. While one round is read, the next is under way.
+        receives, sends: ranks and messages, of each round. in_place: where to receive, by round and rank, if not in a
+        buffer.
         """
-        rounds = max(map(len, plan))
-        now = self._begun(0, plan, arrays, own) if rounds else None
+
+        def begun(number: int) -> tuple[dict[int, FloatArray], list[MPI.Request]]:
+            arriving: dict[int, FloatArray] = {}
+            for rank, message in receives[number] if number < len(receives) else ():
+                dtype = arrays[message.parts[0].place].dtype
+                place = in_place.get((number, rank))
+                arriving[rank] = self._buffer(number % 2, rank, message.size, dtype) if place is None else place
+            requests = [self.comm.Irecv(as_bytes(array), rank) for rank, array in arriving.items()]
+            latest: tuple[Message | None, Any] = None, None  # what is sent to all is packed once
+            for rank, message in sends[number] if number < len(sends) else ():
+                if message is not latest[0]:
+                    latest = message, as_bytes(packed(message, arrays))
+                requests.append(self.comm.Isend(latest[1], rank))
+            return arriving, requests
+
+        rounds = max(len(receives), len(sends))
+        under_way = begun(0)
         for number in range(rounds):
-            assert now
-            following = self._begun(number + 1, plan, arrays, own) if number + 1 < rounds else None
-            MPI.Request.Waitall(now.requests)
-            yield now.arriving
-            now = following
+            (arriving, requests), under_way = under_way, begun(number + 1)
+            MPI.Request.Waitall(requests)
+            yield arriving
 
-    def _begun(self, number: int, plan: Plan, arrays: Sequence[FloatArray], own: list[Message] | None) -> Round:
-        """A round under way."""
-        arriving, requests = [], []
-        for rank in reversed(self._others) if own is None else self._others:
-            source = plan[rank] if own is None else own
-            if number >= len(source):
-                continue
-            message = source[number]
-            array = self._room(number, rank, message, arrays, own is None)
-            arriving.append((message, array))
-            requests.append(self.comm.Irecv(as_bytes(array), rank))
-        mine = plan[self.comm.rank]
-        data = gathered(mine[number], arrays) if own is None and number < len(mine) else None
-        for rank in self._others:
-            if own is not None:
-                data = gathered(plan[rank][number], arrays) if number < len(plan[rank]) else None
-            if data is not None:
-                requests.append(self.comm.Isend(as_bytes(data), rank))
-        return Round(arriving, requests)
-
-    def _room(
-        self, number: int, rank: int, message: Message, arrays: Sequence[FloatArray], in_place: bool
-    ) -> FloatArray:
-        """Where a message is received: in its array itself, if that is possible."""
-        first = message.parts[0]
-        array = arrays[first.place]
-        if in_place and len(message.parts) == 1:
-            return array[first.begin : first.end]
-        size = (message.end - message.begin) * array.itemsize
-        room = self._rooms.get((number % 2, rank))
-        if room is None or room.nbytes < size:
-            room = self._rooms[number % 2, rank] = np.empty(size, np.uint8)
-        return room[:size].view(array.dtype)
+    def _buffer(self, turn: int, rank: int, size: int, dtype: np.dtype[Any]) -> FloatArray:
+        """Room for a message from this rank, used again two rounds later."""
+        room = self._buffers.get((turn, rank))
+        if room is None or room.nbytes < size * dtype.itemsize:
+            room = self._buffers[turn, rank] = np.empty(size * dtype.itemsize, np.uint8)
+        return room[: size * dtype.itemsize].view(dtype)
 
 
-def gathered(message: Message, arrays: Sequence[FloatArray]) -> FloatArray:
-    """What a message holds: a view, if that is one part of one array."""
-    parts = [arrays[part.place][part.begin : part.end] for part in message.parts]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def add_all(arrays: Sequence[FloatArray], total: FloatArray, has_sum: bool) -> None:
-    """Add the arrays to `total`, one after the other. Without a sum in it, begin with the first array."""
-    if not has_sum and len(arrays) > 1 and arrays[0].dtype == total.dtype:
-        np.add(arrays[0], arrays[1], out=total)
-        arrays = arrays[2:]
+def add(terms: Sequence[FloatArray], total: FloatArray, has_sum: bool, divisor: int) -> None:
+    """Add the terms to `total`, one after the other, or begin with the first of them. Then divide."""
+    if not has_sum and len(terms) > 1 and terms[0].dtype == total.dtype:
+        np.add(terms[0], terms[1], out=total)
+        terms = terms[2:]
     elif not has_sum:
         total.fill(-0.0)  # adding to it changes nothing, not even a zero's sign
-    for array in arrays:
-        # total += array, on all threads, with arrays of 16 bits widened.
-        sgd_update(total, array, step=1, lr=1.0, maximize=True)
-
-
-def divide(total: FloatArray, divisor: int) -> None:
+    for term in terms:
+        # total += term, on all threads, with terms of 16 bits widened.
+        sgd_update(total, term, step=1, lr=1.0, maximize=True)
     if divisor > 1:
         total /= divisor
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, SupportsIndex
+from typing import SupportsIndex
 
 import numpy.typing as npt
 from mpi4py.MPI import Intracomm
@@ -12,9 +12,7 @@ from pyreg._optimizer_params import Arrays
 from pyreg._optimizers import SGD, Adam, AdamW
 from pyreg._param_groups import Params
 from pyreg.mpi._sharded import Sharded
-
-Op = Literal["mean", "sum"]
-Reduce = Literal["ordered", "mpi"]
+from pyreg.mpi._sharded_params import Op, Reduce
 
 
 class ShardedAdamW(Sharded, AdamW):
@@ -25,7 +23,7 @@ class ShardedAdamW(Sharded, AdamW):
     Parameters
     ----------
     comm : mpi4py.MPI.Intracomm
-        The ranks, such as ``MPI.COMM_WORLD``. pyreg sends its messages over a copy of it.
+        The ranks, such as ``MPI.COMM_WORLD``. pyreg sends its messages over a copy of it, which is freed with it.
     params : list or dict of ndarray, or list of dict
         As in `pyreg.AdamW`, and with the same values on all ranks. Each rank has all of them. A parameter that is in
         C order may be cut into shards at multiples of 16,384 elements; others stay whole.

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from mpi4py import MPI
 
 import pyreg._core as _core
 from pyreg import _check, _optimizer_state
@@ -16,17 +17,23 @@ from pyreg import _optimizer_arguments as _arguments
 from pyreg._dtypes import FLOATS, name_of
 from pyreg._optimizer import Gradients, StepOptions
 from pyreg._results import FloatArray, RowsGradient
-from pyreg.mpi import _checkpoint
+from pyreg.mpi import _shard_files, _whole_state
 from pyreg.mpi._agreement import Agreement
-from pyreg.mpi._sharded_params import ShardedParams
-from pyreg.mpi._shards import Kind, flat, shaped
+from pyreg.mpi._messages import Kind
+from pyreg.mpi._sharded_params import ShardedParams, facts_of_groups
+from pyreg.mpi._shards import flat, shaped
 
 
 class Sharded(ShardedParams):
     """The base class. A subclass has one of pyreg's optimisers as its second base."""
 
+    _meaning_of_none = "counts as zeros, or leaves a parameter out if it is None on all ranks"
+
     def accumulate(self, grads: Gradients) -> None:
         """Add the gradients of all ranks to those of the next step. All ranks call this.
+
+        With ``op="mean"``, the mean is that over the ranks: it is not divided by the number of calls. A step uses the
+        sums up, also one that is skipped. Loading a state drops them. They are not part of a checkpoint.
 
         Parameters
         ----------
@@ -78,7 +85,10 @@ class Sharded(ShardedParams):
         """
         with self._agreement("step") as agreed:
             given = self._step_options(lr, max_norm, grad_scale, skip_nonfinite)
-            agreed.facts |= self._facts_of_step(given)
+            agreed.facts |= ({} if lr is None else {"lr": given.of_groups[0]["lr"]}) | facts_of_step(given)
+            agreed.facts |= {"key": self.key, "whether gradients were accumulated": bool(self._summed)}
+            for dtype in self._exchanges:
+                _check.finite("grad_scale", given.grad_scale, dtype)
             if grads is None and not self._summed:
                 raise ValueError("grads must be given, unless gradients were accumulated, got None")
             every = None if grads is None else self._readable_gradients(grads, agreed)
@@ -89,8 +99,8 @@ class Sharded(ShardedParams):
         places: Sequence[int] = [place for place, grad in enumerate(shard) if grad is not None]
         places = range(len(shard)) if len(places) == len(shard) else places
         norm = self._take_step(places, shard, None, given)
-        if self.step_count != given.steps:
-            self._share(self._flat_outs or self._flat, set(places))
+        if self.step_count != given.step_count:
+            self._all_gather(self._flat_outs or self._flat, set(places))
         return norm
 
     def gather_params(self) -> None:
@@ -100,13 +110,7 @@ class Sharded(ShardedParams):
         """
         with self._agreement("gather_params"):
             pass
-        self._share(self._flat, set(range(len(self._flat))))
-
-    def _facts_of_step(self, given: StepOptions) -> dict[str, Any]:
-        facts: dict[str, Any] = given._asdict() | {"key": self.key, "gradients were accumulated": bool(self._summed)}
-        for i, options in enumerate(facts.pop("of_groups")):
-            facts |= {f"{name} of param_groups[{i}]": value for name, value in options.items()}
-        return {"step_count" if name == "steps" else name: value for name, value in facts.items()}
+        self._all_gather(self._flat, set(range(len(self._flat))))
 
     def _readable_gradients(self, grads: Gradients, agreed: Agreement) -> list[Any]:
         """The gradient of every parameter, as one axis in the parameter's memory order; None where there is none.
@@ -153,25 +157,16 @@ class Sharded(ShardedParams):
         """
         kinds: list[Kind | None] = []
         for place, code in enumerate(codes.tolist()):
-            kinds.append((place in self._summed, code) if code else None)
+            kinds.append(Kind(FLOATS[code - 1], place in self._summed) if code else None)
             if code and every[place] is None:  # it has a gradient on another rank
-                dtype = self._dtype_of_code(code)
-                every[place] = np.zeros(self._flat[place].shape, dtype)
+                every[place] = np.zeros(self._flat[place].shape, dtype_named(FLOATS[code - 1]))
         for dtype, exchange in self._exchanges.items():
-            reduce = exchange.add_in_order if self._reduce == "ordered" else exchange.add_by_mpi
-            reduce(every, kinds, self._totals[dtype], divisor)
+            ordered = self._reduce == "ordered"
+            reduce_scatter = exchange.reduce_scatter if ordered else exchange.reduce_scatter_by_mpi
+            reduce_scatter(every, kinds, self._totals[dtype], divisor)
         added = {place for place, kind in enumerate(kinds) if kind is not None}
         self._summed |= added
         return added
-
-    def _dtype_of_code(self, code: int) -> np.dtype[Any]:
-        name = FLOATS[code - 1]
-        if name != "bfloat16":
-            return np.dtype(name)
-        import ml_dtypes  # another rank has arrays of it
-
-        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-        return bfloat16
 
     def _norm(self, grads: Sequence[Any]) -> float:
         partials = self._functions.norm_partial(grads)
@@ -181,11 +176,11 @@ class Sharded(ShardedParams):
         norm: float = self._functions.norm_combine(every)
         return norm
 
-    def _share(self, arrays: Sequence[FloatArray], places: set[int]) -> None:
+    def _all_gather(self, arrays: Sequence[FloatArray], places: set[int]) -> None:
         """Give all ranks this rank's parts of these parameters' arrays, and take theirs."""
-        kinds = [(name_of(array.dtype),) if place in places else None for place, array in enumerate(arrays)]
-        for exchange in self._exchanges.values():
-            exchange.share(arrays, kinds)
+        kinds = [Kind(name_of(array.dtype)) if place in places else None for place, array in enumerate(arrays)]
+        for exchange in self._exchanges.values() if self._comm.size > 1 else ():
+            exchange.all_gather(arrays, kinds)
 
     # --- checkpoints
 
@@ -198,7 +193,7 @@ class Sharded(ShardedParams):
             What the class that is not sharded returns, with arrays of the parameters' shapes. So either class reads
             it. Rank 0 needs memory for all states; `save_shards` needs none.
         """
-        return _checkpoint.gathered(self)
+        return _whole_state.gathered(self)
 
     def load_state_dict(self, state: Mapping[str, npt.NDArray[Any]] | None) -> None:
         """Continue from a state of this class or of the one that is not sharded. All ranks call this.
@@ -217,7 +212,11 @@ class Sharded(ShardedParams):
         with self._agreement("load_state_dict"):
             if (state is None and self._comm.rank == 0) or not isinstance(state, (Mapping, type(None))):
                 raise TypeError(f"state must be a dict of arrays, on rank 0 at least, got {_check.type_name(state)}")
-        self._load(_checkpoint.own_part(self, state))
+        if self._comm.allreduce(state is None, MPI.LOR):
+            self._load(_whole_state.scattered(self, state if self._comm.rank == 0 else None))
+        else:
+            assert state is not None
+            self._load(_whole_state.PartOfWhole(self, state))
 
     def save_shards(self, folder: str | PathLike[str]) -> None:
         """Write the states into a folder, each rank its own. All ranks call this.
@@ -226,17 +225,17 @@ class Sharded(ShardedParams):
         ----------
         folder : path
             On a file system that all ranks share. It is made if it does not exist. It then has a file for each
-            rank, such as ``shard-00002-of-00004.npz``. Take a new folder for each checkpoint: if files are replaced
-            and the job ends meanwhile, they are of two checkpoints, and refused.
+            rank, such as ``shard-00002-of-00004.npz``. They replace those of an earlier checkpoint, once all are
+            written. A new folder is safer: if the job ends while files are replaced, neither checkpoint is whole.
 
         Raises
         ------
         ValueError
-            If the folder has shards of another number of ranks.
+            If the folder has shards of another number of ranks, or differs from rank to rank.
         OSError
             If a file cannot be written.
         """
-        _checkpoint.save_shards(self, folder)
+        _shard_files.save(self, folder)
 
     def load_shards(self, folder: str | PathLike[str]) -> None:
         """Continue from what `save_shards` wrote, with any number of ranks. All ranks call this.
@@ -252,10 +251,10 @@ class Sharded(ShardedParams):
             If a file is missing, incomplete or of another checkpoint than the others, or the state does not fit, as
             in `load_state_dict`. The message names the file. It is raised on all ranks, and nothing changes then.
         """
-        shards = _checkpoint.headers(self, _checkpoint.found(self, folder))
-        with closing(_checkpoint.Assembled(self, shards)) as state:
-            with self._agreement("load_shards"):
-                state.check()
+        files = _shard_files.found(self, folder)
+        with self._agreement("load_shards"):
+            state = _shard_files.PartOfShards(self, files)
+        with closing(state):
             self._load(state)
 
     def _load(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -278,3 +277,18 @@ class Sharded(ShardedParams):
 
     def __getstate__(self) -> dict[str, Any]:
         raise TypeError(f"{type(self).__name__} cannot be copied or pickled, because it belongs to a communicator")
+
+
+def facts_of_step(given: StepOptions) -> dict[str, Any]:
+    """What a step was given, by what it is called in a message."""
+    facts: dict[str, Any] = given._asdict()
+    return facts_of_groups(facts.pop("of_groups")) | facts
+
+
+def dtype_named(name: str) -> np.dtype[Any]:
+    if name != "bfloat16":
+        return np.dtype(name)
+    import ml_dtypes  # another rank has arrays of it
+
+    bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return bfloat16

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from itertools import accumulate
+from typing import Any, Literal, get_args
 from zlib import crc32
 
 import numpy as np
@@ -17,15 +18,17 @@ from pyreg._check import Named
 from pyreg._dtypes import compute_dtype, name_of
 from pyreg._optimizer import Optimizer
 from pyreg._optimizer_params import Arrays, first_of
-from pyreg._param_groups import named
+from pyreg._param_groups import Name, named
 from pyreg._results import FloatArray
 from pyreg.mpi._agreement import Agreement
 from pyreg.mpi._cpus import share_cpus
 from pyreg.mpi._exchange import Exchange
-from pyreg.mpi._shards import Part, Shards, flat, shaped
+from pyreg.mpi._shards import Part, Shards, flat, piece_of, shaped
 
-OPS = ("mean", "sum")
-REDUCES = ("ordered", "mpi")
+Op = Literal["mean", "sum"]
+Reduce = Literal["ordered", "mpi"]
+
+_keyval = MPI.Comm.Create_keyval(delete_fn=lambda comm, keyval, made: made.Free())
 
 
 def own_comm(comm: Any) -> MPI.Intracomm:
@@ -40,9 +43,6 @@ def own_comm(comm: Any) -> MPI.Intracomm:
     return made
 
 
-_keyval = MPI.Comm.Create_keyval()
-
-
 class ShardedParams(Optimizer):
     """Everything but the steps. The base classes keep this rank's parts, as if they were parameters."""
 
@@ -52,12 +52,12 @@ class ShardedParams(Optimizer):
         self._comm = own_comm(comm)
         self._wholes: list[FloatArray] = []  # every parameter, all of it, and its copy
         self._whole_outs: list[FloatArray] = []
-        self._segments: list[tuple[int, Shards]] = []  # by the place of the first parameter
+        self._shards: list[Shards] = []  # of the parameters at the start, and of those that were added later
         self._summed: set[int] = set()  # the parameters of which a sum of gradients is held
         with Agreement(self._comm, (), {}) as agreed:
-            self._op, self._reduce = one_of("op", op, OPS), one_of("reduce", reduce, REDUCES)
+            self._op, self._reduce = one_of("op", op, get_args(Op)), one_of("reduce", reduce, get_args(Reduce))
             yield
-            agreed.facts = self._facts()
+            agreed.facts = self._facts(0)
 
     def _agreement(self, called: str) -> Agreement:
         """That of a method: if ranks call different ones, they are told so."""
@@ -80,13 +80,13 @@ class ShardedParams(Optimizer):
         TypeError, ValueError
             As by the constructor, or if gradients were accumulated. Nothing is added then.
         """
-        before, groups = dict(self.__dict__), len(self.param_groups)
+        before, groups, known = dict(self.__dict__), len(self.param_groups), len(self._names)
         try:
             with self._agreement("add_param_group") as agreed:
                 if self._summed:
                     raise ValueError("add_param_group must be called right after a step, got accumulated gradients")
                 super().add_param_group(group, param_out=param_out)
-                agreed.facts |= self._facts()
+                agreed.facts |= self._facts(known)
         except Exception:
             self.__dict__.update(before)
             del self.param_groups[groups:]
@@ -94,100 +94,120 @@ class ShardedParams(Optimizer):
 
     def _add_groups(self, groups: Sequence[Named], outs: Any) -> None:
         known = len(self._names)
-        made, params = [], dict[Any, Any]()
-        for group in groups:
-            if "params" not in group:
-                super()._add_groups(groups, outs)  # which says what is wrong
-            own = named(group["params"], known + len(params))
-            made.append({**group, "params": own})
-            params |= own
-        names = list(params)
-        copies = [] if outs is None else _arguments.in_order("param_out", outs, names, first_of(names, known))
-        wholes, whole_outs = [*self._wholes, *params.values()], [*self._whole_outs, *copies]
+        by_group = [named(group.get("params", ()), known + start) for group, start in starts_of(groups)]
+        params = {name: param for own in by_group for name, param in own.items()}
+        copies = [] if outs is None else _arguments.in_order("param_out", outs, [*params], first_of([*params], known))
+        self._require_updatable([*params], [*params.values()], copies)
+
+        wholes, whole_outs = [plain(array) for array in params.values()], [plain(array) for array in copies]
+        shards = Shards(known, wholes, self._comm.size)
+        parts = [shards.part(self._comm.rank, place) for place in shards.places]
+        pieces, out_pieces = (
+            dict(zip(params, map(piece_of, arrays, parts), strict=True)) if arrays else None
+            for arrays in (wholes, whole_outs)
+        )
+        cut = [
+            {**group, "params": {name: pieces[name] for name in own}} if pieces and "params" in group else group
+            for group, own in zip(groups, by_group, strict=True)
+        ]
+        super()._add_groups(cut, out_pieces)
+
+        self._wholes, self._whole_outs = self._wholes + wholes, self._whole_outs + whole_outs
+        self._shards = [*self._shards, shards]
+        for group in self.param_groups[-len(groups) :]:
+            group["params"] = tuple(params[name] for name in group["param_names"])
+        self._kept = [group["params"] for group in self.param_groups]
+        self._place_in_stream()
+        self._make_exchanges()
+        self._flat = [flat(array) for array in self._wholes]
+        self._flat_outs = [flat(array) for array in self._whole_outs]
+        self._readable = prepared(self._wholes, self._whole_outs)
+
+    def _require_updatable(self, names: Sequence[Name], params: Sequence[Any], copies: Sequence[Any]) -> None:
+        """Raise unless one step can update all parameters, these and those before, and their copies."""
+        every, outs = [*self._wholes, *params], [*self._whole_outs, *copies]
         arrays = []
-        for place, (name, param) in enumerate(zip([*self._names, *names], wholes, strict=True)):
-            out = {"param_out": whole_outs[place]} if whole_outs else {}
+        for place, (name, param) in enumerate(zip([*self._names, *names], every, strict=True)):
+            out = {"param_out": outs[place]} if outs else {}
             arrays.append((name, {"param": param} | out, None))
         _arguments.updatable(arrays)
 
-        wholes, whole_outs = ([plain(array) for array in every] for every in (wholes, whole_outs))
-        new = wholes[known:]
-        shards = Shards([param.size for param in new], [is_cut(param) for param in new], self._comm.size)
-        own_parts = [shards.part(self._comm.rank, i) for i in range(len(new))]
-        pieces = {name: piece_of(param, part) for name, param, part in zip(names, new, own_parts, strict=True)}
-        for group in made:
-            group["params"] = {name: pieces[name] for name in group["params"]}
-        out_pieces = [piece_of(*of_one) for of_one in zip(whole_outs[known:], own_parts, strict=bool(whole_outs))]
-        super()._add_groups(made, dict(zip(names, out_pieces, strict=True)) if out_pieces else None)
-
-        self._wholes, self._whole_outs = wholes, whole_outs
-        self._segments = [*self._segments, (known, shards)]
-        for group in self.param_groups[-len(made) :]:
-            group["params"] = tuple(params[name] for name in group["param_names"])
-        self._kept = [group["params"] for group in self.param_groups]
-        self._lay_out()
-
-    def _lay_out(self) -> None:
-        """Where this rank's parts are: in the stream of random numbers, and in the buffer of gradients."""
-        rank, ranks, start = self._comm.rank, self._comm.size, 0
-        self._parts: list[Part] = []
-        of_ranks: list[list[Part]] = [[] for _ in range(ranks)]
+    def _place_in_stream(self) -> None:
+        """Where this rank's parts begin and end in the stream of random numbers: among the elements of all."""
+        rank, start = self._comm.rank, 0
         self._offsets, self._ends = [], []
-        for first, shards in self._segments:
+        for shards in self._shards:
             low, high = shards.starts[rank : rank + 2]
-            for i, offset in enumerate(shards.offsets):
-                part = shards.part(rank, i)
-                self._parts.append(part._replace(place=first + i))
-                # An empty part has the place where the shard begins or ends, so all are side by side.
-                self._offsets.append(start + min(max(offset, low), high))
-                self._ends.append(self._offsets[-1] + part.end - part.begin)
-                for other, of_other in shards.parts(i).items():
-                    of_ranks[other].append(of_other._replace(place=first + i))
+            # An empty part has the place where the shard begins or ends, so all are side by side.
+            self._offsets += [start + min(max(offset, low), high) for offset in shards.offsets]
+            self._ends += [start + min(max(end, low), high) for end in shards.ends]
             start += shards.starts[-1]
+
+    def _make_exchanges(self) -> None:
+        """By compute dtype: the exchange, and the buffer of this rank's sums of gradients. `_grads` has its parts."""
         dtypes = [compute_dtype(param.dtype) for param in self._wholes]
         self._exchanges: dict[np.dtype[Any], Exchange] = {}
         self._totals: dict[np.dtype[Any], FloatArray] = {}
-        self._grads: list[FloatArray] = [np.empty(0)] * len(dtypes)  # of this rank's parts: views of the totals
+        self._grads: list[FloatArray] = [
+            np.zeros(piece.shape, dtype) if piece.size == 0 else np.empty(0)
+            for piece, dtype in zip(self._params, dtypes, strict=True)
+        ]
         for dtype in dict.fromkeys(dtypes):
-            of_dtype = [[part for part in parts if dtypes[part.place] == dtype] for parts in of_ranks]
-            exchange = self._exchanges[dtype] = Exchange(self._comm, of_dtype)
+            of_ranks: list[list[Part]] = [[] for _ in range(self._comm.size)]
+            for shards in self._shards:
+                for place in shards.places:
+                    for rank, part in shards.parts(place).items() if dtypes[place] == dtype else ():
+                        of_ranks[rank].append(part)
+            exchange = self._exchanges[dtype] = Exchange(self._comm, of_ranks)
             total, begin = np.zeros(exchange.size, dtype), 0
             self._totals[dtype] = total
-            for part in exchange.parts[rank]:
-                end = begin + part.end - part.begin
-                like = self._params[part.place]
-                self._grads[part.place] = shaped(total[begin:end], like)
-                begin = end
-            for place, part in enumerate(self._parts):
-                if dtypes[place] == dtype and part.begin == part.end:
-                    self._grads[place] = np.zeros(self._params[place].shape, dtype)
-        self._flat = [flat(array) for array in self._wholes]
-        self._flat_outs = [flat(array) for array in self._whole_outs]
-        offsets = np.cumsum([0, *[array.size for array in self._wholes]]).tolist()
-        outs = self._whole_outs or None
-        self._readable = _core.prepare(self._wholes, None, None, None, None, outs, {}, offsets[:-1])
+            for part in exchange.parts[self._comm.rank]:
+                own, begin = total[begin : begin + part.size], begin + part.size
+                self._grads[part.place] = shaped(own, self._params[part.place])
 
-    def _segment_of(self, place: int) -> tuple[int, Shards]:
-        """The shards in which this parameter is, and the place that it has there."""
-        first, shards = next(one for one in reversed(self._segments) if one[0] <= place)
-        return place - first, shards
+    def _shards_of(self, place: int) -> Shards:
+        """The shards in which this parameter is."""
+        return next(shards for shards in self._shards if place in shards.places)
 
-    def _facts(self) -> dict[str, Any]:
-        """What must be the same on all ranks."""
+    def _facts(self, first: int) -> dict[str, Any]:
+        """What must be the same on all ranks. The values of parameters, from place `first` on."""
         facts: dict[str, Any] = {"the class": type(self).__name__, "op": self._op, "reduce": self._reduce}
         facts |= {"the names of params": self._names, "rounding": self._rounding, "key": self.key}
         facts |= {"state_dtype": str(self._state_dtype), "param_out": bool(self._whole_outs)}
-        for i, options in enumerate(self._options_of_groups()):
-            facts[f"the names in param_groups[{i}]"] = self.param_groups[i]["param_names"]
-            facts |= {f"{name} of param_groups[{i}]": value for name, value in options.items()}
+        for i, group in enumerate(self.param_groups):
+            facts[f"the names in param_groups[{i}]"] = group["param_names"]
+        facts |= facts_of_groups(self._options_of_groups())
         for what, arrays in {"params": self._wholes, "param_out": self._whole_outs}.items():
             for name, array in zip(self._names, arrays, strict=False):
                 facts[f"the shape of {what}[{name!r}]"] = array.shape
                 facts[f"the dtype of {what}[{name!r}]"] = name_of(array.dtype)
                 facts[f"the strides of {what}[{name!r}]"] = _model.strides_in_elements(array)
-        for name, array in zip(self._names, self._flat, strict=True):
-            facts[f"the values of params[{name!r}], by their CRC,"] = crc32(array.view(np.uint8).data)
+        for name, array in zip(self._names[first:], self._flat[first:], strict=True):
+            if self._comm.size > 1:
+                facts[f"the CRC of params[{name!r}]"] = crc32(array.view(np.uint8).data)
         return facts
+
+
+def starts_of(groups: Sequence[Named]) -> Iterator[tuple[Named, int]]:
+    """Each group, with the number of parameters in those before."""
+    start = 0
+    for group in groups:
+        yield group, start
+        start += len(named(group.get("params", ()), 0))
+
+
+def facts_of_groups(options: Sequence[Named]) -> dict[str, Any]:
+    """The options of all groups, by what they are called in a message."""
+    return {
+        f"{name} of param_groups[{i}]": value for i, of_one in enumerate(options) for name, value in of_one.items()
+    }
+
+
+def prepared(wholes: list[FloatArray], whole_outs: list[FloatArray]) -> object:
+    """What _core.with_gradients checks gradients of whole parameters with."""
+    no_states, no_average = (None, None, None), None
+    offsets = [0, *accumulate(array.size for array in wholes)][: len(wholes)]
+    return _core.prepare(wholes, *no_states, no_average, whole_outs or None, {}, offsets)
 
 
 def one_of(name: str, value: Any, names: Sequence[str]) -> str:
@@ -198,15 +218,3 @@ def one_of(name: str, value: Any, names: Sequence[str]) -> str:
 
 def plain(array: FloatArray) -> FloatArray:
     return np.ndarray.view(array, np.ndarray)
-
-
-def is_cut(param: FloatArray) -> bool:
-    """Whether a parameter may be cut: its memory has the order of the blocks of `norm_partial`."""
-    return param.flags.c_contiguous
-
-
-def piece_of(array: FloatArray, part: Part) -> FloatArray:
-    """This part of the array: one axis, unless it is the whole of an array in another memory order."""
-    if not is_cut(array) and part.end - part.begin == array.size:
-        return array.view()
-    return flat(array)[part.begin : part.end]
