@@ -158,8 +158,9 @@ class Optimizer(OptimizerParams):
         """The arguments of `step` beside the gradients, checked."""
         options, count = self._options_of_groups(lr), self._count()
         scale, skip = _check.number("grad_scale", grad_scale), _check.flag("skip_nonfinite", skip_nonfinite)
-        if max_norm is not None and not (isinstance(max_norm, float) and max_norm == math.inf):
-            max_norm = _check.number("max_norm", max_norm)
+        is_infinite = isinstance(max_norm, float) and max_norm == math.inf
+        if max_norm is not None:
+            max_norm = math.inf if is_infinite else _check.number("max_norm", max_norm)
         return StepOptions(options, count, scale, max_norm, skip)
 
     def _read(self, grads: Gradients) -> tuple[Sequence[int], Sequence[Any], list[Any] | None]:

@@ -106,6 +106,19 @@ def shards_that_are_missing_or_damaged_are_refused(folder):
     flipped = bytearray(kept)
     flipped[kept.index(b"vector.exp_avg.npy") + 500] ^= 1  # beyond the headers: an element
     refused(lambda: (folder / last).write_bytes(flipped), last, "incomplete or damaged")
+    shortened = bytearray(kept)  # the header of an array ends 32 bytes before it should
+    header = kept.index(b"\x93NUMPY", kept.index(b"vector.exp_avg.npy"))
+    shortened[header + 8] ^= 32
+    refused(lambda: (folder / last).write_bytes(shortened), last, "incomplete or damaged")
+    version = bytearray(kept)
+    version[kept.rindex(b"PK\1\2") + 6] ^= 0x80
+    refused(lambda: (folder / last).write_bytes(version), last, "incomplete or damaged")
+
+    def write_array():
+        with (folder / last).open("wb") as file:
+            np.save(file, np.zeros(3))
+
+    refused(write_array, last, "it is no npz file")
     # A shard of another checkpoint.
     sharded.save_shards(folder.with_name("other"))
     if RANKS > 1:
@@ -130,7 +143,11 @@ def shards_that_are_missing_or_damaged_are_refused(folder):
     small = pyreg.mpi.ShardedAdamW(COMM, {"bias": np.zeros(7, F32)})
     tells_all(lambda: small.load_shards(folder), ValueError, "must be of 1 parameters, got 9")
     sgd, *_ = pair("SGD", F32)
-    tells_all(lambda: sgd.load_shards(folder), ValueError, "must be of SGD, got one of AdamW")
+    tells_all(lambda: sgd.load_shards(folder), ValueError, "shard-00000", "must be of SGD, got one of AdamW")
+    low, *_ = pair("AdamW", F32, state_dtype="bfloat16")
+    tells_all(
+        lambda: low.load_shards(folder), TypeError, "must be bfloat16 (as its bits), got float32", "state_dtype"
+    )
     shapes = model(F32) | {"last": np.zeros(2, F32)}
     wrong = pyreg.mpi.ShardedAdamW(COMM, groups(shapes))
     tells_all(lambda: wrong.load_shards(folder), ValueError, "must have 2 elements of 'last', got 1")
@@ -182,6 +199,19 @@ def states_that_do_not_fit_are_refused():
     if RANKS > 1:
         one = state | ({"step_count": np.array(3)} if RANK else {})
         tells_all(lambda: sharded.load_state_dict(one), ValueError, "step_count must be the same", optimizer=sharded)
+        one = state | ({"last.step": np.array(3)} if RANK else {})
+        tells_all(lambda: sharded.load_state_dict(one), ValueError, "counts of steps must be", optimizer=sharded)
+    for entry in (lambda: 0, [1.0], np.array([None])):
+        bad = state | {"table.exp_avg": entry} if RANK == 0 else None
+        errors, words = (TypeError, ValueError), "state['table.exp_avg'] "
+        tells_all(lambda bad=bad: sharded.load_state_dict(bad), errors, words, optimizer=sharded)
+    scalars = {name: array[()] for name, array in state.items()}
+    sharded.load_state_dict(scalars)
+    if RANKS > 1:
+        sharded.step_count = RANK
+        for give in (sharded.state_dict, lambda: sharded.save_shards("nowhere")):
+            tells_all(give, ValueError, "step_count must be the same")
+        sharded.step_count = 0
     sharded.load_state_dict(state)
     name = "table" if RANK == 0 else "vector"
     sharded.state[name]["exp_avg"].flags.writeable = RANK > 0

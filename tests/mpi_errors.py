@@ -91,6 +91,45 @@ def ranks_that_disagree_are_told():
     tells_all(lambda: optimizer.add_param_group({"params": {"new": np.zeros(3)}}), ValueError, "accumulated")
 
 
+def optimisers_are_not_confused():
+    for first, second in (([np.zeros(3)], [np.ones(3)]), ([np.zeros(3)], [np.zeros(2), np.zeros(1)])):
+        one, other = (pyreg.mpi.ShardedSGD(COMM, params) for params in (first, second))
+        called = one if RANK == 0 else other
+        grads = [np.ones_like(param) for param in called.param_groups[0]["params"]]
+        tells_all(lambda c=called, g=grads: c.step(g), ValueError, "the optimiser", optimizer=called)
+
+
+def what_would_stop_an_update_is_found_before():
+    import ml_dtypes
+
+    params = {"w": np.ones(2 * 16384, ml_dtypes.bfloat16), "v": np.ones(9, ml_dtypes.bfloat16)}
+    optimizer = pyreg.mpi.ShardedAdamW(COMM, params, rounding="stochastic", key=3)
+    grads = {name: np.ones_like(param) for name, param in params.items()}
+    optimizer.accumulate(grads)
+    for key in (-1, None, 2**64, 1.5):
+        optimizer.key = key
+        tells_all(optimizer.step, (TypeError, ValueError), "key must be", optimizer=optimizer)
+    optimizer.key = 3
+    for array in (optimizer.state["w"]["exp_avg"], optimizer.state["v"]["exp_avg_sq"]):
+        array.flags.writeable = RANK < RANKS - 1
+        tells_all(optimizer.step, ValueError, "must be writeable", optimizer=optimizer)
+        array.flags.writeable = True
+    optimizer.step()
+    assert optimizer.step_count == 1
+    optimizer.accumulate(dict.fromkeys(params))
+    optimizer.step()
+    assert optimizer.step_count == 2
+
+
+def numbers_beyond_the_dtype_raise_nothing():
+    np.seterr(all="raise")
+    for bad in ((3e38, 3e38), (np.inf, -np.inf), (np.nan, 0.0)):
+        optimizer = pyreg.mpi.ShardedSGD(COMM, [np.ones(5, F32)], op="sum")
+        norm = optimizer.step([np.full(5, bad[RANK % 2], F32)], skip_nonfinite=True)
+        assert not np.isfinite(norm)  # as a float32
+        optimizer.accumulate([np.full(5, bad[RANK % 2], F32)])
+
+
 def what_is_not_supported_says_so():
     optimizer, *_ = pair("AdamW", F32)
     for call, error in (

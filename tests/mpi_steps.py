@@ -203,6 +203,13 @@ def shards_of_unequal_length_are_exchanged():
             same(param, expected[name], name)
 
 
+def params_come_in_iterators():
+    arrays = [np.ones(3, F32) for _ in range(4)]
+    groups = [{"params": (x for x in arrays[:2])}, {"params": (x for x in arrays[2:]), "lr": 0.5}]
+    optimizer = pyreg.mpi.ShardedAdamW(COMM, groups)
+    assert [group["param_names"] for group in optimizer.param_groups] == [(0, 1), (2, 3)]
+
+
 def states_are_divided():
     sharded, _, params, _ = pair("AdamW", F32)
     held = sum(array.size for states in sharded.state.values() for array in states.values())
@@ -225,6 +232,12 @@ def a_lower_number_of_threads_stays():
     pyreg.set_num_threads(1)
     pyreg.mpi.ShardedSGD(COMM, [np.zeros(3)])
     assert pyreg.get_num_threads() == 1
+
+
+def omp_num_threads_is_set_on_one_rank():
+    if RANK == 1:
+        os.environ["OMP_NUM_THREADS"] = "1"
+    pyreg.mpi.ShardedSGD(COMM, [np.zeros(3)])
 
 
 def omp_num_threads_takes_precedence():

@@ -78,6 +78,7 @@ def test_low_precision_is_summed_in_float32_and_rounded_by_the_same_random_numbe
         "a_gradient_that_is_not_finite_on_one_rank_is_skipped_on_all",
         "the_sign_of_a_zero_is_that_of_the_sum",
         "shards_of_unequal_length_are_exchanged",
+        "params_come_in_iterators",
         "states_are_divided",
         "ranks_share_the_cpus",
         "a_lower_number_of_threads_stays",
@@ -98,6 +99,10 @@ def test_parameters_are_added_later(ranks, param_out):
 
 def test_communicators_are_freed():
     on_ranks(1, "steps", "communicators_are_freed")
+
+
+def test_omp_num_threads_of_some_ranks():
+    on_ranks(2, "steps", "omp_num_threads_is_set_on_one_rank")
 
 
 def test_omp_num_threads_takes_precedence(monkeypatch):
@@ -135,9 +140,22 @@ def test_states_that_do_not_fit_are_refused(ranks):
 # --- errors
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        "what_is_not_supported_says_so",
+        "what_would_stop_an_update_is_found_before",
+        "numbers_beyond_the_dtype_raise_nothing",
+    ],
+)
 @on_each_number_of_ranks
-def test_what_is_not_supported_says_so(ranks):
-    on_ranks(ranks, "errors", "what_is_not_supported_says_so")
+def test_on_ranks_that_go_wrong(ranks, function):
+    on_ranks(ranks, "errors", function)
+
+
+@on_several_ranks
+def test_optimisers_are_not_confused(ranks):
+    on_ranks(ranks, "errors", "optimisers_are_not_confused")
 
 
 @on_several_ranks

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 from mpi4py import MPI
 
 from pyreg._dtypes import FLOATS
@@ -42,20 +43,25 @@ class Agreement:
             return
         digest = np.frombuffer(blake2b(repr(self.facts).encode(), digest_size=DIGEST).digest(), np.uint8)
         failed = np.array([error is not None], np.uint8)
-        # The largest of all ranks, and the smallest, as the largest of the complements.
-        no_code = self.codes == 0
-        values = [failed, digest, ~digest, self.codes, np.where(no_code, 0, ~self.codes).astype(np.uint8)]
-        every = np.concatenate(values)
-        self.comm.Allreduce(MPI.IN_PLACE, every, op=MPI.MAX)
-        some_failed, *(high, low, high_code, low_code) = np.split(every, np.cumsum([len(v) for v in values])[:-1])
+        some_failed, high, low = self._largest(failed, digest, ~digest)
         if some_failed:
             raise self._error(error) from error
         if not np.array_equal(high, ~low):
             raise self._disagreement()
-        differ = np.flatnonzero((high_code != ~low_code) & (high_code > 0))
+        # Only now is it known that all have as many codes.
+        no_code = self.codes == 0
+        high, low = self._largest(self.codes, np.where(no_code, 0, ~self.codes).astype(np.uint8))
+        differ = np.flatnonzero((high != ~low) & (high > 0))
         if differ.size:
             raise self._other_dtype(int(differ[0]))
-        self.codes = high_code
+        self.codes = high
+
+    def _largest(self, *values: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
+        """The largest of all ranks. (The smallest is the complement of the largest complement.)"""
+        every = np.concatenate(values)
+        if every.size:
+            self.comm.Allreduce(MPI.IN_PLACE, every, op=MPI.MAX)
+        return np.split(every, np.cumsum([len(of_one) for of_one in values])[:-1])
 
     def _error(self, error: BaseException | None) -> Exception:
         """The error of the first rank that has one."""

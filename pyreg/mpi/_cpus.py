@@ -13,8 +13,6 @@ def share_cpus(comm: MPI.Intracomm) -> None:
 
     `OMP_NUM_THREADS` takes precedence, and so does a lower number that is set already.
     """
-    if os.environ.get("OMP_NUM_THREADS"):
-        return
     own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     machine = comm.Split_type(MPI.COMM_TYPE_SHARED)
     try:
@@ -22,5 +20,5 @@ def share_cpus(comm: MPI.Intracomm) -> None:
     finally:
         machine.Free()
     share = max(1, math.ceil(min(len(own), _cgroup_cpus())) // sharing)
-    if get_num_threads() > share:
+    if get_num_threads() > share and not os.environ.get("OMP_NUM_THREADS"):
         set_num_threads(share)

@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import os
 import re
-import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from secrets import randbits
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from pyreg import _optimizer_state
+from pyreg._dtypes import name_of
 from pyreg._optimizer_state import AnyArray
-from pyreg.mpi._whole_state import ArrayEntries
+from pyreg.mpi._whole_state import ArrayEntries, facts_of
 
 if TYPE_CHECKING:
     from pyreg.mpi._sharded import Sharded
@@ -45,7 +47,7 @@ def path_of(folder: Path, shard: int, shards: int) -> Path:
 def numbers_of_shards(folder: Path) -> set[int]:
     """Of how many files the checkpoints are that have a file in this folder."""
     found = (re.fullmatch(r"shard-\d{5,}-of-(\d{5,})\.npz", path.name) for path in folder.iterdir())
-    return {int(match[1]) for match in found if match}
+    return {int(match[1]) for match in found if match and int(match[1])}
 
 
 # --- writing
@@ -66,8 +68,10 @@ def save(optimizer: Sharded, folder: str | os.PathLike[str]) -> None:
     path = path_of(where, comm.rank, comm.size)
     written = path.with_name(f".{path.name}.{checkpoint}")
     try:
-        with optimizer._agreement("save_shards"), written.open("wb") as file:
-            np.savez(file, **entries_of_file(optimizer, checkpoint))
+        with optimizer._agreement("save_shards") as agreed, written.open("wb") as file:
+            entries = entries_of_file(optimizer, checkpoint)
+            agreed.facts |= facts_of(optimizer, entries)
+            np.savez(file, **entries)
             file.flush()
             os.fsync(file.fileno())
         with optimizer._agreement("save_shards"):
@@ -124,22 +128,30 @@ def header(paths: list[Path], shard: int) -> ShardFile:
     return ShardFile(path, int(checkpoint), parts)
 
 
-def opened(path: Path) -> Any:
+@contextmanager
+def damage_is_named(path: Path) -> Iterator[None]:
+    """What a damaged file raises becomes a ValueError with its name."""
     try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        yield
+    except Exception as error:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.filename):
+            raise
         raise ValueError(f"{path} cannot be read, it is incomplete or damaged: {error}") from error
 
 
-def read(path: Path, file: Mapping[str, AnyArray], entry: str) -> AnyArray:
-    try:
-        return file[entry]
-    except (MemoryError, OSError):
-        raise
-    except KeyError:
-        raise ValueError(f"{path} must have an entry {entry!r}, got none") from None
-    except Exception as error:  # what a damaged file raises
-        raise ValueError(f"{path} cannot be read, it is incomplete or damaged: {error}") from error
+def opened(path: Path) -> NpzFile:
+    with damage_is_named(path):
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, NpzFile):
+            raise ValueError("it is no npz file")
+        return file
+
+
+def read(path: Path, file: NpzFile, entry: str) -> AnyArray:
+    if entry not in file.files:
+        raise ValueError(f"{path} must have an entry {entry!r}, got none")
+    with damage_is_named(path):
+        return _optimizer_state.whole_entry(file, entry)
 
 
 class PartOfShards(ArrayEntries, Mapping[str, AnyArray]):
@@ -148,9 +160,9 @@ class PartOfShards(ArrayEntries, Mapping[str, AnyArray]):
     def __init__(self, optimizer: Sharded, files: list[ShardFile]) -> None:
         super().__init__(optimizer)
         self.files = files
-        self._open: dict[Path, Any] = {}
+        self._open: dict[Path, NpzFile] = {}
         self._require_one_checkpoint()
-        self.entries = dict.fromkeys(name for name in self._file(files[0].path) if name not in OF_A_FILE)
+        self.entries = dict.fromkeys(name for name in self._file(files[0].path).files if name not in OF_A_FILE)
 
     def _require_one_checkpoint(self) -> None:
         """Raise unless these are the files of one checkpoint, of these parameters."""
@@ -194,9 +206,11 @@ class PartOfShards(ArrayEntries, Mapping[str, AnyArray]):
         role = entry.rpartition(".")[2]
         kept = self.optimizer._kept_arrays(self.optimizer._names[place])
         like = kept[role] if role in kept else self.optimizer._made_later(place)
+        if name_of(like.dtype) == "bfloat16":  # which is stored as its bits, with an entry beside it
+            return np.empty(0, np.uint16 if f"{entry}.dtype" in self.entries else np.float32)
         return np.empty(0, np.uint16 if f"{entry}.dtype" in self.entries else like.dtype)
 
-    def _file(self, path: Path) -> Any:
+    def _file(self, path: Path) -> NpzFile:
         if path not in self._open:
             if len(self._open) == MOST_OPEN:
                 self._open.pop(next(iter(self._open))).close()

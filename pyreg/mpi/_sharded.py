@@ -47,7 +47,9 @@ class Sharded(ShardedParams):
         """
         with self._agreement("accumulate") as agreed:
             every = self._readable_gradients(grads, agreed)
-        self._add(every, agreed.codes, 1)
+        with np.errstate(all="ignore"):
+            self._add(every, agreed.codes, 1)
+        self._has_accumulated = True
 
     def step(
         self,
@@ -86,22 +88,37 @@ class Sharded(ShardedParams):
         with self._agreement("step") as agreed:
             given = self._step_options(lr, max_norm, grad_scale, skip_nonfinite)
             agreed.facts |= ({} if lr is None else {"lr": given.of_groups[0]["lr"]}) | facts_of_step(given)
-            agreed.facts |= {"key": self.key, "whether gradients were accumulated": bool(self._summed)}
+            agreed.facts |= {"key": self.key, "whether gradients were accumulated": self._has_accumulated}
             for dtype in self._exchanges:
                 _check.finite("grad_scale", given.grad_scale, dtype)
-            if grads is None and not self._summed:
+            self._require_ready()
+            if grads is None and not self._has_accumulated:
                 raise ValueError("grads must be given, unless gradients were accumulated, got None")
             every = None if grads is None else self._readable_gradients(grads, agreed)
-        if every is not None and self._comm.size == 1 and not self._summed:
-            shard = [grad if grad is None else shaped(grad, self._params[place]) for place, grad in enumerate(every)]
-        else:
-            shard = self._reduced(every, agreed.codes)
-        places: Sequence[int] = [place for place, grad in enumerate(shard) if grad is not None]
-        places = range(len(shard)) if len(places) == len(shard) else places
-        norm = self._take_step(places, shard, None, given)
-        if self.step_count != given.step_count:
-            self._all_gather(self._flat_outs or self._flat, set(places))
+        with np.errstate(all="ignore"):  # of numbers beyond the dtype: skip_nonfinite sees them in the norm
+            if every is not None and self._comm.size == 1 and not self._summed:
+                shard = [None if grad is None else shaped(grad, self._params[i]) for i, grad in enumerate(every)]
+            else:
+                shard = self._reduced(every, agreed.codes)
+            self._has_accumulated = False
+            places: Sequence[int] = [place for place, grad in enumerate(shard) if grad is not None]
+            places = range(len(shard)) if len(places) == len(shard) else places
+            norm = self._take_step(places, shard, None, given)
+            if self.step_count != given.step_count:
+                self._all_gather(self._flat_outs or self._flat, set(places))
         return norm
+
+    def _require_ready(self) -> None:
+        """Raise if something would stop the update, once gradients were exchanged."""
+        key: Any = self.key  # which anyone may have changed
+        if self._rounding:
+            _check.random_key(key)
+        for name in self._names:
+            for role, array in self._kept_arrays(name).items():
+                if not array.flags.writeable:
+                    raise ValueError(
+                        f"{role}[{name!r}] is written in place and must be writeable, got a read-only array"
+                    )
 
     def gather_params(self) -> None:
         """Complete the parameters on every rank, after steps with `param_out`. All ranks call this.
@@ -255,15 +272,24 @@ class Sharded(ShardedParams):
         with self._agreement("load_shards"):
             state = _shard_files.PartOfShards(self, files)
         with closing(state):
-            self._load(state)
+            self._load(state, str(files[0].path))
 
-    def _load(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take over a state that has this rank's parts of the arrays."""
+    def _load(self, state: Mapping[str, npt.NDArray[Any]], where: str = "") -> None:
+        """Take over a state that has this rank's parts of the arrays. where: the file that has its other entries."""
         with self._agreement("load") as agreed:
-            made = _optimizer_state.read(self, state)
+            try:
+                made = _optimizer_state.read(self, state)
+            except (TypeError, ValueError) as error:
+                if where and ".npz" not in str(error):
+                    error.args = (f"in {where}: {error}",)
+                raise
             agreed.facts |= {"step_count": made.step_count, "key": made.key, "the options": made.options}
+            agreed.facts |= {
+                "the counts of steps": made.steps,
+                "the states": [sorted(roles) for roles in made.arrays],
+            }
         _optimizer_state.take_over(self, made)
-        self._summed = set()
+        self._summed, self._has_accumulated = set(), False
 
     def to_torch_state_dict(self) -> dict[str, Any]:
         """Not available: load `state_dict` into the class that is not sharded, which has this method."""

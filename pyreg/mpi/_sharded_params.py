@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
+from itertools import accumulate, count
 from typing import Any, Literal, get_args
 from zlib import crc32
 
@@ -28,19 +28,22 @@ from pyreg.mpi._shards import Part, Shards, flat, piece_of, shaped
 Op = Literal["mean", "sum"]
 Reduce = Literal["ordered", "mpi"]
 
-_keyval = MPI.Comm.Create_keyval(delete_fn=lambda comm, keyval, made: made.Free())
+_keyval = MPI.Comm.Create_keyval(delete_fn=lambda comm, keyval, made: made[0].Free())
 
 
-def own_comm(comm: Any) -> MPI.Intracomm:
-    """A copy of the communicator for pyreg's messages, which cannot be taken for the caller's. It is made once."""
+def own_comm(comm: Any) -> tuple[MPI.Intracomm, int]:
+    """A copy of the communicator for pyreg's messages, which cannot be taken for the caller's. It is made once.
+
+    Also returns how many optimisers have asked for it before.
+    """
     if not isinstance(comm, MPI.Intracomm) or comm == MPI.COMM_NULL:
         raise TypeError(f"comm must be an mpi4py.MPI.Intracomm, such as MPI.COMM_WORLD, got {_check.type_name(comm)}")
     known: Any = comm.Get_attr(_keyval)
-    made: MPI.Intracomm = comm.Dup() if known is None else known
     if known is None:
-        share_cpus(made)
-        comm.Set_attr(_keyval, made)
-    return made
+        known = comm.Dup(), count()
+        share_cpus(known[0])
+        comm.Set_attr(_keyval, known)
+    return known[0], next(known[1])
 
 
 class ShardedParams(Optimizer):
@@ -49,19 +52,24 @@ class ShardedParams(Optimizer):
     @contextmanager
     def _set_up(self, comm: Any, op: Any, reduce: Any) -> Iterator[None]:
         """Around the constructor of the other base."""
-        self._comm = own_comm(comm)
+        self._comm, self._number = own_comm(comm)
         self._wholes: list[FloatArray] = []  # every parameter, all of it, and its copy
         self._whole_outs: list[FloatArray] = []
         self._shards: list[Shards] = []  # of the parameters at the start, and of those that were added later
         self._summed: set[int] = set()  # the parameters of which a sum of gradients is held
+        self._has_accumulated = False
         with Agreement(self._comm, (), {}) as agreed:
             self._op, self._reduce = one_of("op", op, get_args(Op)), one_of("reduce", reduce, get_args(Reduce))
             yield
             agreed.facts = self._facts(0)
 
     def _agreement(self, called: str) -> Agreement:
-        """That of a method: if ranks call different ones, they are told so."""
-        return Agreement(self._comm, self._names, {"the method that is called": called})
+        """That of a method: if ranks call different ones, or of different optimisers, they are told so."""
+        facts = {
+            "the method that is called": called,
+            "the optimiser (by the order in which they were made)": self._number,
+        }
+        return Agreement(self._comm, self._names, facts)
 
     def add_param_group(self, group: Mapping[str, Any], *, param_out: Arrays | None = None) -> None:
         """Add parameters, with options of their own. All ranks call this.
@@ -83,7 +91,7 @@ class ShardedParams(Optimizer):
         before, groups, known = dict(self.__dict__), len(self.param_groups), len(self._names)
         try:
             with self._agreement("add_param_group") as agreed:
-                if self._summed:
+                if self._has_accumulated:
                     raise ValueError("add_param_group must be called right after a step, got accumulated gradients")
                 super().add_param_group(group, param_out=param_out)
                 agreed.facts |= self._facts(known)
@@ -94,7 +102,9 @@ class ShardedParams(Optimizer):
 
     def _add_groups(self, groups: Sequence[Named], outs: Any) -> None:
         known = len(self._names)
-        by_group = [named(group.get("params", ()), known + start) for group, start in starts_of(groups)]
+        by_group: list[dict[Name, Any]] = []
+        for group in groups:
+            by_group.append(named(group.get("params", ()), known + sum(map(len, by_group))))
         params = {name: param for own in by_group for name, param in own.items()}
         copies = [] if outs is None else _arguments.in_order("param_out", outs, [*params], first_of([*params], known))
         self._require_updatable([*params], [*params.values()], copies)
@@ -186,14 +196,6 @@ class ShardedParams(Optimizer):
             if self._comm.size > 1:
                 facts[f"the CRC of params[{name!r}]"] = crc32(array.view(np.uint8).data)
         return facts
-
-
-def starts_of(groups: Sequence[Named]) -> Iterator[tuple[Named, int]]:
-    """Each group, with the number of parameters in those before."""
-    start = 0
-    for group in groups:
-        yield group, start
-        start += len(named(group.get("params", ()), 0))
 
 
 def facts_of_groups(options: Sequence[Named]) -> dict[str, Any]:

@@ -40,8 +40,9 @@ class ArrayEntries:
     def part_of(self, entry: str, value: AnyArray, rank: int) -> AnyArray:
         """A rank's part of an entry of a whole state."""
         place = self.place_of(entry)
-        if place is None or not isinstance(value, np.ndarray):
+        if place is None or not isinstance(value, (np.ndarray, np.generic)):
             return value
+        value = np.asarray(value)
         shape = self.optimizer._wholes[place].shape
         if value.shape != shape:
             raise ValueError(f"state[{entry!r}] must have shape {shape}, got {value.shape}")
@@ -74,16 +75,17 @@ def gathered(optimizer: Sharded) -> dict[str, AnyArray] | None:
     comm = optimizer._comm
     with optimizer._agreement("state_dict") as agreed:
         state, arrays = _optimizer_state.state_dict(optimizer), ArrayEntries(optimizer)
-        agreed.facts |= {"the entries of the state": list(state)}
-    for entry, array in state.items():
-        if (place := arrays.place_of(entry)) is None:
-            continue
-        own = array.reshape(-1)  # in C order
+        agreed.facts |= facts_of(optimizer, state)
+        places = {entry: place for entry in state if (place := arrays.place_of(entry)) is not None}
+        sizes = {entry: optimizer._wholes[place].size for entry, place in places.items() if comm.rank == 0}
+        wholes = {entry: np.empty(size, state[entry].dtype) for entry, size in sizes.items()}
+    for entry, place in places.items():
+        own = state[entry].reshape(-1)  # in C order
         if comm.rank > 0:
             for begin in range(0, own.nbytes, MESSAGE_BYTES):
                 comm.Send(as_bytes(own)[begin : begin + MESSAGE_BYTES], 0)
             continue
-        whole = np.empty(optimizer._wholes[place].size, array.dtype)
+        whole = wholes[entry]
         for rank, part in optimizer._shards_of(place).parts(place).items():
             room = part.of(whole)
             if rank == 0:
@@ -94,15 +96,29 @@ def gathered(optimizer: Sharded) -> dict[str, AnyArray] | None:
     return state if comm.rank == 0 else None
 
 
+def facts_of(optimizer: Sharded, state: Mapping[str, AnyArray]) -> dict[str, Any]:
+    """What must be the same on all ranks, if they give away a state together."""
+    options = optimizer._options_of_groups()
+    counts = {"step_count": optimizer.step_count, "key": optimizer.key, "the options": options}
+    return counts | {"the counts of steps": optimizer._steps.tolist(), "the entries of the state": list(state)}
+
+
 def scattered(optimizer: Sharded, state: Mapping[str, AnyArray] | None) -> Mapping[str, AnyArray]:
     """This rank's part of a state that rank 0 has. Each entry is read once."""
     comm, arrays, made = optimizer._comm, ArrayEntries(optimizer), dict[str, AnyArray]()
     large = pkl5.Intracomm(comm)  # sends more than 2 GiB
-    for entry in comm.bcast(None if state is None else list(state)):
+    entries: list[str] = []
+    with optimizer._agreement("load_state_dict"):
+        entries += () if state is None else state
+    for entry in comm.bcast(entries):
         parts: list[Any] | None = None
         with optimizer._agreement("load_state_dict"):
             if state is not None:
-                value = read_entry(state, entry)
+                value: Any = read_entry(state, entry)
+                if not isinstance(value, (np.ndarray, np.generic)) or value.dtype.hasobject:
+                    got = type(value).__name__
+                    raise TypeError(f"state[{entry!r}] must be a numpy.ndarray without objects, got {got}")
+                value = np.asarray(value)
                 parts = [arrays.part_of(entry, value, rank) for rank in range(comm.size)]
         made[entry] = large.scatter(parts)
     return made
