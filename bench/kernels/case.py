@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,14 @@ def widened(array: Array) -> Array:
 def array_of_pyreg(shape: Shape, dtype: npt.DTypeLike = np.float32) -> Array:
     """Return an array to write to. Those of pyreg begin at different places of a page, as docs/speed.md advises."""
     return pyreg.dropout(np.ones(shape, dtype), 0.0)
+
+
+def digest(arrays: Sequence[Array]) -> str:
+    """Return the digest of the arrays' bits."""
+    sha = sha256()
+    for array in arrays:
+        sha.update(array.view(np.uint8))
+    return sha.hexdigest()
 
 
 def slices(length: int, step: int) -> Iterator[slice]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from console import WrongAnswer
 import pyreg
 from pyreg._cases import Shape
 
-from .case import Array, slices
+from .case import Array, digest, slices
 from .measure import Call
 from .precisions import FLOAT32, Precision, adamw_in_float64
 
@@ -151,10 +150,7 @@ class ModelCase:
 
     def digest(self) -> str:
         """Return the digest of the parameters' bits."""
-        sha = sha256()
-        for param in self.param:
-            sha.update(param)
-        return sha.hexdigest()
+        return digest(self.param)
 
     def check_digest(self, digest: str) -> None:
         """Raise WrongAnswer if the parameters' bits are not those of another call."""

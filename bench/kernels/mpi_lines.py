@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from importlib.util import find_spec
 from typing import Any
 
@@ -61,14 +60,6 @@ def arrays(shapes: Sequence[Shape], line: Line) -> tuple[list[Array], list[Array
     grads = [(grad.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32).astype(line.grad) for grad in drawn]
     copies = [param.astype(line.out) for param in params] if line.out else None
     return params, copies, grads
-
-
-def digest(arrays: Sequence[Array]) -> str:
-    """Return the digest of the arrays' bits."""
-    sha = sha256()
-    for array in arrays:
-        sha.update(array.view(np.uint8))
-    return sha.hexdigest()
 
 
 def parameters_of(shapes: Sequence[Shape]) -> int:

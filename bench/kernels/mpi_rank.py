@@ -19,10 +19,10 @@ from mpi4py import MPI
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import pyreg
-from kernels.case import Array
+from kernels.case import Array, digest
 from kernels.measure import Call
 from kernels.model_shapes import MODELS
-from kernels.mpi_lines import FLOAT32, LINES, NUMBERS, WARM_UP, Line, arrays, digest
+from kernels.mpi_lines import FLOAT32, LINES, NUMBERS, WARM_UP, Line, arrays
 from pyreg.mpi import ShardedAdamW
 from pyreg.mpi._cpus import share_cpus
 
