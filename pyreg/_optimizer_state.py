@@ -203,16 +203,9 @@ class Entries:
         """The array of this name, whatever it is."""
         if name not in self._state:
             raise ValueError(f"state must have an entry {name!r}, got none")
-        try:
-            value = whole_entry(self._state, name) if isinstance(self._state, NpzFile) else self._state[name]
-        except MemoryError:
-            raise
-        except Exception as error:  # what a damaged file, or one with pickled objects, raises
-            raise ValueError(f"state[{name!r}] cannot be read: {error}") from error
+        value = read_entry(self._state, name)
         self._unread.pop(name, None)
-        if not isinstance(value, (np.ndarray, np.generic)):
-            raise TypeError(f"state[{name!r}] must be a numpy.ndarray, got {_check.type_name(value)}")
-        return np.asarray(value)
+        return value
 
     def like(self, name: str, array: FloatArray) -> FloatArray:
         """The array of this name, if it has the dtype and shape of `array`."""
@@ -249,10 +242,25 @@ class Entries:
             raise ValueError(f"state must have {entries} entries, as when it was made, got {len(self._state)}")
 
 
-def whole_entry(file: NpzFile, entry: str) -> AnyArray:
-    """An array of an npz file, of which every byte was read: only then is it compared with its check sum."""
-    with file.zip.open(f"{entry}.npy") as member:  # type: ignore[union-attr]
-        array: AnyArray = np.lib.format.read_array(member, allow_pickle=False)
+def read_entry(state: Mapping[str, AnyArray], name: str) -> AnyArray:
+    """The array of this name, which the state has."""
+    try:
+        value = whole_entry(state, name)
+    except MemoryError:
+        raise
+    except Exception as error:  # what a damaged file, or one with pickled objects, raises
+        raise ValueError(f"state[{name!r}] cannot be read: {error}") from error
+    if not isinstance(value, (np.ndarray, np.generic)):
+        raise TypeError(f"state[{name!r}] must be a numpy.ndarray, got {_check.type_name(value)}")
+    return np.asarray(value)
+
+
+def whole_entry(state: Mapping[str, Any], entry: str) -> Any:
+    """An entry as it is; of an npz file with every byte read, for only then is it compared with its check sum."""
+    if not isinstance(state, NpzFile):
+        return state[entry]
+    with state.zip.open(f"{entry}.npy") as member:  # type: ignore[union-attr]
+        array = np.lib.format.read_array(member, allow_pickle=False)
         if member.read(1):
             raise ValueError(f"{entry} has more bytes than its header says")
     return array

@@ -188,6 +188,21 @@ def nothing_is_replaced_unless_all_can_write(folder):
         tells_all(lambda: sharded.load_shards(3 if RANK == 1 else folder), TypeError, "on rank 1")
 
 
+def a_damaged_file_of_a_whole_state_is_refused(path):
+    sharded, single, *_ = pair("AdamW", F32)
+    if RANK == 0:
+        np.savez(path, **single.state_dict())
+        damaged = bytearray(Path(path).read_bytes())
+        header = damaged.index(b"\x93NUMPY", damaged.index(b"vector.exp_avg.npy"))
+        damaged[header + 8] ^= 32  # it ends 32 bytes before it should
+        Path(path).write_bytes(damaged)
+    COMM.Barrier()
+    with np.load(path) as file:
+        for state in (file, file if RANK == 0 else None):
+            words = "state['vector.exp_avg'] cannot be read"
+            tells_all(lambda state=state: sharded.load_state_dict(state), ValueError, words, optimizer=sharded)
+
+
 def states_that_do_not_fit_are_refused():
     sharded, single, *_ = pair("AdamW", F32)
     state = single.state_dict()

@@ -133,6 +133,11 @@ def test_no_shard_is_replaced_unless_all_ranks_can_write(ranks, tmp_path):
 
 
 @on_each_number_of_ranks
+def test_a_damaged_file_of_a_whole_state_is_refused(ranks, tmp_path):
+    on_ranks(ranks, "checkpoints", "a_damaged_file_of_a_whole_state_is_refused", tmp_path / "state.npz")
+
+
+@on_each_number_of_ranks
 def test_states_that_do_not_fit_are_refused(ranks):
     on_ranks(ranks, "checkpoints", "states_that_do_not_fit_are_refused")
 

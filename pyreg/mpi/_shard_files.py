@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import randbits
@@ -23,7 +23,7 @@ from numpy.lib.npyio import NpzFile
 from pyreg import _optimizer_state
 from pyreg._dtypes import name_of
 from pyreg._optimizer_state import AnyArray
-from pyreg.mpi._whole_state import ArrayEntries, facts_of
+from pyreg.mpi._whole_state import ArrayEntries, PartOfState, facts_of
 
 if TYPE_CHECKING:
     from pyreg.mpi._sharded import Sharded
@@ -151,11 +151,12 @@ def read(path: Path, file: NpzFile, entry: str) -> AnyArray:
     if entry not in file.files:
         raise ValueError(f"{path} must have an entry {entry!r}, got none")
     with damage_is_named(path):
-        return _optimizer_state.whole_entry(file, entry)
+        array: AnyArray = _optimizer_state.whole_entry(file, entry)
+        return array
 
 
-class PartOfShards(ArrayEntries, Mapping[str, AnyArray]):
-    """This rank's part of a checkpoint of any number of ranks. An entry is read when it is asked for."""
+class PartOfShards(PartOfState):
+    """That of a checkpoint of any number of ranks."""
 
     def __init__(self, optimizer: Sharded, files: list[ShardFile]) -> None:
         super().__init__(optimizer)
@@ -203,12 +204,12 @@ class PartOfShards(ArrayEntries, Mapping[str, AnyArray]):
 
     def _nothing(self, entry: str, place: int) -> AnyArray:
         """An empty array of the dtype that this entry should have: other ranks find out whether it has."""
+        if f"{entry}.dtype" in self.entries:  # the bits of bfloat16
+            return np.empty(0, np.uint16)
         role = entry.rpartition(".")[2]
         kept = self.optimizer._kept_arrays(self.optimizer._names[place])
         like = kept[role] if role in kept else self.optimizer._made_later(place)
-        if name_of(like.dtype) == "bfloat16":  # which is stored as its bits, with an entry beside it
-            return np.empty(0, np.uint16 if f"{entry}.dtype" in self.entries else np.float32)
-        return np.empty(0, np.uint16 if f"{entry}.dtype" in self.entries else like.dtype)
+        return np.empty(0, np.float32 if name_of(like.dtype) == "bfloat16" else like.dtype)
 
     def _file(self, path: Path) -> NpzFile:
         if path not in self._open:
@@ -220,12 +221,3 @@ class PartOfShards(ArrayEntries, Mapping[str, AnyArray]):
     def close(self) -> None:
         for file in self._open.values():
             file.close()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.entries)
-
-    def __contains__(self, entry: object) -> bool:
-        return entry in self.entries
-
-    def __len__(self) -> int:
-        return len(self.entries)

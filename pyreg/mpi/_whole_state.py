@@ -50,24 +50,31 @@ class ArrayEntries:
         return self.shaped(place, part.of(value.reshape(-1)).copy())
 
 
-class PartOfWhole(ArrayEntries, Mapping[str, AnyArray]):
-    """This rank's part of a whole state. An entry is read when it is asked for."""
+class PartOfState(ArrayEntries, Mapping[str, AnyArray]):
+    """This rank's part of a state. An entry is read when it is asked for. A subclass says how, and sets `entries`."""
+
+    entries: Mapping[str, Any]  # by name; what they are is the subclass's own
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __contains__(self, entry: object) -> bool:
+        return entry in self.entries
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+class PartOfWhole(PartOfState):
+    """That of a state with whole arrays."""
 
     def __init__(self, optimizer: Sharded, state: Mapping[str, AnyArray]) -> None:
         super().__init__(optimizer)
-        self.state = state
+        self.entries = state
 
     def __getitem__(self, entry: str) -> AnyArray:
-        return self.part_of(entry, self.state[entry], self.optimizer._comm.rank)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.state)
-
-    def __contains__(self, entry: object) -> bool:
-        return entry in self.state
-
-    def __len__(self) -> int:
-        return len(self.state)
+        value = _optimizer_state.whole_entry(self.entries, entry)
+        return self.part_of(entry, value, self.optimizer._comm.rank)
 
 
 def gathered(optimizer: Sharded) -> dict[str, AnyArray] | None:
@@ -114,20 +121,9 @@ def scattered(optimizer: Sharded, state: Mapping[str, AnyArray] | None) -> Mappi
         parts: list[Any] | None = None
         with optimizer._agreement("load_state_dict"):
             if state is not None:
-                value: Any = read_entry(state, entry)
-                if not isinstance(value, (np.ndarray, np.generic)) or value.dtype.hasobject:
-                    got = type(value).__name__
-                    raise TypeError(f"state[{entry!r}] must be a numpy.ndarray without objects, got {got}")
-                value = np.asarray(value)
+                value = _optimizer_state.read_entry(state, entry)
+                if value.dtype.hasobject:  # which may not be sent
+                    raise TypeError(f"state[{entry!r}] must be a numpy.ndarray without objects, got {value.dtype}")
                 parts = [arrays.part_of(entry, value, rank) for rank in range(comm.size)]
         made[entry] = large.scatter(parts)
     return made
-
-
-def read_entry(state: Mapping[str, AnyArray], entry: str) -> AnyArray:
-    try:
-        return state[entry]
-    except MemoryError:
-        raise
-    except Exception as error:  # what a damaged file, or one with pickled objects, raises
-        raise ValueError(f"state[{entry!r}] cannot be read: {error}") from error
